@@ -1,0 +1,123 @@
+"""Classes for embeddings, by onnxruntime alone: no scikit-learn, no TensorFlow."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from data.errors import Checklist, InputError
+from data.files import local_path, write_whole
+from data.model import INPUT, LABEL, PROBABILITIES, Model
+from data.store import FeatureStore, embeddings_of
+
+FORMATS = (".parquet", ".csv")
+
+
+def run_head(content: bytes, embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Run `head.onnx` on embeddings: labels int64 `[n]`, probabilities float32 `[n, classes]`."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    labels, probabilities = session.run([LABEL, PROBABILITIES], {INPUT: embeddings})
+    return labels, probabilities
+
+
+def open_pair(model: str | Path, features: str | Path) -> tuple[Model, FeatureStore]:
+    """Open a model and the features that it is to be used on.
+
+    Raises
+    ------
+    InputError
+        If either is not there, or they come from different backbones.
+    """
+    checks = Checklist()
+    with checks.item():
+        opened = Model.open(model)
+    with checks.item():
+        store = FeatureStore.open(features)
+    checks.finish()
+    opened.require(
+        store.fingerprint,
+        f"the features {features}",
+        f"Train on these features: python -m classify train {features} -o MODEL",
+    )
+    return opened, store
+
+
+def predict(
+    model: str | Path, features: str | Path, output: str | Path, overwrite: bool
+) -> pa.Table:
+    """Predict a class for every embedding of a store and write it to a `.parquet` or `.csv` file.
+
+    Returns the table: `id`, `prediction` (none below the model's threshold), `confidence`,
+    `probabilities` (in the order of the model's classes; in a CSV a JSON object by class), `label`.
+
+    Raises
+    ------
+    InputError
+        If model, features and output do not fit.
+    """
+    path = local_path(output)
+    checks = Checklist()
+    with checks.item():
+        if path.suffix.lower() not in FORMATS:
+            raise InputError(
+                f"predictions cannot be written to {output}",
+                f"Name a file that ends in {' or '.join(FORMATS)}.",
+            )
+        if path.exists() and not overwrite:
+            raise InputError(f"{output} exists already", "Pass --overwrite to replace it.")
+    with checks.item():
+        opened, store = open_pair(model, features)
+    checks.finish()
+    table = predictions(opened, store.read(["id", "label", "embedding"]))
+    write_whole(
+        path, _to_csv(table, opened) if path.suffix.lower() == ".csv" else _to_parquet(table)
+    )
+    return table
+
+
+def predictions(model: Model, features: pa.Table) -> pa.Table:
+    """The predictions table for rows of features."""
+    classes = model.card.classes
+    labels, probabilities = run_head(model.head, embeddings_of(features))
+    confidence = probabilities.max(axis=1, initial=0)
+    unknown = confidence < (model.card.threshold or 0)
+    flat = pa.array(probabilities.ravel())
+    return pa.table(
+        {
+            "id": features["id"],
+            "prediction": pa.array(np.array(classes, object)[labels], pa.string(), mask=unknown),
+            "confidence": pa.array(confidence),
+            "probabilities": pa.FixedSizeListArray.from_arrays(flat, len(classes)),
+            "label": features["label"],
+        }
+    )
+
+
+def _to_parquet(table: pa.Table) -> bytes:
+    sink = BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _to_csv(table: pa.Table, model: Model) -> bytes:
+    rows = table["probabilities"].to_pylist()
+    texts = [
+        json.dumps(
+            {name: float(f"{value:.6g}") for name, value in zip(model.card.classes, row)},
+            ensure_ascii=False,
+        )
+        for row in rows
+    ]
+    position = table.column_names.index("probabilities")
+    flat = table.set_column(position, "probabilities", pa.array(texts, pa.string()))
+    sink = BytesIO()
+    pa.csv.write_csv(flat, sink)
+    return sink.getvalue()

@@ -1,0 +1,209 @@
+"""Which examples train a head and which test it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
+
+from data.errors import Checklist, InputError
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How examples are divided where the store does not say it.
+
+    Parameters
+    ----------
+    test_size
+        Share of the examples that is held out, 0 to 1.
+    repeats
+        How many stratified splits to score besides the recorded one; 0 for none.
+    """
+
+    test_size: float = 0.25
+    seed: int = 0
+    repeats: int = 0
+
+    def __post_init__(self) -> None:
+        checks = Checklist()
+        with checks.item():
+            if not 0 < self.test_size < 1:
+                raise InputError(
+                    f"--test-size {self.test_size} is not possible", "Give a share between 0 and 1."
+                )
+        with checks.item():
+            if self.repeats < 0 or self.repeats == 1:
+                raise InputError(
+                    f"--repeats {self.repeats} is not possible",
+                    "Give 2 or more (a standard deviation needs two), or 0 for none.",
+                )
+        checks.finish()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows that train and rows that test, as indices, and how they were chosen, in words."""
+
+    train: np.ndarray
+    test: np.ndarray
+    how: str
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The examples with a label, as arrays.
+
+    Parameters
+    ----------
+    labels
+        Index into `classes`, int64 `[examples]`.
+    groups
+        Index of the group, `[examples]`; none if no example has one.
+    """
+
+    examples: pa.Table
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    groups: np.ndarray | None
+
+
+def labelled(features: pa.Table) -> Labelled:
+    """The examples of a store that have a label; labels become indices of the sorted classes.
+
+    Raises
+    ------
+    InputError
+        If there are not at least two classes with two examples each.
+    """
+    examples = features.filter(pc.is_valid(features["label"]))
+    if not examples.num_rows:
+        raise InputError(
+            "no example has a label, so there is nothing to learn from",
+            "Sort the photographs into a folder for each class, or give a manifest with a column "
+            "'label', and extract again.",
+        )
+    names, labels = np.unique(np.array(examples["label"].to_pylist(), object), return_inverse=True)
+    classes = tuple(names.tolist())
+    if len(classes) == 1:
+        raise InputError(
+            f"all {examples.num_rows:,} examples are of one class, {classes[0]!r}",
+            "A classifier needs at least two: add examples of another class and extract again.",
+        )
+    counts = np.bincount(labels)
+    lonely = [classes[i] for i in np.flatnonzero(counts == 1)]
+    if lonely:
+        raise InputError(
+            f"{'class' if len(lonely) == 1 else 'classes'} {', '.join(map(repr, lonely[:5]))} "
+            f"{'has' if len(lonely) == 1 else 'have'} only one example, "
+            "but one is needed to train on and one to test on",
+            "Add examples of it, or take it out, and extract again.",
+        )
+    groups = None
+    if examples["group"].null_count < examples.num_rows:
+        # An example without a group is a group of its own.
+        own = [group or f"\0{row}" for row, group in enumerate(examples["group"].to_pylist())]
+        groups = np.unique(np.array(own, object), return_inverse=True)[1]
+    return Labelled(examples, classes, labels.astype(np.int64), groups)
+
+
+def choose_split(data: Labelled, options: SplitOptions) -> Split:
+    """The splits that the store declares, or else a stratified one.
+
+    Declared: `train` and examples without a split train; `test` tests, or `validation` where there
+    is no `test`. Examples of one group never stand on both sides.
+
+    Raises
+    ------
+    InputError
+        If a class or a group is on the wrong side, or there are too few examples.
+    """
+    declared = data.examples["split"].fill_null("train").to_numpy(zero_copy_only=False)
+    held_out = next((name for name in ("test", "validation") if (declared == name).any()), None)
+    if held_out is None:
+        train, test = next(stratified_splits(data, options, 1))
+        share = f"{1 - options.test_size:.0%}/{options.test_size:.0%}"
+        grouped = "" if data.groups is None else ", groups kept together"
+        return Split(train, test, f"stratified {share}, seed {options.seed}{grouped}")
+    split = Split(
+        np.flatnonzero(declared == "train"),
+        np.flatnonzero(declared == held_out),
+        f"as declared by the source, tested on {held_out!r}",
+    )
+    _check_declared(data, split, held_out)
+    return split
+
+
+def _check_declared(data: Labelled, split: Split, held_out: str) -> None:
+    checks = Checklist()
+    with checks.item():
+        unseen = np.setdiff1d(np.arange(len(data.classes)), data.labels[split.train])
+        if len(unseen):
+            names = ", ".join(repr(data.classes[i]) for i in unseen[:5])
+            raise InputError(
+                f"no example of {names} is in the training split",
+                "Move examples of every class into it, and extract again.",
+            )
+    with checks.item():
+        if data.groups is not None:
+            both = np.intersect1d(data.groups[split.train], data.groups[split.test])
+            if len(both):
+                row = int(np.flatnonzero(data.groups == both[0])[0])
+                raise InputError(
+                    f"{len(both):,} groups, such as {data.examples['group'][row].as_py()!r}, stand "
+                    f"in the training split and in {held_out!r}: the score would be too good",
+                    "Keep every group in one split, and extract again.",
+                )
+    checks.finish()
+
+
+def stratified_splits(
+    data: Labelled, options: SplitOptions, count: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Random splits that keep the shares of the classes, and keep groups together.
+
+    Raises
+    ------
+    InputError
+        If there are too few examples, or groups, for every class to be on both sides.
+    """
+    if data.groups is None:
+        _check_enough(data, options)
+        splitter = StratifiedShuffleSplit(
+            count, test_size=options.test_size, random_state=options.seed
+        )
+        yield from splitter.split(data.labels, data.labels)
+        return
+    folds = max(2, round(1 / options.test_size))
+    _check_enough_groups(data, folds)
+    for repeat in range(count):
+        kfold = StratifiedGroupKFold(folds, shuffle=True, random_state=options.seed + repeat)
+        yield next(iter(kfold.split(data.labels, data.labels, data.groups)))
+
+
+def _check_enough(data: Labelled, options: SplitOptions) -> None:
+    total, classes = len(data.labels), len(data.classes)
+    tests = int(np.ceil(total * options.test_size))
+    if min(tests, total - tests) < classes:
+        raise InputError(
+            f"{total:,} examples of {classes} classes cannot be divided "
+            f"{1 - options.test_size:.0%}/{options.test_size:.0%} with every class on both sides",
+            "Add examples, or change --test-size.",
+        )
+
+
+def _check_enough_groups(data: Labelled, folds: int) -> None:
+    assert data.groups is not None
+    for index, name in enumerate(data.classes):
+        groups = len(np.unique(data.groups[data.labels == index]))
+        if groups < folds:
+            raise InputError(
+                f"the examples of class {name!r} are in {groups} "
+                f"{'group' if groups == 1 else 'groups'}, but {folds} are needed for a test split "
+                "that keeps groups together",
+                "Add groups, raise --test-size, or declare the splits in the manifest.",
+            )

@@ -1,0 +1,47 @@
+"""`python -m cluster`: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from data import console
+
+app = console.new_app("Where it runs: jobs on a Ray cluster.")
+
+Address = Annotated[
+    str | None, typer.Option(help="Of the cluster's dashboard; default: http://127.0.0.1:8265.")
+]
+
+
+@app.command()
+def submit(
+    command: Annotated[list[str] | None, typer.Argument(help="What to run, behind --.")] = None,
+    address: Address = None,
+    working_dir: Annotated[str, typer.Option(help="Folder of code that the job runs in.")] = ".",
+) -> None:
+    """Run COMMAND as a job of a Ray cluster and follow its output to the end."""
+    from cluster.jobs import submit
+
+    job = submit(command or [], address, working_dir, sys.stdout.write)
+    console.out.print(f"job {job} succeeded")
+
+
+@app.command()
+def status(
+    address: Address = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Say what runs on a Ray cluster."""
+    from cluster.jobs import status
+
+    found = status(address)
+    if as_json:
+        console.show_json(asdict(found))
+        return
+    console.show({"cluster": found.address, "ray": found.ray_version, "jobs": len(found.jobs)})
+    for job, state in found.jobs.items():
+        console.out.print(f"  {job}  {state}", markup=False)

@@ -1,0 +1,101 @@
+"""Run a command as a job of a Ray cluster, and see what the cluster has."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from data.errors import HeadstartError, InputError
+from data.files import local_path
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+# Not the code: what Ray would otherwise upload to every node (at most 100 MiB in all).
+EXCLUDES = [".git", ".venv", "*.onnx", "*.parquet", "*.skops"]
+
+
+class JobFailedError(HeadstartError):
+    """The job ended otherwise than well."""
+
+
+@dataclass(frozen=True)
+class ClusterStatus:
+    """What a cluster has, and its jobs by their status."""
+
+    address: str
+    ray_version: str
+    jobs: dict[str, str]
+
+
+def connect(address: str | None) -> JobSubmissionClient:
+    """A client for the jobs of a cluster, by default the one on this machine.
+
+    Raises
+    ------
+    InputError
+        If no cluster answers, or it does not accept our token.
+    """
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # must be set before Ray is imported
+    from ray.job_submission import JobSubmissionClient
+
+    address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"no Ray cluster takes jobs at {address}: {str(error).strip().splitlines()[0]}",
+            "Start one with `RAY_AUTH_MODE=token ray start --head`, or name it with --address.",
+        ) from None
+
+
+def submit(
+    command: list[str], address: str | None, working_dir: str, log: Callable[[str], object]
+) -> str:
+    """Run a command on a cluster, pass its output to `log`, and return the job's id at its end.
+
+    Raises
+    ------
+    InputError
+        If there is no command, no such folder, or no cluster.
+    JobFailedError
+        If the job fails or is stopped.
+    """
+    if not command:
+        raise InputError(
+            "there is no command to submit",
+            "Put it behind --, as in: python -m cluster submit -- python -m extract ...",
+        )
+    folder = local_path(working_dir)
+    if not folder.is_dir():
+        raise InputError(f"{working_dir}: no such folder", "Check --working-dir.")
+    client = connect(address)
+    job = client.submit_job(
+        entrypoint=shlex.join(command),
+        runtime_env={"working_dir": str(folder), "excludes": EXCLUDES},
+    )
+
+    async def follow() -> None:
+        async for text in client.tail_job_logs(job):
+            log(text)
+
+    asyncio.run(follow())
+    status = client.get_job_status(job)
+    if status != "SUCCEEDED":
+        info = client.get_job_info(job)
+        raise JobFailedError(
+            f"job {job} ended as {status}: {info.message}", f"See: ray job logs {job}"
+        )
+    return job
+
+
+def status(address: str | None) -> ClusterStatus:
+    """What runs on a cluster."""
+    client = connect(address)
+    jobs = {job.submission_id or job.job_id or "?": str(job.status) for job in client.list_jobs()}
+    return ClusterStatus(client.get_address(), client.get_version(), jobs)

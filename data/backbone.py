@@ -1,0 +1,193 @@
+"""The backbone file: one ONNX file that says all about itself in its metadata.
+
+Format version 1. Input `image`: uint8 `[batch, height, width, 3]`, RGB, 0..255. Output `embedding`:
+float32 `[batch, dim]`. The version is bumped when a reader of the old version would read a new file
+wrongly; a new optional key is no reason.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.errors import BackboneError, InputError
+from data.files import digest, local_path
+from data.fingerprint import Fingerprint
+from data.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    import onnx
+
+FORMAT_VERSION = 1
+PREFIX = "headstart."
+KIND = "backbone"
+INPUT, OUTPUT = "image", "embedding"
+EXPORT_COMMAND = "Export one with: python -m export backbone NAME -o backbone.onnx"
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What a backbone file says about itself.
+
+    Parameters
+    ----------
+    name
+        Name of the network, such as `efficientnet_lite0`.
+    preprocessing
+        Size and resize rule of the input.
+    layers
+        Names of the layers whose output is the embedding.
+    pooling
+        `avg`, or `none` where the layer has no height and width.
+    dim
+        Width of the embedding.
+    weights, licence
+        Where the weights come from, and under which licence.
+    """
+
+    name: str
+    preprocessing: Preprocessing
+    layers: tuple[str, ...]
+    pooling: str
+    dim: int
+    weights: str
+    licence: str
+    precision: str = "fp32"
+    modality: str = "image"
+
+    def to_metadata(self) -> dict[str, str]:
+        """As ONNX `metadata_props`."""
+        values = {
+            "kind": KIND,
+            "format_version": str(FORMAT_VERSION),
+            "name": self.name,
+            "modality": self.modality,
+            "height": str(self.preprocessing.height),
+            "width": str(self.preprocessing.width),
+            "resize": self.preprocessing.resize,
+            "interpolation": self.preprocessing.interpolation,
+            "layers": json.dumps(self.layers),
+            "pooling": self.pooling,
+            "dim": str(self.dim),
+            "precision": self.precision,
+            "weights": self.weights,
+            "licence": self.licence,
+        }
+        return {PREFIX + key: value for key, value in values.items()}
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str]) -> BackboneSpec:
+        """From ONNX `metadata_props`; raises `KeyError` or `ValueError` where they are not ours."""
+        value = {key.removeprefix(PREFIX): text for key, text in metadata.items()}
+        return cls(
+            name=value["name"],
+            preprocessing=Preprocessing(
+                int(value["height"]), int(value["width"]), value["resize"], value["interpolation"]
+            ),
+            layers=tuple(json.loads(value["layers"])),
+            pooling=value["pooling"],
+            dim=int(value["dim"]),
+            weights=value["weights"],
+            licence=value["licence"],
+            precision=value["precision"],
+            modality=value["modality"],
+        )
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone file that was read and found to be one."""
+
+    path: str
+    content: bytes
+    spec: BackboneSpec
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What embeddings of this backbone are marked with."""
+        spec = self.spec
+        return Fingerprint(
+            spec.name, digest(self.content), str(spec.preprocessing), spec.precision, spec.dim
+        )
+
+
+def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """The `metadata_props` of an ONNX model as a dictionary."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def parse_onnx(path: str | Path, content: bytes) -> onnx.ModelProto:
+    """Parse the bytes of an ONNX file; raises `BackboneError` if they are none."""
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception:  # protobuf's DecodeError, whose class depends on its implementation
+        model = None
+    if model is None or not model.graph.node:
+        raise BackboneError(f"{path} is no ONNX file, or a damaged one", EXPORT_COMMAND)
+    return model
+
+
+def load_backbone(path: str | Path) -> Backbone:
+    """Read a backbone file and check that it is one that we can run.
+
+    Raises
+    ------
+    BackboneError
+        If there is no such file, it is no ONNX, it is not ours, it is of a newer format, or its
+        inputs and outputs are not those of the contract.
+    """
+    file = local_path(path)
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        raise BackboneError(f"{path}: no such backbone file", EXPORT_COMMAND) from None
+    except OSError as error:
+        raise BackboneError(f"{path} cannot be read: {error.strerror}", EXPORT_COMMAND) from None
+    model = parse_onnx(path, content)
+    metadata = read_metadata(model)
+    kind = metadata.get(PREFIX + "kind")
+    if kind is None:
+        raise BackboneError(
+            f"{path} is an ONNX file, but not a headstart backbone (it has no headstart metadata)",
+            EXPORT_COMMAND,
+        )
+    if kind != KIND:
+        raise BackboneError(f"{path} is a headstart {kind}, not a backbone", EXPORT_COMMAND)
+    version = metadata.get(PREFIX + "format_version", "")
+    if version != str(FORMAT_VERSION):
+        raise BackboneError(
+            f"{path} is a backbone file of format {version}; this headstart reads {FORMAT_VERSION}",
+            "Update headstart, or export the backbone again.",
+        )
+    try:
+        spec = BackboneSpec.from_metadata(metadata)
+    except (KeyError, ValueError, TypeError, InputError) as error:
+        raise BackboneError(
+            f"{path} has damaged headstart metadata: {error!r}", "Export the backbone again."
+        ) from None
+    _check_signature(path, model, spec)
+    return Backbone(str(file), content, spec)
+
+
+def _check_signature(path: str | Path, model: onnx.ModelProto, spec: BackboneSpec) -> None:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value.name for value in model.graph.input if value.name not in constants]
+    outputs = [value.name for value in model.graph.output]
+    if inputs != [INPUT] or outputs != [OUTPUT]:
+        raise BackboneError(
+            f"{path} has inputs {inputs} and outputs {outputs}; "
+            f"a backbone has [{INPUT!r}] and [{OUTPUT!r}]",
+            "Export the backbone again.",
+        )
+    dims = [axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim]
+    expected = [spec.preprocessing.height, spec.preprocessing.width, 3]
+    if dims[1:] != expected:
+        raise BackboneError(
+            f"{path} takes images of {dims[1:]}, but its metadata says {expected}",
+            "Export the backbone again.",
+        )

@@ -1,0 +1,79 @@
+"""`python -m data`: parse, call, print."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from data import console
+
+if TYPE_CHECKING:
+    from data.inspection import Inspection
+
+app = console.new_app("Look into a source of examples, or lay out a sample set.")
+
+MOST_ROWS = 20
+
+
+@app.command()
+def inspect(
+    source: Annotated[str, typer.Argument(help="Folder with a folder a class, or a manifest.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Say what is in SOURCE: counts, classes, splits, sizes, and what is broken."""
+    from data.inspection import inspect
+
+    found = inspect(source)
+    if as_json:
+        console.show_json(asdict(found))
+    else:
+        _show(found)
+
+
+def _show(found: Inspection) -> None:
+    sizes = [f"{size} ({count:,})" for size, count in list(found.sizes.items())[:3]]
+    more = len(found.sizes) - len(sizes)
+    rows = {
+        "examples": f"{found.examples:,} ({console.human_bytes(found.bytes)})",
+        "sizes": ", ".join(sizes) + (f" and {more:,} others" if more else ""),
+        "duplicates": f"{found.duplicates:,} files have the same bytes as another",
+    }
+    if found.ignored:
+        ignored = ", ".join(f"{count} {name}" for name, count in sorted(found.ignored.items()))
+        rows["ignored"] = f"{ignored} (no photographs by their extension)"
+    console.show(rows)
+    splits = sorted({split for counts in found.classes.values() for split in counts})
+    table = [
+        [label or "(no label)", *(f"{counts.get(split, 0):,}" for split in splits)]
+        for label, counts in list(found.classes.items())[:MOST_ROWS]
+    ]
+    console.out.print()
+    console.show_table(["class", *(split or "examples" for split in splits)], table)
+    if len(found.classes) > MOST_ROWS:
+        console.note(
+            f"... and {len(found.classes) - MOST_ROWS:,} more classes; --json has them all"
+        )
+    if found.broken:
+        console.out.print()
+        console.out.print(f"broken ({len(found.broken):,})")
+        console.show(dict(list(found.broken.items())[:MOST_ROWS]))
+
+
+@app.command()
+def sample(
+    name: Annotated[str, typer.Argument(help="digits or elpv.")],
+    folder: Annotated[str, typer.Argument(help="New or empty folder.")],
+) -> None:
+    """Lay out a ready-made sample set."""
+    from data.samples import SAMPLES, lay_out
+
+    written = lay_out(name, folder)
+    console.show(
+        {
+            "sample": SAMPLES[name].about,
+            "licence": SAMPLES[name].licence,
+            "wrote": str(written),
+        }
+    )

@@ -1,0 +1,43 @@
+"""What embeddings were made with; features, heads and backbones are matched by it, not by width."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What made an embedding. Two embeddings can be compared only where all of it is equal.
+
+    Parameters
+    ----------
+    backbone
+        Name of the backbone, for people.
+    sha256
+        Of the backbone file: its identity.
+    preprocessing
+        Size and resize rule of the input, in words.
+    precision
+        `fp32`, `bf16` or `int8`.
+    dim
+        Width of the embedding.
+    """
+
+    backbone: str
+    sha256: str
+    preprocessing: str
+    precision: str
+    dim: int
+
+    def __str__(self) -> str:
+        return f"{self.backbone} {self.sha256[:12]} ({self.preprocessing}, {self.precision})"
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Fingerprint:
+        """From `to_json`'s object."""
+        return cls(**value)

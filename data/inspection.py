@@ -1,0 +1,100 @@
+"""What is in a source: counts, classes, splits, sizes, and what is broken."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from data import console
+from data.decoding import DecodeError, open_image
+from data.sources import Source, open_source
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in a source.
+
+    Parameters
+    ----------
+    classes
+        Number of examples by class and split; the empty string stands for none.
+    sizes
+        Number of photographs by `width x height`, most frequent first.
+    broken
+        Examples that cannot be read: id and reason.
+    duplicates
+        Files whose bytes another file has as well.
+    """
+
+    source: str
+    examples: int
+    bytes: int
+    classes: dict[str, dict[str, int]]
+    sizes: dict[str, int]
+    broken: dict[str, str]
+    duplicates: int
+    ignored: dict[str, int]
+
+
+def inspect(path: str | Path) -> Inspection:
+    """Read and decode every photograph of a source.
+
+    Raises
+    ------
+    SourceError
+        As `open_source`.
+    """
+    source = open_source(path, allow_unlabelled=True)
+    looked: list[_Look] = []
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        console.progress("reading", len(source)) as advance,
+    ):
+        for look in pool.map(lambda row: _look(source, row), source.examples["path"].to_pylist()):
+            looked.append(look)
+            advance(1)
+    ids = source.examples["id"].to_pylist()
+    hashes = Counter(look.content for look in looked if look.content is not None)
+    sizes = Counter(look.size for look in looked if look.size)
+    return Inspection(
+        source=source.path,
+        examples=len(source),
+        bytes=sum(look.bytes for look in looked),
+        classes=_count_classes(source),
+        sizes=dict(sizes.most_common()),
+        broken={id_: look.problem for id_, look in zip(ids, looked) if look.problem},
+        duplicates=sum(count - 1 for count in hashes.values()),
+        ignored=source.ignored,
+    )
+
+
+@dataclass(frozen=True)
+class _Look:
+    bytes: int = 0
+    content: int | None = None
+    size: str = ""
+    problem: str = ""
+
+
+def _look(source: Source, path: str) -> _Look:
+    try:
+        content = source.folder.read(path)
+    except OSError as error:
+        return _Look(problem=f"read/{error.strerror or error}")
+    try:
+        width, height = open_image(content).size
+    except DecodeError as error:
+        return _Look(len(content), hash(content), problem=f"decode/{error.reason}: {error.message}")
+    return _Look(len(content), hash(content), f"{width}x{height}")
+
+
+def _count_classes(source: Source) -> dict[str, dict[str, int]]:
+    pairs = zip(source.examples["label"].to_pylist(), source.examples["split"].to_pylist())
+    counts = Counter((label or "", split or "") for label, split in pairs)
+    table: dict[str, dict[str, int]] = {}
+    for (label, split), count in sorted(counts.items()):
+        table.setdefault(label, {})[split] = count
+    return table

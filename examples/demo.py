@@ -1,0 +1,72 @@
+"""The main job, end to end, on real photographs: the same commands that a user types.
+
+    python examples/demo.py [FOLDER]
+
+Everything is written to FOLDER (`demo` by default), which must be new or left by an earlier demo.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+MARK = ".headstart-demo"  # what tells a folder of ours, which may be made anew, from any other
+# Half of the network, two thirds, and the last two depths: a solar cell's cracks are textures.
+LAYERS = [f"--layer={name}" for name in ("block8", "block11", "block15", "head")]
+
+
+def run(title: str, *command: str | Path) -> None:
+    """Run one command as the user would, and say what it took."""
+    print(f"\n\033[1m== {title}\033[0m\n$ {shlex.join(map(str, ('python', *command)))}", flush=True)
+    start = time.monotonic()
+    subprocess.run([sys.executable, *map(str, command)], check=True)
+    print(f"({time.monotonic() - start:.1f} s)", flush=True)
+
+
+def main(folder: Path) -> None:
+    """Run the job and print its figures."""
+    if folder.exists():
+        if not (folder / MARK).exists():
+            sys.exit(f"{folder} is not left by an earlier demo: name another folder")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / MARK).touch()
+    photos, backbone, features = folder / "elpv", folder / "backbone.onnx", folder / "features"
+    model, edge = folder / "model", folder / "edge.onnx"
+    start = time.monotonic()
+    run("lay out the sample set", "-m", "data", "sample", "elpv", photos)
+    run(
+        "export the backbone",
+        *("-m", "export", "backbone", "efficientnet_lite0", "-o", backbone, *LAYERS),
+    )
+    run("extract the embeddings", "-m", "extract", photos, "--backbone", backbone, "-o", features)
+    run("train a head", "-m", "classify", "train", features, "-o", model, "--repeats=5")
+    run("evaluate it", "-m", "classify", "evaluate", model, features)
+    run(
+        "export the edge model",
+        *("-m", "export", "classifier", model, "--backbone", backbone, "-o", edge),
+    )
+    some = [*sorted(photos.glob("defective/*"))[:3], *sorted(photos.glob("functional/*"))[:3]]
+    run(
+        "classify photographs with the edge model alone (onnxruntime, numpy, Pillow)",
+        *(HERE / "classify_photo.py", edge, *some),
+    )
+    took = time.monotonic() - start
+    repeats = json.loads((model / "model.json").read_text())["metrics"]["repeats"]
+    print("\n\033[1m== the job\033[0m")
+    print(
+        f"accuracy    {repeats['mean']['accuracy']:.4f} +- {repeats['std']['accuracy']:.4f} "
+        f"(mean and standard deviation of {repeats['repeats']} stratified 75/25 splits)"
+    )
+    print(f"edge model  {edge} ({edge.stat().st_size / 1e6:.1f} MB)")
+    print(f"took        {took:.0f} s")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo"))

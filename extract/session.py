@@ -1,0 +1,76 @@
+"""Ray: a local cluster on loopback, or one that is running already."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from data.errors import ExtractionError, InputError
+
+
+@contextmanager
+def ray_session(address: str | None, workers: int | None) -> Iterator[int]:
+    """Connect to Ray and yield the number of workers to use, one CPU each.
+
+    Parameters
+    ----------
+    address
+        Of a running cluster (`auto`, `HOST:PORT` or `ray://HOST:PORT`). Without one, the cluster
+        that a submitted job runs on (`RAY_ADDRESS`), or else a local one that ends with the session.
+    workers
+        As many as asked for, or every CPU that is free.
+
+    Raises
+    ------
+    InputError
+        If the cluster cannot be reached, or has fewer CPUs than workers are asked for.
+    ExtractionError
+        If no CPU is free.
+    """
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # must be set before Ray is imported
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours:
+        _start(address or os.environ.get("RAY_ADDRESS"))
+    try:
+        yield _free_workers(workers)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _start(address: str | None) -> None:
+    import ray
+
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if not address or address == "local":
+        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        return
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"no Ray cluster answers at {address}: {error}",
+            "Start one with `ray start --head`, or leave --address out to work on this machine.",
+        ) from None
+
+
+def _free_workers(workers: int | None) -> int:
+    import ray
+
+    total = int(ray.cluster_resources().get("CPU", 0))
+    free = int(ray.available_resources().get("CPU", 0))
+    if workers and workers > total:
+        raise InputError(
+            f"{workers} workers need as many CPUs, but the cluster has {total}",
+            f"Ask for --workers {max(total, 1)} or fewer.",
+        )
+    if free < (workers or 1):
+        raise ExtractionError(
+            f"{workers or 1} of the cluster's {total} CPUs are needed, but only {free} are free",
+            "Wait for the other work to end, or ask for fewer with --workers.",
+        )
+    return workers or free

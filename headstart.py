@@ -18,3 +18,7 @@ app.add_typer(cluster, name="cluster")
 def main() -> None:
     """Entry point of the command `headstart`."""
     console.run(app, "headstart")
+
+
+if __name__ == "__main__":
+    main()

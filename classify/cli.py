@@ -117,6 +117,6 @@ def _show_scores(scores: Scores) -> None:
     )
     if len(scores.per_class) <= MOST_CLASSES:
         names = [c.name for c in scores.per_class]
-        rows = [[name, *counts] for name, counts in zip(names, scores.confusion)]
+        rows = [[name, *counts] for name, counts in zip(names, scores.confusion, strict=True)]
         console.out.print()
         console.show_table(["true \\ predicted", *names], rows)

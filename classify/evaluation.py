@@ -25,7 +25,7 @@ class Evaluation:
 
 
 def evaluate(model: str | Path, features: str | Path) -> Evaluation:
-    """Score a model on the held-out examples of a store, or on all of a store it was not trained on.
+    """Score a model on the held-out examples of a store, or on all of a store that is new to it.
 
     What training saw is known by the hash of the files' bytes, so that a copy of a training
     photograph under another name does not count either.

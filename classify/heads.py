@@ -96,7 +96,9 @@ def head_to_onnx(head: Any, sample: np.ndarray) -> bytes:
 
 def _name_signature(proto: Any) -> None:
     """Name the outputs and the batch axis as the contract does."""
-    names = dict(zip((value.name for value in proto.graph.output), (LABEL, PROBABILITIES)))
+    names = dict(
+        zip((value.name for value in proto.graph.output), (LABEL, PROBABILITIES), strict=True)
+    )
     for node in proto.graph.node:
         for field in (node.input, node.output):
             for position, name in enumerate(field):

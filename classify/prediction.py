@@ -111,7 +111,10 @@ def _to_csv(table: pa.Table, model: Model) -> bytes:
     rows = table["probabilities"].to_pylist()
     texts = [
         json.dumps(
-            {name: float(f"{value:.6g}") for name, value in zip(model.card.classes, row)},
+            {
+                name: float(f"{value:.6g}")
+                for name, value in zip(model.card.classes, row, strict=True)
+            },
             ensure_ascii=False,
         )
         for row in rows

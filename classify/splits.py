@@ -179,7 +179,7 @@ def stratified_splits(
         yield from splitter.split(data.labels, data.labels)
         return
     folds = max(2, round(1 / options.test_size))
-    _check_enough_groups(data, folds)
+    _check_enough_groups(data, data.groups, folds)
     for repeat in range(count):
         kfold = StratifiedGroupKFold(folds, shuffle=True, random_state=options.seed + repeat)
         yield next(iter(kfold.split(data.labels, data.labels, data.groups)))
@@ -196,10 +196,9 @@ def _check_enough(data: Labelled, options: SplitOptions) -> None:
         )
 
 
-def _check_enough_groups(data: Labelled, folds: int) -> None:
-    assert data.groups is not None
+def _check_enough_groups(data: Labelled, all_groups: np.ndarray, folds: int) -> None:
     for index, name in enumerate(data.classes):
-        groups = len(np.unique(data.groups[data.labels == index]))
+        groups = len(np.unique(all_groups[data.labels == index]))
         if groups < folds:
             raise InputError(
                 f"the examples of class {name!r} are in {groups} "

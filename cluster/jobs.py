@@ -42,11 +42,18 @@ def connect(address: str | None) -> JobSubmissionClient:
         If no cluster answers, or it does not accept our token.
     """
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # must be set before Ray is imported
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
     try:
         return JobSubmissionClient(address)
+    except AuthenticationError:
+        raise InputError(
+            f"there is no token for the cluster at {address}",
+            "Make one with `ray get-auth-token --generate` before you start a cluster, or put the "
+            "cluster's into ~/.ray/auth_token.",
+        ) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
             f"no Ray cluster takes jobs at {address}: {str(error).strip().splitlines()[0]}",

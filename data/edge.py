@@ -1,10 +1,10 @@
 """The edge model: what its file says about itself.
 
-Format version 1. One ONNX file: input `image` as the backbone's, outputs `label` (int64 index of the
-class, `[batch]`) and `probabilities` (float32 `[batch, classes]`). The metadata is the backbone's
-with kind `classifier`, and `headstart.classes` (a JSON list, in order), `headstart.threshold` (empty
-for none) and `headstart.fingerprint` (JSON). The version is bumped when a reader of the old version
-would read a new file wrongly.
+Format version 1. One ONNX file: input `image` as the backbone's, outputs `label` (int64 index of
+the class, `[batch]`) and `probabilities` (float32 `[batch, classes]`). The metadata is the
+backbone's with kind `classifier`, and `headstart.classes` (a JSON list, in order),
+`headstart.threshold` (empty for none) and `headstart.fingerprint` (JSON). The version is bumped
+when a reader of the old version would read a new file wrongly.
 """
 
 from __future__ import annotations

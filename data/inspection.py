@@ -65,7 +65,7 @@ def inspect(path: str | Path) -> Inspection:
         bytes=sum(look.bytes for look in looked),
         classes=_count_classes(source),
         sizes=dict(sizes.most_common()),
-        broken={id_: look.problem for id_, look in zip(ids, looked) if look.problem},
+        broken={id_: look.problem for id_, look in zip(ids, looked, strict=True) if look.problem},
         duplicates=sum(count - 1 for count in hashes.values()),
         ignored=source.ignored,
     )
@@ -92,7 +92,9 @@ def _look(source: Source, path: str) -> _Look:
 
 
 def _count_classes(source: Source) -> dict[str, dict[str, int]]:
-    pairs = zip(source.examples["label"].to_pylist(), source.examples["split"].to_pylist())
+    pairs = zip(
+        source.examples["label"].to_pylist(), source.examples["split"].to_pylist(), strict=True
+    )
     counts = Counter((label or "", split or "") for label, split in pairs)
     table: dict[str, dict[str, int]] = {}
     for (label, split), count in sorted(counts.items()):

@@ -8,8 +8,8 @@ Format version 1:
 - `examples.parquet`: `id`, `path`, `content`, `label`, `split` of every example with a label.
 - `model.json`, written last: classes in order, fingerprint, parameters, metrics, versions.
 
-The version is bumped when a reader of the old version would read a new model wrongly; a new optional
-key is no reason.
+The version is bumped when a reader of the old version would read a new model wrongly; a new
+optional key is no reason.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def _digits() -> Iterator[tuple[str, bytes]]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    for number, (pixels, label) in enumerate(zip(digits.images, digits.target)):
+    for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         buffer = io.BytesIO()
         Image.fromarray((pixels * 255 / 16).round().astype("uint8")).save(buffer, "PNG")
         yield f"{label}/scan{number:04d}.png", buffer.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -113,13 +114,14 @@ def _some(values: pa.ChunkedArray, most: int = 5) -> str:
     return shown + (f" and {len(values) - most:,} more" if len(values) > most else "")
 
 
-def _strings(values: list[str | None]) -> pa.Array:
+def _strings(values: Sequence[str | None]) -> pa.Array:
     return pa.array(values, pa.string())
 
 
 def _open_folder(path: str | Path, place: Path) -> Source:
     folder = Folder(str(place))
-    names, ignored = [], {}
+    names: list[str] = []
+    ignored: dict[str, int] = {}
     for name in folder.names():
         extension = PurePosixPath(name).suffix.lower()
         if extension in EXTENSIONS:
@@ -252,7 +254,8 @@ def _check_unique(path: str | Path, ids: pa.ChunkedArray) -> None:
     counts = pa.table({"id": ids}).group_by("id").aggregate([([], "count_all")])
     twice = counts.filter(pc.greater(counts["count_all"], 1)).sort_by("id")["id"]
     raise SourceError(
-        f"{path}: {_count(len(twice), 'id')} stand for more than one example: {_some(twice)}",
+        f"{path}: {_count(len(twice), 'id')} "
+        f"{'stands' if len(twice) == 1 else 'stand'} for more than one example: {_some(twice)}",
         "Ids must be unique: name them in a column 'id', or remove the repeated rows.",
     )
 

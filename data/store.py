@@ -9,8 +9,8 @@ Format version 1:
 - `_records/part-*.json`: written after a part and its errors; a part without one does not count.
 - `_headstart.json`: the manifest, written last; it takes the place of `_records`.
 
-Every example of the source is one row of features or one row of errors. The version is bumped when a
-reader of the old version would read a new store wrongly; a new optional key is no reason.
+Every example of the source is one row of features or one row of errors. The version is bumped when
+a reader of the old version would read a new store wrongly; a new optional key is no reason.
 """
 
 from __future__ import annotations

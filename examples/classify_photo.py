@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 class EdgeModel:
     """An edge model and what it says about itself."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         about = self.session.get_modelmeta().custom_metadata_map
         self.classes = json.loads(about["headstart.classes"])
@@ -25,15 +25,15 @@ class EdgeModel:
         self.crop = about["headstart.resize"] == "crop"
         self.filter = Image.Resampling[about["headstart.interpolation"].upper()]
 
-    def read(self, path):
+    def read(self, path: str) -> np.ndarray:
         """A photograph, upright and of the model's size: uint8 [height, width, 3], RGB."""
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image).convert("RGB")
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file).convert("RGB")
         if self.crop:
             return np.asarray(ImageOps.fit(image, self.size, self.filter))
         return np.asarray(image.resize(self.size, self.filter))
 
-    def classify(self, path):
+    def classify(self, path: str) -> tuple[str, np.ndarray]:
         """The class of a photograph, and the probability of every class."""
         image = self.read(path)[np.newaxis]
         labels, probabilities = self.session.run(["label", "probabilities"], {"image": image})

@@ -21,7 +21,7 @@ MARK = ".headstart-demo"  # what tells a folder of ours, which may be made anew,
 LAYERS = [f"--layer={name}" for name in ("block8", "block11", "block15", "head")]
 
 
-def run(title: str, *command: str | Path) -> None:
+def run(title: str, *command: object) -> None:
     """Run one command as the user would, and say what it took."""
     print(f"\n\033[1m== {title}\033[0m\n$ {shlex.join(map(str, ('python', *command)))}", flush=True)
     start = time.monotonic()

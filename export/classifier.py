@@ -95,7 +95,7 @@ def fuse(backbone: Backbone, model: Model) -> bytes:
 
 
 def _unite_opsets(proto: Any) -> None:
-    """Name each domain once and only if it is used: converters do neither, and the merge refuses."""
+    """Name each domain once and only if it is used: converters do neither, the merge asks both."""
     used = {node.domain for node in proto.graph.node}
     versions = {entry.domain: entry.version for entry in proto.opset_import}
     del proto.opset_import[:]

@@ -129,7 +129,7 @@ def load_lite_weights(model: Any, tensors: dict[str, np.ndarray], origin: str) -
     problems = []
     for layer in model.layers:
         weights = []
-        for suffix, variable in zip(_suffixes(layer), layer.weights):
+        for suffix, variable in zip(_suffixes(layer), layer.weights, strict=True):
             name = f"{layer.name}.{suffix}"
             left.discard(name)
             if name not in tensors:

@@ -122,7 +122,7 @@ def _load_estimator(model: Model) -> Any:
     unknown = skops.io.get_untrusted_types(data=content)
     if unknown:
         raise ModelError(
-            f"{model.folder.path(ESTIMATOR)} holds types that are not trusted: {', '.join(unknown)}",
+            f"{model.folder.path(ESTIMATOR)} holds types that we do not load: {', '.join(unknown)}",
             "Train the model again.",
         )
     return skops.io.loads(content)

@@ -60,7 +60,9 @@ class _Tensor:
         flat = self.storage.array
         if prod(self.shape) == 0:
             return np.empty(self.shape, flat.dtype)
-        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides))
+        last = self.offset + sum(
+            (n - 1) * step for n, step in zip(self.shape, self.strides, strict=True)
+        )
         # Overlapping strides could blow a few bytes up to terabytes; weights never overlap.
         if last >= flat.size or prod(self.shape) > flat.size:
             raise ValueError("a tensor reaches beyond the end of its storage")

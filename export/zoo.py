@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data.backbone import BackboneSpec
 from data.errors import BackboneError, Checklist, MissingPackageError
 from data.files import digest
@@ -235,12 +237,27 @@ def _build_application(
         return model, Weights(
             "imagenet (keras.applications)" if options.weights == "imagenet" else "none (random)"
         )
-    try:
-        model.load_weights(file)
-    except (ValueError, OSError, KeyError) as error:
-        raise BackboneError(
-            f"{file} does not hold the weights of {name}: {error}",
-            f"Give the weights of this very network ({'with' if options.include_top else 'without'}"
-            " its classifier), as .weights.h5 or .h5.",
-        ) from error
+    with_top = "with" if options.include_top else "without"
+    _load_weights(model, file, name, f"{with_top} its classifier")
     return model, Weights(_describe_file(file))
+
+
+def _load_weights(model: Any, file: Path, name: str, part: str) -> None:
+    """Load a file of weights and make sure that it filled every one of them."""
+    fix = f"Give the weights of this very network ({part}), as .weights.h5 or .h5."
+    # Keras only warns where a file lacks a layer: what is still NaN afterwards was not in it.
+    for variable in model.variables:
+        variable.assign(np.full(variable.shape, np.nan))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.load_weights(file)
+    except (ValueError, OSError, KeyError) as error:
+        raise BackboneError(f"{file} does not hold the weights of {name}: {error}", fix) from error
+    empty = [v.path for v in model.variables if np.isnan(v.numpy()).any()]
+    if empty:
+        raise BackboneError(
+            f"{file} lacks {len(empty)} of the {len(model.variables)} weights of {name}, "
+            f"such as {empty[0]}",
+            fix,
+        )

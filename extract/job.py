@@ -152,7 +152,6 @@ def _drive(job: Job, content: bytes, todo: Plan, workers: int) -> list[PartRecor
     shards = todo.shards(workers)
     backbone = [ray.put(content)]  # once for all; in a list, so that Ray does not unpack it
 
-    @ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)
     class RayWorker:
         worker: Worker | None = None
 
@@ -161,7 +160,8 @@ def _drive(job: Job, content: bytes, todo: Plan, workers: int) -> list[PartRecor
             self.worker = self.worker or Worker(job, ray.get(backbone[0]))
             return self.worker.extract(shard)
 
-    actors: list[Any] = [RayWorker.remote() for _ in range(min(workers, len(shards)))]
+    actor: Any = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(RayWorker)
+    actors = [actor.remote() for _ in range(min(workers, len(shards)))]
     waiting = iter(shards)
     running: dict[Any, tuple[Any, Shard]] = {}
     records = []

@@ -57,7 +57,7 @@ class Plan:
         total = self.todo.num_rows
         size = -(-total // (workers * SHARDS_PER_WORKER))
         size = min(max(size, SMALLEST_SHARD), LARGEST_SHARD)
-        shards = []
+        shards: list[Shard] = []
         for start in range(0, total, size):
             examples = self.todo.slice(start, size)
             mark = digest("\0".join(examples["id"].to_pylist()).encode())[:12]
@@ -86,7 +86,7 @@ def plan(source: Source, store: Folder, fingerprint: Fingerprint) -> Plan:
         raise StoreError(
             f"{store} holds features of another backbone:\n"
             f"  in the store: {other}\n  asked for:    {fingerprint}",
-            "Extract into another folder with -o, or use the backbone that the store was made with.",
+            "Extract into another folder with -o, or use the backbone of the store.",
         )
     parts = {part.name: part for part in (*(manifest.parts if manifest else ()), *recorded)}
     done = tuple(parts[name] for name in sorted(parts))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
 
 from data.errors import ExtractionError, InputError
+
+KNOCK_SECONDS = 5
 
 
 @contextmanager
@@ -18,7 +23,7 @@ def ray_session(address: str | None, workers: int | None) -> Iterator[int]:
     ----------
     address
         Of a running cluster (`auto`, `HOST:PORT` or `ray://HOST:PORT`). Without one, the cluster
-        that a submitted job runs on (`RAY_ADDRESS`), or else a local one that ends with the session.
+        that a submitted job runs on (`RAY_ADDRESS`), or else a local one that ends with us.
     workers
         As many as asked for, or every CPU that is free.
 
@@ -45,17 +50,25 @@ def ray_session(address: str | None, workers: int | None) -> Iterator[int]:
 def _start(address: str | None) -> None:
     import ray
 
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    quiet: Any = {"logging_level": logging.ERROR, "log_to_driver": False}
     if not address or address == "local":
         ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
         return
     try:
+        _knock(address)
         ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"no Ray cluster answers at {address}: {error}",
             "Start one with `ray start --head`, or leave --address out to work on this machine.",
         ) from None
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` where nobody listens: Ray itself would keep trying for minutes, silently."""
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if place.hostname and place.port:
+        socket.create_connection((place.hostname, place.port), timeout=KNOCK_SECONDS).close()
 
 
 def _free_workers(workers: int | None) -> int:

@@ -88,7 +88,7 @@ class _Part:
 
     def add(self, rows: list[tuple[int, str]], embeddings: np.ndarray) -> None:
         finite = np.isfinite(embeddings).all(axis=1)
-        for (row, content), fine in zip(rows, finite):
+        for (row, content), fine in zip(rows, finite, strict=True):
             if fine:
                 self.good.append(row)
                 self.contents.append(content)

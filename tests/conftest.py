@@ -1,0 +1,151 @@
+"""What tests share: an isolated home, one Ray, small backbones and photographs made by code."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# Before anything imports Ray: its token must not be the user's, and its mode must be on.
+os.environ["HOME"] = tempfile.mkdtemp(prefix="headstart-home-")
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ.pop("RAY_ADDRESS", None)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+import headstart
+from data import console
+from data.backbone import Backbone, BackboneSpec, load_backbone
+from data.preprocessing import Preprocessing
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One local Ray of two CPUs for all tests; `extract` uses a Ray that is there already."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+
+
+class Outcome:
+    """What a command answered."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Outcome]:
+    """Run `headstart ARGUMENTS...` in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr("sys.argv", ["headstart", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            console.run(headstart.app, "headstart")
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+def tiny_model(size: int = 8, dim: int = 12, seed: int = 0) -> onnx.ModelProto:
+    """A backbone's graph without its metadata: random projections of the pixels, then ReLU."""
+    random = np.random.default_rng(seed)
+    weights = random.normal(size=(size * size * 3, dim)).astype(np.float32) / 50
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["float"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["projected"]),
+        helper.make_node("Relu", ["projected"], ["embedding"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", size, size, 3])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", dim])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def write_tiny_backbone(path: Path, size: int = 8, dim: int = 12, seed: int = 0) -> Backbone:
+    """A backbone file that needs no TensorFlow and runs in no time."""
+    model = tiny_model(size, dim, seed)
+    spec = BackboneSpec(
+        name="tiny",
+        preprocessing=Preprocessing(size, size),
+        layers=("flat",),
+        pooling="none",
+        dim=dim,
+        weights="none (random)",
+        licence="Apache-2.0",
+    )
+    helper.set_model_props(model, spec.to_metadata())
+    path.write_bytes(model.SerializeToString())
+    return load_backbone(path)
+
+
+@pytest.fixture
+def tiny_backbone(tmp_path: Path) -> Path:
+    """Path of a tiny backbone file."""
+    path = tmp_path / "tiny.onnx"
+    write_tiny_backbone(path)
+    return path
+
+
+def paint(path: Path, colour: tuple[int, int, int], seed: int, size: int = 24) -> None:
+    """A noisy photograph of mostly one colour."""
+    noise = np.random.default_rng(seed).integers(-40, 40, (size, size, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(path)
+
+
+COLOURS = {"blue": (60, 80, 190), "green": (60, 170, 80), "red": (200, 60, 60)}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder a class: 20 noisy photographs of each of three colours."""
+    folder = tmp_path / "photos"
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        for index in range(20):
+            paint(folder / name / f"{index:02d}.png", colour, 100 * number + index)
+    return folder
+
+
+@pytest.fixture
+def features(photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None) -> Path:
+    """The feature store of `photos` by the tiny backbone."""
+    from extract.job import extract
+
+    extract(photos, tiny_backbone, tmp_path / "features")
+    return tmp_path / "features"
+
+
+@pytest.fixture
+def model(features: Path, tmp_path: Path) -> Path:
+    """A model folder trained on `features`."""
+    from classify.training import train
+
+    train(features, tmp_path / "model")
+    return tmp_path / "model"

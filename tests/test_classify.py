@@ -1,0 +1,386 @@
+"""Heads on embeddings: splits, training, scores, predictions, and the words for bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import skops.io
+from conftest import COLOURS, paint, write_tiny_backbone
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score
+
+from classify.evaluation import evaluate
+from classify.heads import HeadOptions, head_to_onnx, make_head
+from classify.metrics import score
+from classify.prediction import predict, run_head
+from classify.splits import SplitOptions, choose_split, labelled, stratified_splits
+from classify.training import train
+from data.errors import InputError, ManyInputErrors, ModelError, ParityError
+from data.model import Model
+from data.store import FeatureStore, embeddings_of
+from extract.job import extract
+
+
+def rows(
+    labels: list[str | None],
+    splits: list[str | None] | None = None,
+    groups: list[str | None] | None = None,
+) -> pa.Table:
+    nothing: list[str | None] = [None] * len(labels)
+    columns = {"label": labels, "split": splits or nothing, "group": groups or nothing}
+    return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+
+
+def words(call: Callable[[], object]) -> str:
+    with pytest.raises((InputError, ManyInputErrors)) as caught:
+        call()
+    return str(caught.value)
+
+
+# Splits
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(8, 60), min_size=2, max_size=5),
+    test_size=st.sampled_from([0.2, 0.25, 0.5]),
+    seed=st.integers(0, 1000),
+)
+def test_a_stratified_split_divides_every_class(
+    counts: list[int], test_size: float, seed: int
+) -> None:
+    data = labelled(rows([f"c{i}" for i, count in enumerate(counts) for _ in range(count)]))
+    split = choose_split(data, SplitOptions(test_size, seed))
+    assert sorted([*split.train, *split.test]) == list(range(sum(counts)))
+    for index, count in enumerate(counts):
+        tested = (data.labels[split.test] == index).sum()
+        assert abs(tested - count * test_size) <= 1.5
+    again = choose_split(data, SplitOptions(test_size, seed))
+    assert np.array_equal(split.test, again.test)
+
+
+def test_groups_never_stand_on_both_sides() -> None:
+    labels: list[str | None] = ["a", "b"] * 60
+    groups: list[str | None] = [f"g{i // 4}" for i in range(120)]
+    data = labelled(rows(labels, groups=groups))
+    for train_, test in stratified_splits(data, SplitOptions(), 4):
+        assert data.groups is not None
+        assert not set(data.groups[train_]) & set(data.groups[test])
+        assert 0.1 < len(test) / 120 < 0.4
+
+
+def test_declared_splits_are_kept() -> None:
+    splits: list[str | None] = ["train", "test", None, "validation"] * 3
+    labels: list[str | None] = ["a", "b", "b", "a"] * 3
+    split = choose_split(labelled(rows(labels, splits)), SplitOptions())
+    assert split.train.tolist() == [0, 2, 4, 6, 8, 10]
+    assert split.test.tolist() == [1, 5, 9]
+    assert split.how == "as declared by the source, tested on 'test'"
+    without_test = [None if name == "test" else name for name in splits]
+    assert choose_split(labelled(rows(labels, without_test)), SplitOptions()).test.tolist() == [
+        3,
+        7,
+        11,
+    ]
+
+
+def test_what_cannot_be_divided() -> None:
+    def split(*arguments: list, **options: float) -> Callable[[], object]:
+        return lambda: choose_split(labelled(rows(*arguments)), SplitOptions(**options))  # type: ignore[arg-type]
+
+    assert words(split([None, None])) == (
+        "no example has a label, so there is nothing to learn from\n"
+        "  Sort the photographs into a folder for each class, or give a manifest with a column "
+        "'label', and extract again."
+    )
+    assert words(split(["a", "a"])) == (
+        "all 2 examples are of one class, 'a'\n"
+        "  A classifier needs at least two: add examples of another class and extract again."
+    )
+    assert words(split(["a", "a", "b"])) == (
+        "class 'b' has only one example, but one is needed to train on and one to test on\n"
+        "  Add examples of it, or take it out, and extract again."
+    )
+    assert words(split(["a", "a", "b", "b"], test_size=0.1)) == (
+        "4 examples of 2 classes cannot be divided 90%/10% with every class on both sides\n"
+        "  Add examples, or change --test-size."
+    )
+    assert words(split(["a", "b", "a", "b"], ["train", "test", "train", "test"])) == (
+        "no example of 'b' is in the training split\n"
+        "  Move examples of every class into it, and extract again."
+    )
+    assert words(
+        split(["a", "b", "a", "b"], ["train", "train", "test", "test"], ["g", "h", "g", "i"])
+    ) == (
+        "1 groups, such as 'g', stand in the training split and in 'test': the score would be too "
+        "good\n  Keep every group in one split, and extract again."
+    )
+    assert words(split(["a", "b"] * 4, [None] * 8, ["g", "h"] * 4)) == (
+        "the examples of class 'a' are in 1 group, but 4 are needed for a test split that keeps "
+        "groups together\n"
+        "  Add groups, raise --test-size, or declare the splits in the manifest."
+    )
+    assert words(lambda: SplitOptions(test_size=1.5, repeats=1)) == (
+        "1. --test-size 1.5 is not possible\n  Give a share between 0 and 1.\n"
+        "2. --repeats 1 is not possible\n"
+        "  Give 2 or more (a standard deviation needs two), or 0 for none."
+    )
+
+
+# Heads and scores
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_a_heads_onnx_form_is_the_head(classes: int) -> None:
+    random = np.random.default_rng(classes)
+    labels = np.arange(classes * 40) % classes
+    embeddings = (random.normal(size=(len(labels), 24)) + labels[:, None]).astype(np.float32)
+    head = make_head(HeadOptions()).fit(embeddings, labels)
+    wild = np.concatenate([embeddings, random.normal(scale=30, size=(10_000, 24))]).astype(
+        np.float32
+    )
+    content = head_to_onnx(head, wild)
+    got, probabilities = run_head(content, wild)
+    assert np.abs(probabilities - head.predict_proba(wild)).max() <= 1e-4
+    assert np.array_equal(got, head.predict(wild))
+    assert np.array_equal(got, probabilities.argmax(axis=1))
+    assert (got.dtype, probabilities.dtype) == (np.int64, np.float32)
+    model = onnx.load_model_from_string(content)
+    assert [value.name for value in model.graph.input] == ["embedding"]
+    assert [value.name for value in model.graph.output] == ["label", "probabilities"]
+    assert "ZipMap" not in {node.op_type for node in model.graph.node}
+
+
+def test_a_head_whose_onnx_form_differs_is_refused() -> None:
+    random = np.random.default_rng(0)
+    embeddings, labels = random.normal(size=(50, 4)).astype(np.float32), np.arange(50) % 2
+    head = make_head(HeadOptions()).fit(embeddings, labels)
+    honest = head.predict_proba
+    head.predict_proba = lambda rows: honest(rows) * 0.99
+    with pytest.raises(
+        ParityError, match="the head's ONNX form differs from scikit-learn's: by up "
+    ):
+        head_to_onnx(head, embeddings)
+
+
+def test_scores_are_those_of_their_definitions() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    probabilities = np.array(
+        [
+            [0.8, 0.1, 0.1],
+            [0.5, 0.3, 0.2],
+            [0.2, 0.7, 0.1],
+            [0.1, 0.8, 0.1],
+            [0.6, 0.3, 0.1],
+            [0, 0, 1],
+        ]
+    )
+    scores = score(labels, probabilities, ("a", "b", "c"))
+    assert scores.accuracy == pytest.approx(4 / 6)
+    assert scores.balanced_accuracy == pytest.approx(
+        balanced_accuracy_score(labels, probabilities.argmax(axis=1))
+    )
+    assert scores.macro_f1 == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    assert scores.log_loss == pytest.approx(-np.log([0.8, 0.5, 0.2, 0.8, 0.3, 1]).mean())
+    assert scores.confusion == ((2, 1, 0), (1, 1, 0), (0, 0, 1))
+    assert [(c.name, c.support) for c in scores.per_class] == [("a", 3), ("b", 2), ("c", 1)]
+
+
+def test_a_class_that_no_test_example_has_is_left_out_of_the_averages() -> None:
+    scores = score(np.array([0, 1]), np.array([[0.9, 0.1, 0], [0.1, 0.9, 0]]), ("a", "b", "c"))
+    assert (scores.balanced_accuracy, scores.macro_f1) == (1, 1)
+    assert scores.per_class[2].support == 0
+
+
+# Training, evaluating, predicting
+
+
+def test_a_model_folder_holds_what_the_contract_says(model: Path, features: Path) -> None:
+    opened = Model.open(model)
+    assert sorted(path.name for path in model.iterdir()) == [
+        "examples.parquet",
+        "head.onnx",
+        "head.skops",
+        "model.json",
+    ]
+    assert opened.card.classes == ("blue", "green", "red")
+    assert opened.card.fingerprint == FeatureStore.open(features).fingerprint
+    assert opened.card.split == "stratified 75%/25%, seed 0"
+    assert set(opened.card.versions) >= {"headstart", "scikit-learn", "skl2onnx"}
+    assert opened.card.metrics["test"]["accuracy"] == 1.0
+    assert opened.examples()["split"].to_pylist().count("test") == 15
+    table = FeatureStore.open(features).read()
+    head = skops.io.load(model / "head.skops", trusted=[])
+    _, probabilities = run_head(opened.head, embeddings_of(table))
+    assert np.abs(head.predict_proba(embeddings_of(table)) - probabilities).max() < 1e-4
+
+
+def test_training_prints_scores_and_spread(
+    features: Path, tmp_path: Path, command: Callable
+) -> None:
+    answer = command("classify", "train", features, "-o", tmp_path / "m", "--repeats", 3)
+    assert answer.code == 0
+    assert "tested on   15 examples that training never saw" in answer.out
+    assert "over 3 random splits" in answer.out
+    assert "accuracy           1.0000 +- 0.0000" in answer.out
+    repeats = json.loads((tmp_path / "m" / "model.json").read_text())["metrics"]["repeats"]
+    assert repeats["repeats"] == 3
+
+
+def test_evaluation_gives_the_scores_of_training(
+    model: Path, features: Path, command: Callable
+) -> None:
+    answer = command("classify", "evaluate", model, features, "--json")
+    evaluated = json.loads(answer.out)
+    trained = Model.open(model).card.metrics["test"]
+    assert evaluated.pop("left_out") == 45
+    for name in ("examples", "accuracy", "balanced_accuracy", "macro_f1", "confusion"):
+        assert evaluated[name] == trained[name]
+    assert evaluated["log_loss"] == pytest.approx(trained["log_loss"], abs=1e-5)
+
+
+def test_a_copy_of_a_training_photograph_does_not_count(
+    model: Path, photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
+) -> None:
+    trained = [row for row in Model.open(model).examples().to_pylist() if row["split"] == "train"]
+    fresh = tmp_path / "fresh"
+    for index, row in enumerate(trained[:4]):
+        (fresh / row["label"]).mkdir(parents=True, exist_ok=True)
+        (fresh / row["label"] / f"copy{index}.png").write_bytes((photos / row["path"]).read_bytes())
+    for name, colour in COLOURS.items():
+        # The ids of training's photographs, but other pictures: these count.
+        paint(fresh / name / "00.png", colour, seed=999)
+    extract(fresh, tiny_backbone, tmp_path / "fresh-features")
+    evaluation = evaluate(model, tmp_path / "fresh-features")
+    assert (evaluation.scores.examples, evaluation.left_out) == (3, 4)
+
+
+@pytest.mark.parametrize("format", ["parquet", "csv"])
+def test_predictions(
+    model: Path, features: Path, tmp_path: Path, format: str, command: Callable
+) -> None:
+    out = tmp_path / f"p.{format}"
+    answer = command("classify", "predict", model, features, "-o", out)
+    assert answer.code == 0, answer.err
+    assert f"wrote 60 predictions to {out}" in answer.out
+    if format == "csv":
+        with out.open(newline="") as file:
+            table = list(csv.DictReader(file))
+        probabilities = [list(json.loads(row["probabilities"]).values()) for row in table]
+    else:
+        table = pq.read_table(out).to_pylist()
+        probabilities = [row["probabilities"] for row in table]
+    assert list(table[0]) == ["id", "prediction", "confidence", "probabilities", "label"]
+    assert len(table) == 60
+    for row, values in zip(table, probabilities, strict=True):
+        assert row["prediction"] == row["label"] == row["id"].split("/")[0]
+        assert sum(values) == pytest.approx(1, abs=1e-4)
+        assert float(row["confidence"]) == pytest.approx(max(values), abs=1e-5)
+    kept = out.read_bytes()
+    again = command("classify", "predict", model, features, "-o", out)
+    assert (again.code, again.err) == (
+        2,
+        f"error: {out} exists already\n  Pass --overwrite to replace it.\n",
+    )
+    assert out.read_bytes() == kept
+    assert command("classify", "predict", model, features, "-o", out, "--overwrite").code == 0
+
+
+def test_prediction_needs_onnxruntime_alone(model: Path, features: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "others = ['sklearn', 'skl2onnx', 'skops', 'tensorflow', 'keras', 'ray', 'onnx']\n"
+        "sys.modules.update(dict.fromkeys(others))\n"
+        "from classify.prediction import predict\n"
+        "print(predict(*sys.argv[1:], False).num_rows)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script, model, features, tmp_path / "p.csv"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (answer.stdout, answer.returncode) == ("60\n", 0), answer.stderr
+
+
+def test_predictions_go_to_known_formats_only(model: Path, features: Path, tmp_path: Path) -> None:
+    assert words(lambda: predict(model, features, tmp_path / "p.xlsx", False)) == (
+        f"predictions cannot be written to {tmp_path / 'p.xlsx'}\n"
+        "  Name a file that ends in .parquet or .csv."
+    )
+
+
+def test_an_empty_store_is_predicted_as_nothing(
+    model: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
+) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"no")
+    extract(tmp_path / "bad", tiny_backbone, tmp_path / "nothing")
+    assert predict(model, tmp_path / "nothing", tmp_path / "p.csv", False).num_rows == 0
+    assert "nothing to learn from" in words(lambda: train(tmp_path / "nothing", tmp_path / "m2"))
+
+
+def test_features_of_another_backbone_are_refused(
+    model: Path, photos: Path, tmp_path: Path, local_ray: None
+) -> None:
+    other = write_tiny_backbone(tmp_path / "other.onnx", seed=1)
+    extract(photos, tmp_path / "other.onnx", tmp_path / "other")
+    with pytest.raises(ModelError) as caught:
+        evaluate(model, tmp_path / "other")
+    assert str(caught.value) == (
+        f"the features {tmp_path / 'other'} and the model {model} do not belong together:\n"
+        f"  the features {tmp_path / 'other'}: {other.fingerprint}\n"
+        f"  the model was trained on: {Model.open(model).card.fingerprint}\n"
+        f"  Train on these features: python -m classify train {tmp_path / 'other'} -o MODEL"
+    )
+
+
+def test_labels_that_the_model_does_not_know(
+    model: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
+) -> None:
+    paint(tmp_path / "new" / "pink" / "a.png", (250, 100, 180), 1)
+    extract(tmp_path / "new", tiny_backbone, tmp_path / "newf")
+    assert words(lambda: evaluate(model, tmp_path / "newf")) == (
+        f"{tmp_path / 'newf'} has labels that the model does not know: 'pink'\n"
+        "  The model's classes are 'blue', 'green', 'red'."
+    )
+
+
+def test_nothing_of_the_users_is_overwritten(model: Path, features: Path, tmp_path: Path) -> None:
+    assert words(lambda: train(features, model)) == (
+        f"{model} holds a model already\n  Pass --overwrite to replace it."
+    )
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("mine")
+    assert words(lambda: train(features, mine, overwrite=True)) == (
+        f"{mine} is in use by something else (it holds thesis.txt)\n"
+        "  Choose an empty or new folder with -o."
+    )
+    assert train(features, model, overwrite=True).scores.accuracy == 1
+
+
+def test_mistakes_are_reported_at_once(tmp_path: Path, command: Callable) -> None:
+    answer = command("classify", "evaluate", tmp_path / "m", tmp_path / "f")
+    assert (answer.code, answer.err) == (
+        2,
+        f"error: 1. {tmp_path / 'm'}: no such model folder\n"
+        "  Train one with: python -m classify train FEATURES -o MODEL\n"
+        f"2. {tmp_path / 'f'}: no such feature store\n"
+        "  Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES\n",
+    )
+    answer = command(
+        "classify", "train", tmp_path / "f", "-o", tmp_path / "m", "--head", "logistik"
+    )
+    assert answer.err == "error: unknown head 'logistik'\n  Did you mean logistic?\n"

@@ -1,0 +1,130 @@
+"""Jobs on a real Ray cluster: dashboard on loopback, token authentication on."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data.store import FeatureStore
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A head node started as a user would; the address of its dashboard."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    arguments = (
+        *("start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={free_port()}"),
+        *("--dashboard-host=127.0.0.1", f"--dashboard-port={port}", "--num-cpus=2"),
+        *("--include-dashboard=true", "--disable-usage-stats"),
+    )
+    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    subprocess.run([BIN / "ray", "get-auth-token", "--generate"], check=True, capture_output=True)
+    log = (tmp_path_factory.mktemp("cluster") / "log").open("wb")
+    head = subprocess.Popen([BIN / "ray", *arguments], env=environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 120
+        while run("-m", "cluster", "status", "--address", address).returncode:
+            assert head.poll() is None, Path(log.name).read_text()
+            assert time.monotonic() < deadline, Path(log.name).read_text()
+            time.sleep(1)
+        yield address
+    finally:
+        head.terminate()
+        head.wait(60)
+
+
+def run(*arguments: object, program: Path = Path(sys.executable)) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [program, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+
+
+def test_ray_job_submit_runs_an_extraction(
+    cluster: str, photos: Path, tiny_backbone: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "features"
+    extract = ("python", "-m", "extract", photos, "--backbone", tiny_backbone, "-o", out)
+    submit = ("job", "submit", "--address", cluster, "--working-dir", ".", "--", *extract)
+    answer = run(*submit, program=BIN / "ray")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "embedded  60 photographs" in answer.stdout
+    assert FeatureStore.open(out).read().num_rows == 60
+
+
+def test_cluster_submit_follows_a_job_and_gives_its_outcome(
+    cluster: str, photos: Path, tiny_backbone: Path, tmp_path: Path
+) -> None:
+    submit = ("-m", "cluster", "submit", "--address", cluster, "--", "python", "-m", "extract")
+    out = tmp_path / "features"
+    good = run(*submit, photos, "--backbone", tiny_backbone, "-o", out)
+    assert good.returncode == 0, good.stderr
+    assert "embedded  60 photographs" in good.stdout
+    assert FeatureStore.open(out).read().num_rows == 60
+    bad = run(*submit, tmp_path / "no", "--backbone", tiny_backbone, "-o", out)
+    assert bad.returncode == 1
+    assert f"{tmp_path / 'no'}: no such folder or manifest" in bad.stdout
+    assert "ended as FAILED" in bad.stderr
+    assert "Traceback" not in bad.stderr
+    status = json.loads(run("-m", "cluster", "status", "--address", cluster, "--json").stdout)
+    assert {"SUCCEEDED", "FAILED"} <= set(status["jobs"].values())
+
+
+def test_the_dashboard_wants_a_token_and_is_on_loopback_only(cluster: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{cluster}/api/jobs/")
+    assert caught.value.code == 401
+    port = int(cluster.rsplit(":", 1)[1])
+    tables = [Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    sockets = [line.split()[1:4] for table in tables for line in table.splitlines()[1:]]
+    listening = {local for local, _, state in sockets if state == "0A"}
+    assert {place for place in listening if place.endswith(f":{port:04X}")} == {
+        f"0100007F:{port:04X}"
+    }
+
+
+def test_a_missing_token_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    answer = run("-m", "cluster", "status")
+    assert (answer.returncode, answer.stderr) == (
+        2,
+        "error: there is no token for the cluster at http://127.0.0.1:8265\n"
+        "  Make one with `ray get-auth-token --generate` before you start a cluster, or put the "
+        "cluster's into ~/.ray/auth_token.\n",
+    )
+
+
+def test_bad_input_is_said(tmp_path: Path) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    answer = run("-m", "cluster", "status", "--address", nobody)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(f"error: no Ray cluster takes jobs at {nobody}: ")
+    assert answer.stderr.endswith(
+        "  Start one with `RAY_AUTH_MODE=token ray start --head`, or name it with --address.\n"
+    )
+    answer = run("-m", "cluster", "submit", "--address", nobody)
+    assert answer.stderr == (
+        "error: there is no command to submit\n"
+        "  Put it behind --, as in: python -m cluster submit -- python -m extract ...\n"
+    )
+    answer = run("-m", "cluster", "submit", "--working-dir", tmp_path / "no", "--", "true")
+    assert answer.stderr == f"error: {tmp_path / 'no'}: no such folder\n  Check --working-dir.\n"

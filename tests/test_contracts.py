@@ -1,0 +1,218 @@
+"""The contracts on disk: backbone file, feature store, model folder; old ones are still read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pyarrow as pa
+import pytest
+from conftest import tiny_model, write_tiny_backbone
+
+from data.backbone import BackboneSpec, load_backbone
+from data.errors import BackboneError, ModelError, StoreError
+from data.files import Folder, write_whole
+from data.fingerprint import Fingerprint
+from data.model import Model
+from data.preprocessing import Preprocessing
+from data.store import (
+    ERROR_SCHEMA,
+    MANIFEST,
+    FeatureStore,
+    StoreManifest,
+    begin,
+    embeddings_of,
+    part_schema,
+    write_part,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+PRINT = Fingerprint("tiny", "ab" * 32, "8x8 squash bilinear", "fp32", 3)
+
+
+def fails(path: Path) -> str:
+    with pytest.raises(BackboneError) as caught:
+        load_backbone(path)
+    return str(caught.value)
+
+
+def test_a_backbone_file_says_all_about_itself(tmp_path: Path) -> None:
+    backbone = write_tiny_backbone(tmp_path / "b.onnx")
+    assert backbone.spec == BackboneSpec(
+        "tiny", Preprocessing(8, 8), ("flat",), "none", 12, "none (random)", "Apache-2.0"
+    )
+    assert BackboneSpec.from_metadata(backbone.spec.to_metadata()) == backbone.spec
+    assert str(backbone.fingerprint) == (
+        f"tiny {backbone.fingerprint.sha256[:12]} (8x8 squash bilinear, fp32)"
+    )
+
+
+HOW = "\n  Export one with: python -m export backbone NAME -o backbone.onnx"
+
+
+def test_files_that_are_no_backbone(tmp_path: Path) -> None:
+    path = tmp_path / "b.onnx"
+    assert fails(path) == f"{path}: no such backbone file{HOW}"
+    for content in (b"", b"hello", np.random.default_rng(0).bytes(5000)):
+        path.write_bytes(content)
+        assert fails(path) == f"{path} is no ONNX file, or a damaged one{HOW}"
+    path.write_bytes(tiny_model().SerializeToString())
+    assert fails(path) == (
+        f"{path} is an ONNX file, but not a headstart backbone (it has no headstart metadata){HOW}"
+    )
+    assert fails(tmp_path) == f"{tmp_path} cannot be read: Is a directory{HOW}"
+
+
+def test_backbones_cut_off_or_changed(tmp_path: Path) -> None:
+    path = tmp_path / "b.onnx"
+    content = write_tiny_backbone(path).content
+    path.write_bytes(content[: len(content) // 2])
+    assert fails(path) == f"{path} is no ONNX file, or a damaged one{HOW}"
+
+    def change(**metadata: str) -> str:
+        model = onnx.load_model_from_string(content)
+        props = {entry.key: entry.value for entry in model.metadata_props}
+        del model.metadata_props[:]
+        props |= {f"headstart.{key}": value for key, value in metadata.items()}
+        onnx.helper.set_model_props(model, props)
+        path.write_bytes(model.SerializeToString())
+        return fails(path)
+
+    assert change(kind="classifier") == f"{path} is a headstart classifier, not a backbone{HOW}"
+    assert change(format_version="2") == (
+        f"{path} is a backbone file of format 2; this headstart reads 1\n"
+        "  Update headstart, or export the backbone again."
+    )
+    assert "has damaged headstart metadata: ValueError" in change(height="tall")
+    assert "has damaged headstart metadata: InputError" in change(resize="stretch")
+    assert change(height="9") == (
+        f"{path} takes images of [8, 8, 3], but its metadata says [9, 8, 3]\n"
+        "  Export the backbone again."
+    )
+
+
+def write_store(folder: Folder, rows: int = 4) -> StoreManifest:
+    schema = part_schema(3, [pa.field("age", pa.int64())])
+    ids = pa.array([f"{number}" for number in range(rows)])
+    nothing = pa.nulls(rows, pa.string())
+    flat = pa.array(np.arange(rows * 3, dtype=np.float32))
+    embedding = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("embedding").type)
+    columns = [ids, ids, ids, ids, nothing, nothing, embedding, pa.array(range(rows))]
+    table = pa.table(columns, schema=schema)
+    begin(folder, PRINT)
+    errors = pa.table([["9"], ["read"], ["missing"], ["gone"]], schema=ERROR_SCHEMA)
+    parts = (
+        write_part(folder, "part-00000-aa", table, errors, PRINT),
+        write_part(folder, "part-00001-bb", table.slice(0, 2), ERROR_SCHEMA.empty_table(), PRINT),
+    )
+    return StoreManifest(PRINT, "photos", "/photos", ("0", "1"), parts)
+
+
+def test_a_store_counts_once_its_manifest_is_written(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path / "f")
+    manifest = write_store(folder)
+    with pytest.raises(StoreError) as caught:
+        FeatureStore.open(tmp_path / "f")
+    assert str(caught.value) == (
+        f"{tmp_path / 'f'} is a feature store whose extraction has not finished\n"
+        "  Run the same `python -m extract` command again: it goes on where it stopped."
+    )
+    folder.write(MANIFEST, manifest.to_bytes())
+    store = FeatureStore.open(tmp_path / "f")
+    assert store.manifest == manifest
+    assert (manifest.rows, manifest.errors) == (6, 1)
+    assert embeddings_of(store.read()).tolist()[-1] == [3, 4, 5]
+    assert store.read(["id", "age"]).column_names == ["id", "age"]
+    assert store.read_errors().to_pylist() == [
+        {"id": "9", "stage": "read", "reason": "missing", "message": "gone"}
+    ]
+
+
+def test_other_readers_open_a_store_as_it_is(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path / "f")
+    folder.write(MANIFEST, write_store(folder).to_bytes())
+    frame = pd.read_parquet(tmp_path / "f")
+    assert frame.shape == (6, 8)
+    assert frame["embedding"][1].tolist() == [3, 4, 5]
+
+
+def test_stores_that_cannot_be_opened(tmp_path: Path) -> None:
+    def fails() -> str:
+        with pytest.raises(StoreError) as caught:
+            FeatureStore.open(path)
+        return str(caught.value)
+
+    path = tmp_path / "f"
+    how = "\n  Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES"
+    assert fails() == f"{path}: no such feature store{how}"
+    path.mkdir()
+    assert fails() == f"{path} is no feature store (it has no _headstart.json){how}"
+    folder = Folder.at(path)
+    content = write_store(folder).to_bytes()
+    folder.write(MANIFEST, content[:50])
+    assert f"{path / MANIFEST} is damaged: JSONDecodeError" in fails()
+    folder.write(MANIFEST, content.replace(b'"format_version": 1', b'"format_version": 7'))
+    assert fails() == (
+        f"{path} is a feature store of format 7; this headstart reads 1\n"
+        "  Update headstart, or extract again into another folder."
+    )
+    folder.write(MANIFEST, content)
+    part = path / "part-00000-aa.parquet"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-20])
+    with pytest.raises(StoreError, match=f"{part} is damaged: "):
+        FeatureStore.open(path).read()
+    part.write_bytes((path / "part-00001-bb.parquet").read_bytes())
+    with pytest.raises(StoreError, match=f"{part} is damaged: 2 rows instead of 4"):
+        FeatureStore.open(path).read()
+    part.unlink()
+    assert fails() == (
+        f"{path} lacks 1 of its parts, such as part-00000-aa.parquet\n"
+        "  Restore them, or extract again into another folder."
+    )
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    write_whole(path, b"old")
+    with pytest.raises(TypeError):
+        write_whole(path, "no bytes")  # type: ignore[arg-type]
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+def test_models_that_cannot_be_opened(tmp_path: Path, model: Path) -> None:
+    def fails(path: Path) -> str:
+        with pytest.raises(ModelError) as caught:
+            Model.open(path)
+        return str(caught.value)
+
+    how = "\n  Train one with: python -m classify train FEATURES -o MODEL"
+    assert fails(tmp_path / "no") == f"{tmp_path / 'no'}: no such model folder{how}"
+    assert fails(tmp_path) == f"{tmp_path}: no model (it has no model.json){how}"
+    card = (model / "model.json").read_bytes()
+    (model / "model.json").write_bytes(card[:99])
+    assert "model.json is damaged: JSONDecodeError" in fails(model)
+    changed = json.loads(card) | {"format_version": 2}
+    (model / "model.json").write_text(json.dumps(changed))
+    assert fails(model) == (
+        f"{model} is a model of format 2; this headstart reads 1\n"
+        "  Update headstart, or train again."
+    )
+    (model / "model.json").write_bytes(card)
+    (model / "head.onnx").unlink()
+    assert fails(model) == f"{model} lacks head.onnx{how}"
+
+
+def test_files_of_format_version_1_are_still_read() -> None:
+    """Written by headstart 0.1.0; never made anew: a new version gets a folder of its own."""
+    from classify.evaluation import evaluate
+
+    old = GOLDEN / "v1"
+    assert load_backbone(old / "backbone.onnx").spec.name == "tiny"
+    assert FeatureStore.open(old / "features").read().num_rows == 60
+    assert Model.open(old / "model").card.classes == ("blue", "green", "red")
+    assert evaluate(old / "model", old / "features").scores.accuracy == 1.0

@@ -1,0 +1,142 @@
+"""Photographs as they should be seen, and a reason code for each that cannot be."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from data.decoding import DecodeError, decode, open_image
+from data.errors import InputError
+from data.preprocessing import Preprocessing
+
+
+def encode(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def gradient(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
+    columns = np.linspace(0, 255, size[0], dtype=np.uint8)
+    pixels = np.broadcast_to(columns[None, :, None], (size[1], size[0], 3))
+    return Image.fromarray(np.ascontiguousarray(pixels)).convert(mode)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM"])
+def test_every_format_gives_the_same_picture(format: str) -> None:
+    image = open_image(encode(gradient(), format))
+    assert image.mode in ("L", "RGB")
+    got = np.asarray(image.convert("RGB")).astype(int)
+    assert np.abs(got - np.asarray(gradient())).mean() < 6
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK"])
+def test_every_mode_becomes_uint8_rgb(mode: str) -> None:
+    format = "TIFF" if mode == "CMYK" else "PNG"
+    got = decode(encode(gradient(mode), format), Preprocessing(8, 10))
+    assert (got.shape, got.dtype) == ((8, 10, 3), np.uint8)
+    assert got[4, 0].max() < 80 < 175 < got[4, -1].min()
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
+    deep = Image.fromarray(np.array([[0, 32768, 65535]], np.uint16))
+    assert np.asarray(open_image(encode(deep))).tolist() == [[0, 128, 255]]
+
+
+def test_transparent_parts_are_white() -> None:
+    glass = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert open_image(encode(glass)).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_stand_upright(orientation: int) -> None:
+    upright = gradient()
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(undo[orientation]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    got = open_image(encode(stored, "PNG", exif=exif))
+    assert np.array_equal(np.asarray(got), np.asarray(upright))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "message"),
+    [
+        (b"", "empty", "the file has no bytes"),
+        (b"hello, I am a text", "not_an_image", "no image format that we read begins with"),
+        (encode(gradient())[:60], "truncated", "truncated"),
+        (encode(gradient(), "JPEG")[:200], "truncated", "Truncated"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not_an_image", "no image format"),
+    ],
+    ids=["empty", "text", "png", "jpeg", "eps"],
+)
+def test_what_cannot_be_decoded_has_a_reason(content: bytes, reason: str, message: str) -> None:
+    with pytest.raises(DecodeError, match=message) as caught:
+        open_image(content)
+    assert caught.value.reason == reason
+
+
+def test_a_decompression_bomb_is_refused_by_its_header() -> None:
+    bomb = encode(Image.new("1", (20000, 20000)))
+    assert len(bomb) < 100_000
+    with pytest.raises(DecodeError) as caught:
+        open_image(bomb)
+    assert caught.value.reason == "too_large"
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), format=st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]))
+def test_damaged_bytes_decode_or_give_a_reason(data: st.DataObject, format: str) -> None:
+    content = bytearray(encode(gradient(), format))
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(content)))
+    try:
+        got = decode(bytes(content[:cut]), Preprocessing(8, 8))
+    except DecodeError as error:
+        assert error.reason in {"empty", "not_an_image", "truncated", "damaged", "too_large"}
+    else:
+        assert (got.shape, got.dtype) == ((8, 8, 3), np.uint8)
+
+
+def test_grey_is_resized_as_its_rgb_copy_would_be() -> None:
+    grey = gradient("L", (300, 200))
+    rule = Preprocessing(64, 48)
+    assert np.array_equal(rule.apply(grey), rule.apply(grey.convert("RGB")))
+
+
+def test_crop_keeps_proportions_and_squash_keeps_everything() -> None:
+    wide = Image.new("RGB", (300, 100))
+    wide.paste((255, 0, 0), (0, 0, 90, 100))
+    assert Preprocessing(10, 10, "crop").apply(wide).max() == 0
+    assert Preprocessing(10, 10, "squash").apply(wide)[5, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 5), "an input size of 0x5 pixels is impossible"),
+        ((5, 5, "stretch"), "unknown resize rule 'stretch'\n  Known are squash, crop."),
+        (
+            (5, 5, "crop", "cubic"),
+            "unknown interpolation 'cubic'\n  Known are bilinear, bicubic, lanczos.",
+        ),
+    ],
+)
+def test_impossible_rules_are_refused(arguments: tuple, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Preprocessing(*arguments)
+    assert str(caught.value) == message

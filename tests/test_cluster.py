@@ -35,7 +35,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     arguments = (
         *("start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={free_port()}"),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={port}", "--num-cpus=2"),
-        *("--include-dashboard=true", "--disable-usage-stats"),
+        # A port of its own: another Ray on this machine may have the default one.
+        *(f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats"),
     )
     environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
     subprocess.run([BIN / "ray", "get-auth-token", "--generate"], check=True, capture_output=True)

@@ -38,7 +38,9 @@ def _show(found: Inspection) -> None:
     rows = {
         "examples": f"{found.examples:,} ({console.human_bytes(found.bytes)})",
         "sizes": ", ".join(sizes) + (f" and {more:,} others" if more else ""),
-        "duplicates": f"{found.duplicates:,} files have the same bytes as another",
+        "duplicates": f"{found.duplicates:,} files repeat the bytes of another"
+        if found.duplicates
+        else "none",
     }
     if found.ignored:
         ignored = ", ".join(f"{count} {name}" for name, count in sorted(found.ignored.items()))

@@ -66,7 +66,7 @@ def _show(summary: Summary) -> None:
         took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.seconds.items())
         rows = {
             "embedded": f"{summary.embedded:,} photographs, {summary.rate:,.0f}/s "
-            f"with {summary.workers} workers",
+            f"with {summary.workers} worker{'s' * (summary.workers != 1)}",
             "took": took,
             "wrote": summary.store,
         }

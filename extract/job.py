@@ -66,7 +66,7 @@ class Summary:
     errors
         All errors in the store by `stage/reason`, those of earlier runs too.
     seconds
-        By stage: `plan`, `start Ray`, `embed`, `finish`.
+        By stage: `plan`, `start Ray`, `embed`, `stop Ray`, `finish`.
     """
 
     store: str
@@ -120,15 +120,15 @@ def extract(
     todo = plan(examples, store, loaded.fingerprint)
     clock.stage("plan")
     parts, workers = todo.done, 0
-    if not todo.finished:
-        begin(store, loaded.fingerprint)
-        sweep(store, todo.done)
     if todo.todo.num_rows:
         job = Job(loaded.spec, loaded.fingerprint, examples.folder, store, options.batch_size)
         with ray_session(options.address, options.workers) as workers:
             clock.stage("start Ray")
+            begin(store, loaded.fingerprint)
+            sweep(store, todo.done)
             parts += tuple(_drive(job, loaded.content, todo, workers))
             clock.stage("embed")
+        clock.stage("stop Ray")
     if not todo.finished:
         _finish(store, examples, loaded, parts)
     clock.stage("finish")
@@ -201,6 +201,7 @@ def _finish(
     store: Folder, source: Source, backbone: Backbone, parts: tuple[PartRecord, ...]
 ) -> None:
     """Write the manifest; the records that it takes the place of go afterwards."""
+    sweep(store, parts)
     ordered = tuple(sorted(parts, key=lambda part: part.name))
     manifest = StoreManifest(
         backbone.fingerprint, source.path, str(source.folder), tuple(source.classes), ordered

@@ -28,12 +28,17 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def gcs_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, gcs_port: int) -> Iterator[str]:
     """A head node started as a user would; the address of its dashboard."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     arguments = (
-        *("start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={free_port()}"),
+        *("start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={gcs_port}"),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={port}", "--num-cpus=2"),
         # A port of its own: another Ray on this machine may have the default one.
         *(f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats"),
@@ -70,6 +75,24 @@ def test_ray_job_submit_runs_an_extraction(
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "embedded  60 photographs" in answer.stdout
     assert FeatureStore.open(out).read().num_rows == 60
+
+
+def test_extract_connects_to_an_address(
+    cluster: str, gcs_port: int, photos: Path, tiny_backbone: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "features"
+    address = f"127.0.0.1:{gcs_port}"
+    extract = ("-m", "extract", photos, "--backbone", tiny_backbone, "-o", out)
+    answer = run(*extract, "--address", address, "--workers", 1)
+    assert answer.returncode == 0, answer.stderr
+    assert "60 photographs" in answer.stdout
+    assert "with 1 worker" in answer.stdout
+    refused = run(*extract[:-1], tmp_path / "more", "--address", address, "--workers", 3)
+    assert refused.stderr == (
+        "error: 3 workers need as many CPUs, but the cluster has 2\n"
+        "  Ask for --workers 2 or fewer.\n"
+    )
+    assert not (tmp_path / "more").exists()
 
 
 def test_cluster_submit_follows_a_job_and_gives_its_outcome(

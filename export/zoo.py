@@ -54,8 +54,9 @@ class BackboneOptions:
     weights
         `imagenet`, `none` (random, for tests) or a file of weights.
     layers
-        Names of the layers whose averaged outputs, side by side, are the embedding; the last one
-        if none is named. Deeper layers know objects, shallower ones textures.
+        Names of the layers whose averaged outputs, side by side, are the embedding. If none is
+        named: the last one, or for EfficientNet-Lite four depths. Deeper layers know objects,
+        shallower ones textures.
     size
         Height and width of the input in pixels; the network's own if not given.
     resize, interpolation
@@ -141,6 +142,8 @@ def build(name: str, options: BackboneOptions) -> Network:
         )
     key = lite if lite in VARIANTS else application
     layers = options.layers or (base.layers[-1].name,)
+    if key in VARIANTS and not options.layers and not options.include_top:
+        layers = VARIANTS[key].layers
     model = embedding_of(keras, base, key, layers)
     size = int(base.inputs[0].shape[1])
     spec = BackboneSpec(

@@ -341,7 +341,7 @@ def test_no_cluster_answers(photos: Path, tiny_backbone: Path, tmp_path: Path) -
 def test_a_shard_that_fails_stops_the_job_with_a_sentence_and_can_be_gone_on_with(
     photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
 ) -> None:
-    """A folder stands where the part's file must go, as a full disk would: not retried for ever."""
+    """A folder stands where the part's file must go: as a full disk, it is not tried for ever."""
     from data.sources import open_source
 
     fingerprint = load_backbone(tiny_backbone).fingerprint

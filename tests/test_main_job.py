@@ -21,7 +21,7 @@ def test_the_main_job_on_digits(tmp_path: Path, local_ray: None, command: Callab
     model, edge = tmp_path / "model", tmp_path / "edge.onnx"
     for arguments in (
         ("data", "sample", "digits", digits),
-        ("export", "backbone", "efficientnet_lite0", "-o", backbone, "--size", 96),
+        ("export", "backbone", "efficientnet_lite0", "-o", backbone),
         ("extract", digits, "--backbone", backbone, "-o", features),
         ("classify", "train", features, "-o", model),
         ("export", "classifier", model, "--backbone", backbone, "-o", edge),
@@ -38,7 +38,7 @@ def test_the_main_job_on_digits(tmp_path: Path, local_ray: None, command: Callab
     with (tmp_path / "p.csv").open(newline="") as file:
         predictions = list(csv.DictReader(file))
     for row in predictions[::60]:
-        image = decode((digits / row["id"]).read_bytes(), Preprocessing(96, 96))
+        image = decode((digits / row["id"]).read_bytes(), Preprocessing(224, 224))
         (label,), probabilities = session.run(None, {"image": image[None]})
         assert classes[label] == row["prediction"]
         assert probabilities.max() == pytest.approx(float(row["confidence"]), abs=1e-3)

@@ -353,7 +353,8 @@ def test_a_shard_that_fails_stops_the_job_with_a_sentence_and_can_be_gone_on_wit
         extract(photos, tiny_backbone, tmp_path / "f")
     words = str(caught.value)
     assert words.startswith(
-        f"shard {shard.name} (60 examples, blue/00.png to red/19.png) failed: [Errno 21] Is a directory: "
+        f"shard {shard.name} (60 examples, blue/00.png to red/19.png) failed: "
+        "[Errno 21] Is a directory: "
     )
     assert words.endswith("  What is done is kept. Run the same command again to go on.")
     shutil.rmtree(tmp_path / "f" / f"{shard.name}.parquet")

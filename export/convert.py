@@ -36,6 +36,7 @@ def to_onnx(model: Any, spec: BackboneSpec) -> bytes:
             "Choose another network, or export it to ONNX with its own tools.",
         ) from error
     _name_signature(proto)
+    _order_constants(proto)
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, spec.to_metadata())
     proto.producer_name, proto.doc_string = "headstart", ""
@@ -55,6 +56,23 @@ def _name_signature(proto: Any) -> None:
     proto.graph.output[0].name = OUTPUT
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
+
+
+def _order_constants(proto: Any) -> None:
+    """Name and order constants by their first use: the same network is then the same file.
+
+    tf2onnx numbers and orders them by chance, and the file's hash is the backbone's identity.
+    """
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    names: dict[str, str] = {}
+    for node in proto.graph.node:
+        for position, name in enumerate(node.input):
+            if name in constants:
+                node.input[position] = names.setdefault(name, f"constant_{len(names)}")
+    del proto.graph.initializer[:]
+    for old, new in names.items():
+        constants[old].name = new
+        proto.graph.initializer.append(constants[old])
 
 
 def check(content: bytes, model: Any, spec: BackboneSpec) -> float:

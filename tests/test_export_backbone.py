@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -258,6 +260,23 @@ def test_a_broken_conversion_is_found(tmp_path: Path) -> None:
     assert broken(other_weights).startswith("its numbers differ from Keras's by ")
     assert broken(custom_operator) == "it has operators that are not ONNX's own (Magic)"
     assert broken(second_input) == "its inputs are ['image', 'mean']"
+
+
+def test_the_same_network_is_the_same_file(tmp_path: Path) -> None:
+    """In processes of their own: what differs is the seed of Python's hashes."""
+    digests = set()
+    for seed in "12":
+        out = tmp_path / f"{seed}.onnx"
+        arguments = ("backbone", "mobilenetv2", "-o", out, "--weights=none", "--size=32", "--json")
+        answer = subprocess.run(
+            [sys.executable, "-m", "export", *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        )
+        digests.add(json.loads(answer.stdout)["sha256"])
+    assert len(digests) == 1
 
 
 def test_json_for_machines(tmp_path: Path, command: Callable) -> None:

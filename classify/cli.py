@@ -59,7 +59,9 @@ def train(
         console.out.print(f"\nover {trained.repeated.repeats} random splits")
         mean, std = trained.repeated.mean, trained.repeated.std
         console.show({_title(name): f"{mean[name]:.4f} +- {std[name]:.4f}" for name in mean})
-    console.out.print(f"\nwrote {trained.model.folder}", soft_wrap=True, markup=False)
+    console.out.print(
+        f"\nwrote {console.place(trained.model.folder)}", soft_wrap=True, markup=False
+    )
 
 
 @app.command()

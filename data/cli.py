@@ -76,6 +76,6 @@ def sample(
         {
             "sample": SAMPLES[name].about,
             "licence": SAMPLES[name].licence,
-            "wrote": str(written),
+            "wrote": console.place(written),
         }
     )

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -80,6 +81,14 @@ def show_table(columns: list[str], rows: list[list[Any]]) -> None:
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     out.print(table)
+
+
+def place(path: object) -> str:
+    """A path as a person would write it: relative, if it is below the current folder."""
+    try:
+        return str(Path(str(path)).relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
 
 
 def human_bytes(size: float) -> str:

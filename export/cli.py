@@ -56,7 +56,7 @@ def backbone(
             "layers": f"{', '.join(spec.layers)} ({spec.pooling} pooling)",
             "embedding": f"float32 [batch, {spec.dim}]",
             "took": f"{time.monotonic() - start:.1f} s",
-            "wrote": f"{written.path} ({console.human_bytes(len(written.content))})",
+            "wrote": f"{console.place(written.path)} ({console.human_bytes(len(written.content))})",
         }
     )
 
@@ -89,6 +89,6 @@ def classifier(
             "difference": f"at most {parity.largest_difference:.1e} in a probability, "
             f"{len(parity.changed)} labels changed",
             "took": f"{time.monotonic() - start:.1f} s",
-            "wrote": f"{edge.path} ({console.human_bytes(edge.size)})",
+            "wrote": f"{console.place(edge.path)} ({console.human_bytes(edge.size)})",
         }
     )

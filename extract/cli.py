@@ -51,15 +51,16 @@ def extract(
     if summary.bad_share > max_bad:
         raise TooManyBadError(
             f"{summary.bad_share:.1%} of the examples failed, more than --max-bad {max_bad:.1%}",
-            f"The reasons are in {summary.store}/_errors (Parquet: id, stage, reason, message).",
+            f"The reasons are in {console.place(summary.store)}/_errors "
+            "(Parquet: id, stage, reason, message).",
         )
 
 
 def _show(summary: Summary) -> None:
+    place = console.place(summary.store)
     if summary.before == summary.examples:
         console.out.print(
-            f"nothing to do: all {summary.examples:,} examples are in {summary.store}",
-            soft_wrap=True,
+            f"nothing to do: all {summary.examples:,} examples are in {place}", soft_wrap=True
         )
     else:
         done = summary.embedded + summary.failed
@@ -68,7 +69,7 @@ def _show(summary: Summary) -> None:
             "embedded": f"{summary.embedded:,} photographs, {summary.rate:,.0f}/s "
             f"with {summary.workers} worker{'s' * (summary.workers != 1)}",
             "took": took,
-            "wrote": summary.store,
+            "wrote": place,
         }
         if summary.before:
             rows = {"before": f"{summary.before:,} of {summary.examples:,} were done"} | rows

@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -282,12 +281,3 @@ def embeddings_of(table: pa.Table) -> np.ndarray:
     if not len(column):
         return np.empty((0, dim), np.float32)
     return column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
-
-
-def describe(manifest: StoreManifest) -> dict[str, Any]:
-    """What a store holds, in words."""
-    return {
-        "embeddings": f"{manifest.rows:,} x {manifest.fingerprint.dim}",
-        "errors": f"{manifest.errors:,}",
-        "backbone": str(manifest.fingerprint),
-    }

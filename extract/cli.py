@@ -76,5 +76,10 @@ def _show(summary: Summary) -> None:
         if done != summary.embedded:
             rows["failed"] = f"{summary.failed:,}"
         console.show(rows)
+    if summary.vanished:
+        console.note(
+            f"{summary.vanished:,} of the examples in {place} are not in the source any more; "
+            "they are kept: extract into a new folder to leave them out"
+        )
     for reason, count in summary.errors.items():
         console.note(f"  {count:,} failed with {reason}")

@@ -63,6 +63,8 @@ class Summary:
         Of them, done by earlier runs.
     embedded, failed
         By this run.
+    vanished
+        In the store, but not in the source any more.
     errors
         All errors in the store by `stage/reason`, those of earlier runs too.
     seconds
@@ -74,6 +76,7 @@ class Summary:
     before: int
     embedded: int
     failed: int
+    vanished: int
     rows: int
     errors: dict[str, int]
     workers: int
@@ -225,6 +228,7 @@ def _summary(
         before=len(source) - todo.todo.num_rows,
         embedded=finished.manifest.rows - before_rows,
         failed=finished.manifest.errors - before_errors,
+        vanished=todo.vanished,
         rows=finished.manifest.rows,
         errors=dict(sorted(counts.items())),
         workers=workers,

@@ -39,11 +39,15 @@ class Shard:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a store holds already, and which examples are still to do."""
+    """What a store holds already, and which examples are still to do.
+
+    `vanished` counts the examples in the store that the source does not have any more.
+    """
 
     manifest: StoreManifest | None
     done: tuple[PartRecord, ...]
     todo: pa.Table
+    vanished: int
 
     @property
     def finished(self) -> bool:
@@ -92,7 +96,7 @@ def plan(source: Source, store: Folder, fingerprint: Fingerprint) -> Plan:
     done = tuple(parts[name] for name in sorted(parts))
     ids = _done_ids(store, done)
     todo = source.examples.filter(pc.invert(pc.is_in(source.examples["id"], value_set=ids)))
-    return Plan(manifest, done, todo)
+    return Plan(manifest, done, todo, len(ids) - (len(source) - todo.num_rows))
 
 
 def _check_unused(store: Folder) -> None:

@@ -140,6 +140,18 @@ def test_running_again_does_nothing_and_adding_photographs_embeds_only_those(
     assert FeatureStore.open(features).read().num_rows == 63
 
 
+def test_examples_that_vanished_are_kept_and_said(
+    photos: Path, features: Path, tiny_backbone: Path, command: Callable
+) -> None:
+    (photos / "red" / "00.png").rename(photos / "blue" / "moved.png")
+    answer = command("extract", photos, "--backbone", tiny_backbone, "-o", features)
+    assert answer.out.startswith("before    59 of 60 were done\nembedded  1 photographs")
+    assert answer.err.endswith(
+        f"1 of the examples in {features} are not in the source any more; they are kept: extract "
+        "into a new folder to leave them out\n"
+    )
+
+
 def test_a_job_that_was_killed_goes_on_where_it_stopped(tmp_path: Path, photos: Path) -> None:
     """SIGKILL in the middle of the embedding; the driver is a process with a Ray of its own."""
     for number in range(300):

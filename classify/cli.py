@@ -53,7 +53,11 @@ def train(
             "tested on": f"{len(split.test):,} examples that training never saw",
             "split": split.how,
         }
+        | ({"not tested on": f"{split.copies:,} copies of them"} if split.copies else {})
     )
+    untested = [c.name for c in trained.scores.per_class if not c.support]
+    if untested:
+        console.note(f"no test example is of {', '.join(map(repr, untested))}: not scored")
     _show_scores(trained.scores)
     if trained.repeated:
         console.out.print(f"\nover {trained.repeated.repeats} random splits")
@@ -76,7 +80,7 @@ def evaluate(model: ModelFolder, features: Features, as_json: AsJson = False) ->
     console.show(
         {
             "tested on": f"{evaluation.scores.examples:,} examples",
-            "left out": f"{evaluation.left_out:,} that training saw",
+            "left out": f"{evaluation.left_out:,} that training saw or that were kept aside",
         }
     )
     _show_scores(evaluation.scores)
@@ -98,7 +102,9 @@ def predict(
         ["predicted", "examples"],
         [[row["prediction"] or "unknown", f"{row['count_all']:,}"] for row in counts.to_pylist()],
     )
-    console.out.print(f"\nwrote {table.num_rows:,} predictions to {output}", soft_wrap=True)
+    console.out.print(
+        f"\nwrote {table.num_rows:,} predictions to {output}", soft_wrap=True, markup=False
+    )
 
 
 def _title(name: str) -> str:

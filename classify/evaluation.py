@@ -18,7 +18,10 @@ from data.store import embeddings_of
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores, and how many labelled examples were left out since training saw their bytes."""
+    """Scores, and how many labelled examples were left out.
+
+    Those are the ones whose bytes training saw, and those of a declared validation split.
+    """
 
     scores: Scores
     left_out: int

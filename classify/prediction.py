@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from data.errors import Checklist, InputError
-from data.files import local_path, write_whole
-from data.model import INPUT, LABEL, PROBABILITIES, Model
+from data.errors import Checklist, InputError, ModelError
+from data.files import check_output, local_path, write_whole
+from data.model import HEAD, INPUT, LABEL, PROBABILITIES, TRAIN_COMMAND, Model
 from data.store import FeatureStore, embeddings_of
 
 FORMATS = (".parquet", ".csv")
@@ -23,7 +23,10 @@ def run_head(content: bytes, embeddings: np.ndarray) -> tuple[np.ndarray, np.nda
     """Run `head.onnx` on embeddings: labels int64 `[n]`, probabilities float32 `[n, classes]`."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has no one class for files that it cannot load
+        raise ModelError(f"{HEAD} cannot be loaded: {error}", TRAIN_COMMAND) from error
     labels, probabilities = session.run([LABEL, PROBABILITIES], {INPUT: embeddings})
     return labels, probabilities
 
@@ -71,8 +74,7 @@ def predict(
                 f"predictions cannot be written to {output}",
                 f"Name a file that ends in {' or '.join(FORMATS)}.",
             )
-        if path.exists() and not overwrite:
-            raise InputError(f"{output} exists already", "Pass --overwrite to replace it.")
+        check_output(path, overwrite)
     with checks.item():
         opened, store = open_pair(model, features)
     checks.finish()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,9 @@ class SplitOptions:
     def __post_init__(self) -> None:
         checks = Checklist()
         with checks.item():
+            if not 0 <= self.seed < 2**32:
+                raise InputError(f"--seed {self.seed} is not possible", "Give 0 or more.")
+        with checks.item():
             if not 0 < self.test_size < 1:
                 raise InputError(
                     f"--test-size {self.test_size} is not possible", "Give a share between 0 and 1."
@@ -47,11 +50,16 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows that train and rows that test, as indices, and how they were chosen, in words."""
+    """Rows that train and rows that test, as indices, and how they were chosen, in words.
+
+    `copies` counts the examples taken out of the test rows since a file with the very same bytes
+    is among the training rows.
+    """
 
     train: np.ndarray
     test: np.ndarray
     how: str
+    copies: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,17 +133,22 @@ def choose_split(data: Labelled, options: SplitOptions) -> Split:
     declared = data.examples["split"].fill_null("train").to_numpy(zero_copy_only=False)
     held_out = next((name for name in ("test", "validation") if (declared == name).any()), None)
     if held_out is None:
-        train, test = next(stratified_splits(data, options, 1))
-        share = f"{1 - options.test_size:.0%}/{options.test_size:.0%}"
-        grouped = "" if data.groups is None else ", groups kept together"
-        return Split(train, test, f"stratified {share}, seed {options.seed}{grouped}")
+        (split,) = stratified_splits(data, options, 1)
+        return split
     split = Split(
         np.flatnonzero(declared == "train"),
         np.flatnonzero(declared == held_out),
         f"as declared by the source, tested on {held_out!r}",
     )
     _check_declared(data, split, held_out)
-    return split
+    return _without_copies(data, split)
+
+
+def _without_copies(data: Labelled, split: Split) -> Split:
+    """Take test rows out whose bytes training sees under another name."""
+    contents = data.examples["content"].to_numpy(zero_copy_only=False)
+    copies = np.isin(contents[split.test], contents[split.train])
+    return replace(split, test=split.test[~copies], copies=int(copies.sum()))
 
 
 def _check_declared(data: Labelled, split: Split, held_out: str) -> None:
@@ -161,9 +174,7 @@ def _check_declared(data: Labelled, split: Split, held_out: str) -> None:
     checks.finish()
 
 
-def stratified_splits(
-    data: Labelled, options: SplitOptions, count: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def stratified_splits(data: Labelled, options: SplitOptions, count: int) -> Iterator[Split]:
     """Random splits that keep the shares of the classes, and keep groups together.
 
     Raises
@@ -171,6 +182,22 @@ def stratified_splits(
     InputError
         If there are too few examples, or groups, for every class to be on both sides.
     """
+    for train, test in _indices(data, options, count):
+        unseen = np.setdiff1d(np.arange(len(data.classes)), data.labels[train])
+        if len(unseen):
+            raise InputError(
+                f"a random split leaves no example of {data.classes[unseen[0]]!r} to train on",
+                "Add examples of it, lower --test-size, or declare the splits in the manifest.",
+            )
+        share = f"{len(train) / len(data.labels):.0%}/{len(test) / len(data.labels):.0%}"
+        grouped = "" if data.groups is None else ", groups kept together"
+        how = f"stratified {share}, seed {options.seed}{grouped}"
+        yield _without_copies(data, Split(train, test, how))
+
+
+def _indices(
+    data: Labelled, options: SplitOptions, count: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     if data.groups is None:
         _check_enough(data, options)
         splitter = StratifiedShuffleSplit(

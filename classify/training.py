@@ -67,8 +67,18 @@ def train(
     with checks.item():
         folder = prepare_model_folder(output, overwrite)
     checks.finish()
+    if not store.manifest.rows:
+        raise InputError(
+            f"{features} holds no embeddings: all {store.manifest.errors:,} examples failed",
+            f"The reasons are in {features}/_errors.",
+        )
     data = labelled(store.read())
     split = choose_split(data, splits)
+    if not len(split.test):
+        raise InputError(
+            f"all {split.copies:,} test examples are copies of training examples",
+            "Remove the copies from the source and extract again.",
+        )
     embeddings = embeddings_of(data.examples)
     if not np.isfinite(embeddings).all():
         raise InputError(
@@ -78,9 +88,9 @@ def train(
     with console.progress("training", len(repeats) + 1) as advance:
         repeated = []
         for part in repeats:
-            repeated.append(_fit_and_score(head, data, embeddings, *part)[1])
+            repeated.append(_fit_and_score(head, data, embeddings, part)[1])
             advance(1)
-        estimator, scores = _fit_and_score(head, data, embeddings, split.train, split.test)
+        estimator, scores = _fit_and_score(head, data, embeddings, split)
         advance(1)
     over_splits = summarize(repeated) if repeated else None
     card = ModelCard(
@@ -107,18 +117,18 @@ def train(
 
 
 def _fit_and_score(
-    options: HeadOptions, data: Labelled, embeddings: np.ndarray, train: Any, test: Any
+    options: HeadOptions, data: Labelled, embeddings: np.ndarray, split: Split
 ) -> tuple[Any, Scores]:
     head = make_head(options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        head.fit(embeddings[train], data.labels[train])
+        head.fit(embeddings[split.train], data.labels[split.train])
     if any(issubclass(entry.category, ConvergenceWarning) for entry in caught):
         console.note(
             f"the head did not converge in {options.max_iter} iterations; try a smaller --c"
         )
-    probabilities = head.predict_proba(embeddings[test])
-    return head, score(data.labels[test], probabilities, data.classes)
+    probabilities = head.predict_proba(embeddings[split.test])
+    return head, score(data.labels[split.test], probabilities, data.classes)
 
 
 def _recorded(data: Labelled, split: Split) -> pa.Table:

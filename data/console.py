@@ -27,9 +27,10 @@ from rich.text import Text
 
 from data.errors import HeadstartError
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 
+WIDEST = 10_000  # columns of a table in a pipe or a file, where nothing must be cut off
 LOG_INTERVAL = 5.0  # seconds between progress lines where there is no terminal to draw a bar on
 
 
@@ -77,10 +78,10 @@ def show_table(columns: list[str], rows: list[list[Any]]) -> None:
     """A table on stdout; the first column is text, the others are numbers."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for position, column in enumerate(columns):
-        table.add_column(escape(column), justify="right" if position else "left")
+        table.add_column(escape(column), justify="right" if position else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    out.print(table)
+    out.print(table, width=None if out.is_terminal else WIDEST)
 
 
 def place(path: object) -> str:

@@ -64,17 +64,16 @@ def open_image(content: bytes) -> Image.Image:
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
         image.load()
+        return _flatten(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise DecodeError(
             "not_an_image", f"no image format that we read begins with {content[:8]!r}"
         ) from None
     except Image.DecompressionBombError as error:
         raise DecodeError("too_large", str(error)) from None
-    except (OSError, SyntaxError, EOFError, ValueError, MemoryError, OverflowError) as error:
-        # Pillow has no error class of its own for damaged files: these are what its decoders raise.
+    except Exception as error:  # damaged bytes make Pillow's decoders raise whatever there is
         reason = "truncated" if "truncated" in str(error).lower() else "damaged"
         raise DecodeError(reason, str(error) or type(error).__name__) from None
-    return _flatten(ImageOps.exif_transpose(image))
 
 
 def _flatten(image: Image.Image) -> Image.Image:

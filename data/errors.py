@@ -81,6 +81,12 @@ class ExtractionError(HeadstartError):
     """Extraction stopped; what is done is kept and the next run goes on from there."""
 
 
+class StoppedError(HeadstartError):
+    """The user stopped it (Ctrl-C); what was done is kept."""
+
+    exit_code = 130
+
+
 class Checklist:
     """Collects the mistakes of cheap checks, so that all are reported at once.
 

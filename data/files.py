@@ -30,6 +30,32 @@ def digest(content: bytes) -> str:
     return sha256(content).hexdigest()
 
 
+def check_parent(path: Path) -> None:
+    """Raise `InputError` where a path can never be written since a parent of it is a file."""
+    for parent in path.parents:
+        if parent.exists():
+            if not parent.is_dir():
+                raise InputError(
+                    f"{path} cannot be written: {parent} is a file", "Choose another place."
+                )
+            return
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Refuse an output file that is there already, or that cannot be one.
+
+    Raises
+    ------
+    InputError
+        With what stands in the way.
+    """
+    check_parent(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder", "Name a file in it.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already", "Pass --overwrite to replace it.")
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: under another name first, renamed when it is on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +113,9 @@ class Folder:
 
     def _walk(self, under: str) -> Iterator[str]:
         seen: set[str] = set()
-        for folder, subfolders, files in os.walk(self.path(under), followlinks=True):
+        for folder, subfolders, files in os.walk(
+            self.path(under), onerror=_unreadable, followlinks=True
+        ):
             real = os.path.realpath(folder)
             if real in seen:
                 subfolders.clear()
@@ -101,3 +129,10 @@ class Folder:
 
     def __str__(self) -> str:
         return self.root
+
+
+def _unreadable(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # what vanishes meanwhile, or was never there
+        raise InputError(
+            f"{error.filename} cannot be read: {error.strerror}", "Change its permissions."
+        )

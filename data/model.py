@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import ModelError
-from data.files import Folder
+from data.files import Folder, check_parent
 from data.fingerprint import Fingerprint
 
 FORMAT_VERSION = 1
@@ -130,7 +130,12 @@ class Model:
 
     def examples(self) -> pa.Table:
         """The examples with a label, and the split that each was in."""
-        return pq.read_table(BytesIO(self.folder.read(EXAMPLES)))
+        try:
+            return pq.read_table(BytesIO(self.folder.read(EXAMPLES)))
+        except pa.ArrowException as error:
+            raise ModelError(
+                f"{self.folder.path(EXAMPLES)} is damaged: {error}", TRAIN_COMMAND
+            ) from None
 
     def require(self, fingerprint: Fingerprint, what: str, fix: str) -> None:
         """Refuse what was made with another backbone than this head was trained on.
@@ -157,12 +162,13 @@ def prepare_model_folder(path: str | Path, overwrite: bool) -> Folder:
         If it holds something else, or a model and `overwrite` is not set.
     """
     folder = Folder.at(path)
+    check_parent(folder.path(""))
     if folder.exists() and not folder.path("").is_dir():
         raise ModelError(f"{path} is a file, not a folder", "Choose another folder with -o.")
     if folder.exists(MODEL):
         if not overwrite:
             raise ModelError(f"{path} holds a model already", "Pass --overwrite to replace it.")
-    elif names := [name for name in folder.names() if name not in (HEAD, ESTIMATOR, EXAMPLES)]:
+    elif names := folder.names():
         raise ModelError(
             f"{path} is in use by something else (it holds {names[0]})",
             "Choose an empty or new folder with -o.",

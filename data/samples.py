@@ -14,7 +14,7 @@ from PIL import Image
 
 from data import console
 from data.errors import InputError, MissingPackageError
-from data.files import Folder
+from data.files import Folder, check_parent
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ def lay_out(name: str, path: str | Path) -> Folder:
             f"Did you mean {near[0]}?" if near else f"Known are {', '.join(SAMPLES)}.",
         )
     folder = Folder.at(path)
+    check_parent(folder.path(""))
     if folder.exists() and (not folder.path("").is_dir() or any(folder.path("").iterdir())):
         raise InputError(f"{path} is in use already", "Choose an empty or new folder.")
     sample = SAMPLES[name]

@@ -175,15 +175,18 @@ def _open_manifest(path: str | Path, place: Path) -> Source:
     table = _read_manifest(path, place)
     if table.num_rows == 0:
         raise SourceError(f"{path} lists no examples", "Give it a row for each photograph.")
+    _check_columns(path, table)
     if "path" not in table.column_names:
+        if any(";" in name for name in table.column_names):
+            raise SourceError(
+                f"{path} separates its columns by semicolons", "Separate them by commas."
+            )
         near = difflib.get_close_matches("path", table.column_names, 1, 0.5)
         raise SourceError(
             f"{path} has no column 'path'; its columns are {', '.join(table.column_names)}",
             f"Rename {near[0]!r} to 'path'." if near else "Name the column of file names 'path'.",
         )
     checks = Checklist()
-    with checks.item():
-        _check_columns(path, table)
     columns = {name: _text_column(table, name) for name in COLUMNS if name != "id"}
     columns["id"] = _text_column(table, "id" if "id" in table.column_names else "path")
     for name in ("id", "path"):
@@ -226,16 +229,27 @@ def _read_manifest(path: str | Path, place: Path) -> pa.Table:
 def _text_column(table: pa.Table, name: str) -> pa.ChunkedArray:
     if name not in table.column_names:
         return pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
-    column = table[name].cast(pa.string())
+    try:
+        column = table[name].cast(pa.string())
+    except pa.ArrowException as error:
+        raise SourceError(
+            f"column {name!r} of the manifest is no text ({table[name].type}): {error}",
+            "Make it a column of text.",
+        ) from None
     return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
 
 
 def _check_columns(path: str | Path, table: pa.Table) -> None:
+    spaced = [name for name in table.column_names if name != name.strip()]
     taken = [name for name in table.column_names if name in RESERVED]
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-    if taken or twice:
-        what = f"uses the reserved column names {taken}" if taken else f"names {twice} twice"
-        raise SourceError(f"{path} {what}", "Rename these columns.")
+    for names, what in (
+        (taken, "uses reserved column names"),
+        (twice, "names columns twice"),
+        (spaced, "has column names with spaces around them"),
+    ):
+        if names:
+            raise SourceError(f"{path} {what}: {', '.join(map(repr, names))}", "Rename them.")
 
 
 def _check_present(path: str | Path, name: str, column: pa.ChunkedArray) -> None:
@@ -262,9 +276,9 @@ def _check_unique(path: str | Path, ids: pa.ChunkedArray) -> None:
 
 def _check_paths(path: str | Path, paths: pa.ChunkedArray) -> None:
     # Cheap filter first: only suspicious paths are looked at one by one.
-    suspicious = pc.or_(pc.match_substring(paths, ".."), pc.starts_with(paths, "/"))
+    suspicious = pc.match_substring_regex(paths, r"\.\.|^/|\x00")
     found = paths.filter(pc.fill_null(suspicious, False)).to_pylist()
-    outside = [p for p in found if p.startswith("/") or ".." in PurePosixPath(p).parts]
+    outside = [p for p in found if p.startswith("/") or ".." in PurePosixPath(p).parts or "\0" in p]
     if outside:
         raise SourceError(
             f"{path}: {_count(len(outside), 'path')} "

@@ -15,7 +15,10 @@ a reader of the old version would read a new store wrongly; a new optional key i
 
 from __future__ import annotations
 
+import fcntl
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,7 +31,7 @@ from data.files import UNFINISHED, Folder, digest
 from data.fingerprint import Fingerprint
 
 FORMAT_VERSION = 1
-MANIFEST, RECORDS, ERRORS = "_headstart.json", "_records", "_errors"
+MANIFEST, RECORDS, ERRORS, LOCK = "_headstart.json", "_records", "_errors", "_lock"
 EXTRACT_COMMAND = "Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES"
 ERROR_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "stage", "reason", "message")])
 TEXT_COLUMNS = ("id", "path", "content", "label", "split", "group")
@@ -109,14 +112,38 @@ def part_schema(dim: int, carried: list[pa.Field]) -> pa.Schema:
     return pa.schema([*((name, pa.string()) for name in TEXT_COLUMNS), embedding, *carried])
 
 
-def begin(folder: Folder, fingerprint: Fingerprint) -> None:
+@contextmanager
+def sole_writer(folder: Folder) -> Iterator[None]:
+    """Hold a store for writing; the system lets go of it when the process ends, however it ends.
+
+    Raises
+    ------
+    StoreError
+        If another process holds it.
+    """
+    path = folder.path(LOCK)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"another extraction is writing to {folder}",
+                "Wait until it has ended, or choose another folder with -o.",
+            ) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def begin(folder: Folder, fingerprint: Fingerprint, source: str) -> None:
     """Mark a folder as a store that is being written."""
-    folder.write(f"{RECORDS}/run.json", json.dumps({"fingerprint": fingerprint.to_json()}).encode())
+    value = {"fingerprint": fingerprint.to_json(), "source": source}
+    folder.write(f"{RECORDS}/run.json", json.dumps(value).encode())
 
 
-def write_part(
-    folder: Folder, name: str, rows: pa.Table, errors: pa.Table, fingerprint: Fingerprint
-) -> PartRecord:
+def write_part(folder: Folder, name: str, rows: pa.Table, errors: pa.Table) -> PartRecord:
     """Write a part's features and errors, then its record; only with the record does it count."""
     rows_content = _parquet(rows) if rows.num_rows else None
     errors_content = _parquet(errors) if errors.num_rows else None
@@ -131,8 +158,7 @@ def write_part(
         folder.write(record.rows_file, rows_content)
     if errors_content and record.errors_file:
         folder.write(record.errors_file, errors_content)
-    value = {"fingerprint": fingerprint.to_json(), "part": asdict(record)}
-    folder.write(f"{RECORDS}/{name}.json", json.dumps(value).encode())
+    folder.write(f"{RECORDS}/{name}.json", json.dumps({"part": asdict(record)}).encode())
     return record
 
 
@@ -151,16 +177,41 @@ def _leaves(table: pa.Table) -> list[str]:
     ]
 
 
-def read_records(folder: Folder) -> tuple[list[PartRecord], set[Fingerprint]]:
-    """The parts recorded by a run that did not finish, and the fingerprints they carry."""
-    parts, fingerprints = [], set()
+@dataclass(frozen=True)
+class Unfinished:
+    """What a run that did not finish left: its parts, and what it was asked for."""
+
+    parts: tuple[PartRecord, ...]
+    fingerprint: Fingerprint
+    source: str
+
+
+def read_records(folder: Folder) -> Unfinished | None:
+    """What an unfinished run recorded, or none if there was none.
+
+    Raises
+    ------
+    StoreError
+        If a record is damaged.
+    """
+    if not folder.exists(f"{RECORDS}/run.json"):
+        return None
+    parts = []
     for name in folder.names(RECORDS):
         if name.endswith(".json") and UNFINISHED not in name:
-            value = json.loads(folder.read(name))
-            fingerprints.add(Fingerprint.from_json(value["fingerprint"]))
-            if "part" in value:
-                parts.append(PartRecord(**value["part"]))
-    return parts, fingerprints
+            try:
+                value = json.loads(folder.read(name))
+                if "part" in value:
+                    parts.append(PartRecord(**value["part"]))
+                else:
+                    source = str(value["source"])
+                    fingerprint = Fingerprint.from_json(value["fingerprint"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise StoreError(
+                    f"{folder.path(name)} is damaged: {error!r}",
+                    "Extract again into another folder.",
+                ) from None
+    return Unfinished(tuple(parts), fingerprint, source)
 
 
 def drop_records(folder: Folder) -> None:

@@ -20,6 +20,8 @@ class EdgeModel:
     def __init__(self, path: str) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         about = self.session.get_modelmeta().custom_metadata_map
+        if about.get("headstart.kind") != "classifier":
+            raise ValueError(f"{path} is no edge model: python -m export classifier writes one")
         self.classes = json.loads(about["headstart.classes"])
         self.size = int(about["headstart.width"]), int(about["headstart.height"])
         self.crop = about["headstart.resize"] == "crop"
@@ -28,7 +30,13 @@ class EdgeModel:
     def read(self, path: str) -> np.ndarray:
         """A photograph, upright and of the model's size: uint8 [height, width, 3], RGB."""
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
+            image = ImageOps.exif_transpose(file)
+        if image.mode.startswith("I"):  # 16 bits of grey
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+        elif image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert("RGB")
         if self.crop:
             return np.asarray(ImageOps.fit(image, self.size, self.filter))
         return np.asarray(image.resize(self.size, self.filter))
@@ -43,7 +51,17 @@ class EdgeModel:
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit("usage: python classify_photo.py edge.onnx photo.jpg [photo.jpg ...]")
-    model = EdgeModel(sys.argv[1])
+    try:
+        model = EdgeModel(sys.argv[1])
+    except Exception as error:
+        sys.exit(f"{sys.argv[1]} cannot be used: {error}")
+    failed = 0
     for photo in sys.argv[2:]:
-        name, probabilities = model.classify(photo)
-        print(f"{photo}  {name}  {probabilities.max():.3f}")
+        try:
+            name, probabilities = model.classify(photo)
+        except OSError as error:
+            print(f"{photo} cannot be read: {error}", file=sys.stderr)
+            failed += 1
+        else:
+            print(f"{photo}  {name}  {probabilities.max():.3f}")
+    sys.exit(1 if failed else 0)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.backbone import Backbone, load_backbone
-from data.files import local_path, write_whole
+from data.files import check_output, local_path, write_whole
 from export.convert import to_onnx
-from export.output import check_output
 from export.zoo import DEFAULT, BackboneOptions, build
 
 

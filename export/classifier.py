@@ -10,10 +10,9 @@ from data import backbone as backbone_contract
 from data import model as model_contract
 from data.backbone import Backbone, load_backbone, parse_onnx
 from data.edge import edge_metadata
-from data.errors import Checklist
-from data.files import local_path, write_whole
+from data.errors import Checklist, InputError
+from data.files import check_output, local_path, write_whole
 from data.model import Model
-from export.output import check_output
 from export.parity import Parity, compare
 
 IR_VERSION = 8  # the one of opset 18; older runtimes refuse newer ones
@@ -53,6 +52,10 @@ def export_classifier(
     with checks.item():
         path = local_path(output)
         check_output(path, overwrite)
+        if path == local_path(backbone) or local_path(model) in path.parents:
+            raise InputError(
+                f"{output} would replace what the edge model is made from", "Choose another file."
+            )
     with checks.item():
         trained = Model.open(model)
     with checks.item():

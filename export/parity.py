@@ -19,7 +19,7 @@ from data.errors import ModelError, ParityError
 from data.files import Folder
 from data.model import ESTIMATOR, LABEL, PROBABILITIES, Model
 
-EXAMPLES, FEWEST = 128, 64  # compared, and required where the model knows as many
+EXAMPLES, FEWEST = 128, 64  # compared, and required: of a small model, half of its examples
 TOLERANCE = 1e-3  # largest difference of a probability
 BATCH = 16
 SEED = 0
@@ -107,11 +107,11 @@ def _photographs(model: Model, root: Folder, backbone: Backbone) -> tuple[pa.Tab
         rows.append(row)
         if len(images) == EXAMPLES:
             break
-    needed = min(FEWEST, known.num_rows)
+    needed = min(FEWEST, -(-known.num_rows // 2))
     if len(images) < needed:
         raise ModelError(
-            f"the parity check needs {needed} of the photographs that the model knows, "
-            f"but only {len(images)} can be read in {root}",
+            f"the parity check needs {needed} of the {known.num_rows} photographs that the model "
+            f"knows, but only {len(images)} can be read in {root}",
             "Say where they are now: --source FOLDER",
         )
     return known.take(pa.array(rows)), images
@@ -119,7 +119,12 @@ def _photographs(model: Model, root: Folder, backbone: Backbone) -> tuple[pa.Tab
 
 def _load_estimator(model: Model) -> Any:
     content = model.estimator
-    unknown = skops.io.get_untrusted_types(data=content)
+    try:
+        unknown = skops.io.get_untrusted_types(data=content)
+    except Exception as error:  # a damaged zip or schema: skops lets anything through
+        raise ModelError(
+            f"{model.folder.path(ESTIMATOR)} is damaged: {error}", "Train the model again."
+        ) from error
     if unknown:
         raise ModelError(
             f"{model.folder.path(ESTIMATOR)} holds types that we do not load: {', '.join(unknown)}",

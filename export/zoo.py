@@ -23,6 +23,7 @@ from export.pth import read_pth
 
 DEFAULT = "efficientnet_lite0"
 SEED = 0
+LARGEST = 2048  # pixels of height and width; beyond it converters run out of memory
 # Input sizes of keras.applications that are not 224 (from the documentation of each function).
 SIZES = {
     "xception": 299,
@@ -93,8 +94,11 @@ class BackboneOptions:
                     "Give one of the two.",
                 )
         with checks.item():
-            size = self.size or 1
-            Preprocessing(size, size, self.resize, self.interpolation)
+            if self.size is not None and not 8 <= self.size <= LARGEST:
+                raise BackboneError(
+                    f"--size {self.size} is not possible", f"Give 8 to {LARGEST} pixels."
+                )
+            Preprocessing(8, 8, self.resize, self.interpolation)
         checks.finish()
 
 

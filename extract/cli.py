@@ -60,7 +60,9 @@ def _show(summary: Summary) -> None:
     place = console.place(summary.store)
     if summary.before == summary.examples:
         console.out.print(
-            f"nothing to do: all {summary.examples:,} examples are in {place}", soft_wrap=True
+            f"nothing to do: all {summary.examples:,} examples are in {place}",
+            soft_wrap=True,
+            markup=False,
         )
     else:
         done = summary.embedded + summary.failed

@@ -11,10 +11,18 @@ import pyarrow.compute as pc
 
 from data import console
 from data.backbone import Backbone, load_backbone
-from data.errors import Checklist, ExtractionError, InputError
+from data.errors import Checklist, ExtractionError, InputError, StoppedError
 from data.files import Folder
 from data.sources import Source, open_source
-from data.store import MANIFEST, FeatureStore, PartRecord, StoreManifest, begin, drop_records
+from data.store import (
+    MANIFEST,
+    FeatureStore,
+    PartRecord,
+    StoreManifest,
+    begin,
+    drop_records,
+    sole_writer,
+)
 from extract.plan import Plan, Shard, plan, sweep
 from extract.session import ray_session
 from extract.worker import Job, Worker
@@ -44,11 +52,11 @@ class ExtractOptions:
     allow_unlabelled: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("workers", "batch_size"):
+        for name, most in (("workers", 100_000), ("batch_size", 1024)):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is not None and not 1 <= value <= most:
                 flag = "--" + name.replace("_", "-")
-                raise InputError(f"{flag} {value} is not possible", "Give 1 or more.")
+                raise InputError(f"{flag} {value} is not possible", f"Give 1 to {most:,}.")
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class Summary:
     errors
         All errors in the store by `stage/reason`, those of earlier runs too.
     seconds
-        By stage: `plan`, `start Ray`, `embed`, `stop Ray`, `finish`.
+        By stage: `plan`, `start Ray`, `embed`, `stop Ray`.
     """
 
     store: str
@@ -124,17 +132,27 @@ def extract(
     clock.stage("plan")
     parts, workers = todo.done, 0
     if todo.todo.num_rows:
-        job = Job(loaded.spec, loaded.fingerprint, examples.folder, store, options.batch_size)
-        with ray_session(options.address, options.workers) as workers:
-            clock.stage("start Ray")
-            begin(store, loaded.fingerprint)
-            sweep(store, todo.done)
-            parts += tuple(_drive(job, loaded.content, todo, workers))
-            clock.stage("embed")
+        job = Job(loaded.spec, examples.folder, store, options.batch_size)
+        try:
+            with ray_session(options.address, options.workers) as workers:
+                clock.stage("start Ray")
+                with sole_writer(store):
+                    # Once more, now that nobody else writes: another run may just have ended.
+                    todo = plan(examples, store, loaded.fingerprint)
+                    begin(store, loaded.fingerprint, examples.path)
+                    sweep(store, todo.done)
+                    parts = (*todo.done, *_drive(job, loaded.content, todo, workers))
+                    _finish(store, examples, loaded, parts)
+                clock.stage("embed")
+        except KeyboardInterrupt:
+            raise StoppedError(
+                "stopped; the parts that are done are kept",
+                "Run the same command again to go on.",
+            ) from None
         clock.stage("stop Ray")
-    if not todo.finished:
-        _finish(store, examples, loaded, parts)
-    clock.stage("finish")
+    elif not todo.finished:
+        with sole_writer(store):
+            _finish(store, examples, loaded, parts)
     return _summary(store, examples, todo, workers, clock.seconds)
 
 

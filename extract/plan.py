@@ -10,13 +10,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.errors import StoreError
-from data.files import UNFINISHED, Folder, digest
+from data.files import UNFINISHED, Folder, check_parent, digest
 from data.fingerprint import Fingerprint
-from data.sources import Source
+from data.sources import COLUMNS, Source
 from data.store import (
     ERRORS,
+    LOCK,
     PartRecord,
     StoreManifest,
+    Unfinished,
     read_manifest,
     read_records,
 )
@@ -78,32 +80,78 @@ def plan(source: Source, store: Folder, fingerprint: Fingerprint) -> Plan:
     Raises
     ------
     StoreError
-        If the folder holds something else, or features of another backbone.
+        If the folder holds something else, features of another backbone or source, or examples
+        that have changed since.
     """
-    manifest = read_manifest(store)
-    recorded, found = read_records(store)
-    if manifest:
-        found.add(manifest.fingerprint)
-    elif not found:
+    manifest, unfinished = read_manifest(store), read_records(store)
+    if manifest is None and unfinished is None:
         _check_unused(store)
-    for other in found - {fingerprint}:
-        raise StoreError(
-            f"{store} holds features of another backbone:\n"
-            f"  in the store: {other}\n  asked for:    {fingerprint}",
-            "Extract into another folder with -o, or use the backbone of the store.",
-        )
-    parts = {part.name: part for part in (*(manifest.parts if manifest else ()), *recorded)}
+    for found in (manifest, unfinished):
+        if found:
+            _check_same(store, found, fingerprint, source)
+    recorded = (*(manifest.parts if manifest else ()), *(unfinished.parts if unfinished else ()))
+    parts = {part.name: part for part in recorded}
     done = tuple(parts[name] for name in sorted(parts))
     ids = _done_ids(store, done)
+    _check_unchanged(store, done, source)
     todo = source.examples.filter(pc.invert(pc.is_in(source.examples["id"], value_set=ids)))
     return Plan(manifest, done, todo, len(ids) - (len(source) - todo.num_rows))
 
 
+def _check_same(
+    store: Folder, found: StoreManifest | Unfinished, fingerprint: Fingerprint, source: Source
+) -> None:
+    """The store's backbone and source must be those asked for: ids alone would mix them up."""
+    if found.fingerprint != fingerprint:
+        raise StoreError(
+            f"{store} holds features of another backbone:\n"
+            f"  in the store: {found.fingerprint}\n  asked for:    {fingerprint}",
+            "Extract into another folder with -o, or use the backbone of the store.",
+        )
+    if found.source != source.path:
+        raise StoreError(
+            f"{store} holds features of another source:\n"
+            f"  in the store: {found.source}\n  asked for:    {source.path}",
+            "Extract into another folder with -o.",
+        )
+
+
+def _check_unchanged(store: Folder, done: tuple[PartRecord, ...], source: Source) -> None:
+    """What is known of the examples that are done must still be so in the source."""
+    files = [part.rows_file for part in done if part.rows_file]
+    if not files:
+        return
+    stored = pq.read_schema(store.path(files[0]))
+    own = ("content", "embedding")
+    if [(f.name, f.type) for f in stored if f.name not in own] != [
+        (f.name, f.type) for f in source.examples.schema
+    ]:
+        raise StoreError(
+            f"{source.path} has other columns than it had when {store} was made",
+            "Extract into another folder with -o.",
+        )
+    known = pa.concat_tables(
+        [pq.read_table(store.path(file), columns=list(COLUMNS)) for file in files]
+    )
+    rows = pc.index_in(known["id"], value_set=source.examples["id"].combine_chunks())
+    known, rows = known.filter(pc.is_valid(rows)), rows.drop_null()
+    for name in COLUMNS:
+        now = pc.fill_null(source.examples[name].take(rows), "")
+        changed = known["id"].filter(pc.not_equal(pc.fill_null(known[name], ""), now))
+        if len(changed):
+            raise StoreError(
+                f"{len(changed):,} of the examples in {store} have another {name} in {source.path} "
+                f"now, such as {changed[0].as_py()!r}",
+                "Extract into another folder with -o.",
+            )
+
+
 def _check_unused(store: Folder) -> None:
     """A folder that is no store of ours must be empty: nothing of the user's is mixed up."""
+    check_parent(store.path(""))
     if store.exists() and not store.path("").is_dir():
         raise StoreError(f"{store} is a file, not a folder", "Choose another folder with -o.")
-    names = store.names()
+    names = [name for name in store.names() if name != LOCK]
     if names:
         raise StoreError(
             f"{store} is in use by something else (it holds {names[0]})",

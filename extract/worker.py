@@ -10,7 +10,6 @@ import pyarrow as pa
 from data.backbone import BackboneSpec
 from data.decoding import DecodeError, decode
 from data.files import Folder, digest
-from data.fingerprint import Fingerprint
 from data.store import ERROR_SCHEMA, TEXT_COLUMNS, PartRecord, part_schema, write_part
 from extract.engines import OnnxRuntimeEngine
 from extract.plan import Shard
@@ -29,7 +28,6 @@ class Job:
     """
 
     spec: BackboneSpec
-    fingerprint: Fingerprint
     root: Folder
     store: Folder
     batch_size: int
@@ -73,7 +71,7 @@ class Worker:
                 done.add(waiting, self.engine.embed(images[: len(waiting)]))
                 waiting = []
         rows = done.rows(spec.dim)
-        return write_part(self.job.store, shard.name, rows, done.errors(), self.job.fingerprint)
+        return write_part(self.job.store, shard.name, rows, done.errors())
 
 
 class _Part:

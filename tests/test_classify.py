@@ -36,9 +36,11 @@ def rows(
     labels: list[str | None],
     splits: list[str | None] | None = None,
     groups: list[str | None] | None = None,
+    contents: list[str | None] | None = None,
 ) -> pa.Table:
     nothing: list[str | None] = [None] * len(labels)
     columns = {"label": labels, "split": splits or nothing, "group": groups or nothing}
+    columns["content"] = contents or [str(row) for row in range(len(labels))]
     return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
 
 
@@ -74,10 +76,21 @@ def test_groups_never_stand_on_both_sides() -> None:
     labels: list[str | None] = ["a", "b"] * 60
     groups: list[str | None] = [f"g{i // 4}" for i in range(120)]
     data = labelled(rows(labels, groups=groups))
-    for train_, test in stratified_splits(data, SplitOptions(), 4):
+    for split in stratified_splits(data, SplitOptions(), 4):
         assert data.groups is not None
-        assert not set(data.groups[train_]) & set(data.groups[test])
-        assert 0.1 < len(test) / 120 < 0.4
+        assert not set(data.groups[split.train]) & set(data.groups[split.test])
+        assert 0.1 < len(split.test) / 120 < 0.4
+        assert split.how.endswith(f"{len(split.test) / 120:.0%}, seed 0, groups kept together")
+
+
+def test_copies_of_training_examples_do_not_test() -> None:
+    contents: list[str | None] = [str(row // 2) for row in range(40)]
+    data = labelled(rows(["a"] * 20 + ["b"] * 20, contents=contents))
+    split = choose_split(data, SplitOptions())
+    seen = {contents[row] for row in split.train}
+    assert not seen & {contents[row] for row in split.test}
+    assert split.copies == 10 - len(split.test) > 0
+    assert len(split.train) == 30
 
 
 def test_declared_splits_are_kept() -> None:
@@ -131,9 +144,14 @@ def test_what_cannot_be_divided() -> None:
         "groups together\n"
         "  Add groups, raise --test-size, or declare the splits in the manifest."
     )
-    assert words(lambda: SplitOptions(test_size=1.5, repeats=1)) == (
-        "1. --test-size 1.5 is not possible\n  Give a share between 0 and 1.\n"
-        "2. --repeats 1 is not possible\n"
+    assert words(split(["a"] * 50 + ["b"] * 50 + ["c"] * 2, test_size=0.9)) == (
+        "a random split leaves no example of 'c' to train on\n"
+        "  Add examples of it, lower --test-size, or declare the splits in the manifest."
+    )
+    assert words(lambda: SplitOptions(test_size=1.5, repeats=1, seed=-1)) == (
+        "1. --seed -1 is not possible\n  Give 0 or more.\n"
+        "2. --test-size 1.5 is not possible\n  Give a share between 0 and 1.\n"
+        "3. --repeats 1 is not possible\n"
         "  Give 2 or more (a standard deviation needs two), or 0 for none."
     )
 
@@ -328,7 +346,10 @@ def test_an_empty_store_is_predicted_as_nothing(
     (tmp_path / "bad" / "a.png").write_bytes(b"no")
     extract(tmp_path / "bad", tiny_backbone, tmp_path / "nothing")
     assert predict(model, tmp_path / "nothing", tmp_path / "p.csv", False).num_rows == 0
-    assert "nothing to learn from" in words(lambda: train(tmp_path / "nothing", tmp_path / "m2"))
+    assert words(lambda: train(tmp_path / "nothing", tmp_path / "m2")) == (
+        f"{tmp_path / 'nothing'} holds no embeddings: all 1 examples failed\n"
+        f"  The reasons are in {tmp_path / 'nothing'}/_errors."
+    )
 
 
 def test_features_of_another_backbone_are_refused(
@@ -361,13 +382,15 @@ def test_nothing_of_the_users_is_overwritten(model: Path, features: Path, tmp_pa
     assert words(lambda: train(features, model)) == (
         f"{model} holds a model already\n  Pass --overwrite to replace it."
     )
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "thesis.txt").write_text("mine")
-    assert words(lambda: train(features, mine, overwrite=True)) == (
-        f"{mine} is in use by something else (it holds thesis.txt)\n"
-        "  Choose an empty or new folder with -o."
-    )
+    for name in ("thesis.txt", "examples.parquet"):
+        mine = tmp_path / name
+        mine.mkdir()
+        (mine / name).write_text("mine")
+        assert words(lambda: train(features, mine, overwrite=True)) == (  # noqa: B023
+            f"{mine} is in use by something else (it holds {name})\n"
+            "  Choose an empty or new folder with -o."
+        )
+        assert (mine / name).read_text() == "mine"
     assert train(features, model, overwrite=True).scores.accuracy == 1
 
 

@@ -102,11 +102,11 @@ def write_store(folder: Folder, rows: int = 4) -> StoreManifest:
     embedding = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("embedding").type)
     columns = [ids, ids, ids, ids, nothing, nothing, embedding, pa.array(range(rows))]
     table = pa.table(columns, schema=schema)
-    begin(folder, PRINT)
+    begin(folder, PRINT, "/photos")
     errors = pa.table([["9"], ["read"], ["missing"], ["gone"]], schema=ERROR_SCHEMA)
     parts = (
-        write_part(folder, "part-00000-aa", table, errors, PRINT),
-        write_part(folder, "part-00001-bb", table.slice(0, 2), ERROR_SCHEMA.empty_table(), PRINT),
+        write_part(folder, "part-00000-aa", table, errors),
+        write_part(folder, "part-00001-bb", table.slice(0, 2), ERROR_SCHEMA.empty_table()),
     )
     return StoreManifest(PRINT, "photos", "/photos", ("0", "1"), parts)
 

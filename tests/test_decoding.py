@@ -140,3 +140,18 @@ def test_impossible_rules_are_refused(arguments: tuple, message: str) -> None:
     with pytest.raises(InputError) as caught:
         Preprocessing(*arguments)
     assert str(caught.value) == message
+
+
+def test_damaged_exif_is_a_reason_and_not_the_end() -> None:
+    """An orientation of a wrong type makes Pillow raise what is not an image error."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = bytearray(encode(gradient(), "JPEG", exif=exif))
+    start = content.index(b"Exif\0\0")
+    for position in range(start + 6, start + 40):
+        for value in (0, 1, 0x7F, 0xFF):
+            damaged = bytes(content[:position]) + bytes([value]) + bytes(content[position + 1 :])
+            try:
+                open_image(damaged)
+            except DecodeError as error:
+                assert error.reason in {"damaged", "truncated", "not_an_image"}

@@ -130,10 +130,30 @@ def test_photographs_that_were_moved(
     with pytest.raises(ModelError) as caught:
         export_classifier(model, tiny_backbone, tmp_path / "e.onnx")
     assert str(caught.value) == (
-        "the parity check needs 60 of the photographs that the model knows, but only 0 can be read "
-        f"in {photos}\n  Say where they are now: --source FOLDER"
+        "the parity check needs 30 of the 60 photographs that the model knows, but only 0 can be "
+        f"read in {photos}\n  Say where they are now: --source FOLDER"
     )
     assert export_classifier(model, tiny_backbone, tmp_path / "e.onnx", moved).parity.examples == 60
+
+
+def test_what_an_edge_model_is_made_from_is_not_replaced(
+    model: Path, tiny_backbone: Path, command: Callable
+) -> None:
+    for out in (tiny_backbone, model / "head.onnx"):
+        kept = out.read_bytes()
+        arguments = ("export", "classifier", model, "--backbone", tiny_backbone, "-o", out)
+        answer = command(*arguments, "--overwrite")
+        assert answer.code == 2
+        assert answer.err.endswith(
+            f"error: {out} would replace what the edge model is made from\n  Choose another file.\n"
+        )
+        assert out.read_bytes() == kept
+
+
+def test_a_damaged_estimator_is_said(model: Path, tiny_backbone: Path, tmp_path: Path) -> None:
+    (model / "head.skops").write_bytes(b"junk")
+    with pytest.raises(ModelError, match=r"head\.skops is damaged: "):
+        export_classifier(model, tiny_backbone, tmp_path / "e.onnx")
 
 
 def test_an_edge_model_is_no_backbone(edge: Path, model: Path, tmp_path: Path) -> None:
@@ -210,7 +230,10 @@ def test_the_example_reads_photographs_as_training_does(edge: Path, tmp_path: Pa
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.jpg", exif=exif)
     Image.fromarray(noise[..., 0]).save(tmp_path / "b.png")
-    for name in ("a.jpg", "b.png"):
+    Image.fromarray(np.dstack([noise, noise[..., :1]])).save(tmp_path / "c.png")
+    Image.fromarray(noise[..., 0].astype(np.uint16) * 200).save(tmp_path / "d.png")
+    Image.fromarray(noise).quantize(16).save(tmp_path / "e.gif")
+    for name in ("a.jpg", "b.png", "c.png", "d.png", "e.gif"):
         for crop in (False, True):
             example.crop = crop
             rule = Preprocessing(8, 8, "crop" if crop else "squash")
@@ -222,3 +245,23 @@ def test_the_example_says_how_it_is_used() -> None:
     answer = subprocess.run([sys.executable, EXAMPLE], capture_output=True, text=True, check=False)
     assert answer.returncode == 1
     assert answer.stderr.startswith("usage: python classify_photo.py edge.onnx photo.jpg")
+
+
+def test_the_example_says_what_it_cannot_use(
+    edge: Path, tiny_backbone: Path, photos: Path, tmp_path: Path
+) -> None:
+    def run(*arguments: Path) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, EXAMPLE, *arguments], capture_output=True, text=True, check=False
+        )
+
+    no_edge = run(tiny_backbone, photos / "red" / "00.png")
+    assert (no_edge.returncode, no_edge.stderr) == (
+        1,
+        f"{tiny_backbone} cannot be used: {tiny_backbone} is no edge model: "
+        "python -m export classifier writes one\n",
+    )
+    some = run(edge, tmp_path / "no.png", photos / "red" / "00.png")
+    assert some.returncode == 1
+    assert some.stderr.startswith(f"{tmp_path / 'no.png'} cannot be read: ")
+    assert some.stdout.startswith(f"{photos / 'red' / '00.png'}  red  ")

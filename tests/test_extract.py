@@ -22,7 +22,7 @@ from data.backbone import load_backbone
 from data.decoding import decode
 from data.errors import ExtractionError, InputError, StoreError
 from data.files import Folder, digest
-from data.store import FeatureStore, begin, embeddings_of
+from data.store import FeatureStore, begin, embeddings_of, sole_writer
 from extract.job import ExtractOptions, extract
 from extract.plan import LARGEST_SHARD, SMALLEST_SHARD, plan
 from extract.worker import Job, Worker
@@ -115,9 +115,7 @@ def test_a_network_that_gives_nan_is_an_error_of_the_example(
     from data.sources import open_source
 
     source, store = open_source(photos), Folder.at(tmp_path / "f")
-    worker = Worker(
-        Job(backbone.spec, backbone.fingerprint, source.folder, store, 16), backbone.content
-    )
+    worker = Worker(Job(backbone.spec, source.folder, store, 16), backbone.content)
     worker.engine = Nan()  # type: ignore[assignment]
     (shard,) = plan(source, store, backbone.fingerprint).shards(1)
     record = worker.extract(shard)
@@ -138,6 +136,93 @@ def test_running_again_does_nothing_and_adding_photographs_embeds_only_those(
     more = extract(photos, tiny_backbone, features)
     assert (more.embedded, more.before, more.rows) == (3, 60, 63)
     assert FeatureStore.open(features).read().num_rows == 63
+
+
+def test_another_source_is_not_mixed_into_a_store(
+    photos: Path, features: Path, tiny_backbone: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(photos, other)
+    with pytest.raises(StoreError) as caught:
+        extract(other, tiny_backbone, features)
+    assert str(caught.value) == (
+        f"{features} holds features of another source:\n"
+        f"  in the store: {photos}\n  asked for:    {other}\n"
+        "  Extract into another folder with -o."
+    )
+
+
+def test_examples_that_changed_are_refused(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
+) -> None:
+    manifest, out = photos / "m.csv", tmp_path / "f"
+    manifest.write_text("path,label,age\nred/00.png,a,1\nred/01.png,b,2\n")
+    extract(manifest, tiny_backbone, out)
+
+    def words(text: str) -> str:
+        manifest.write_text(text)
+        with pytest.raises(StoreError) as caught:
+            extract(manifest, tiny_backbone, out)
+        return str(caught.value)
+
+    assert words("path,label,age\nred/01.png,c,2\nred/00.png,a,1\n") == (
+        f"1 of the examples in {out} have another label in {manifest} now, such as 'red/01.png'\n"
+        "  Extract into another folder with -o."
+    )
+    assert words("path,label,age,x\nred/00.png,a,1,0\nred/01.png,b,2,0\n") == (
+        f"{manifest} has other columns than it had when {out} was made\n"
+        "  Extract into another folder with -o."
+    )
+    manifest.write_text("path,label,age\nred/01.png,b,2\nred/00.png,a,1\nred/02.png,a,\n")
+    assert extract(manifest, tiny_backbone, out).embedded == 1
+
+
+def test_a_second_writer_is_refused(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
+) -> None:
+    out = tmp_path / "f"
+    with sole_writer(Folder.at(out)):
+        with pytest.raises(StoreError) as caught:
+            extract(photos, tiny_backbone, out)
+        assert str(caught.value) == (
+            f"another extraction is writing to {out}\n"
+            "  Wait until it has ended, or choose another folder with -o."
+        )
+    assert extract(photos, tiny_backbone, out).embedded == 60
+    assert not (out / "_lock").exists()
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path, photos: Path) -> None:
+    write_tiny_backbone(tmp_path / "b.onnx", size=256, dim=64)
+    for number in range(600):
+        paint(photos / "red" / f"more{number}.png", (200, 60, 60), number)
+    out = tmp_path / "f"
+    arguments = ["-m", "extract", photos, "--backbone", tmp_path / "b.onnx", "-o", out]
+    process = subprocess.Popen(
+        [sys.executable, *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob("_records/part-*.json")):
+        assert time.monotonic() < deadline, "no part was recorded"
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith(
+        "error: stopped; the parts that are done are kept\n  Run the same command again to go on.\n"
+    )
+
+
+def test_an_output_below_a_file_is_refused_before_any_work(
+    photos: Path, tiny_backbone: Path, command: Callable
+) -> None:
+    answer = command("extract", photos, "--backbone", tiny_backbone, "-o", tiny_backbone / "f")
+    assert (answer.code, answer.err) == (
+        2,
+        f"error: {tiny_backbone / 'f'} cannot be written: {tiny_backbone} is a file\n"
+        "  Choose another place.\n",
+    )
 
 
 def test_examples_that_vanished_are_kept_and_said(
@@ -359,7 +444,7 @@ def test_a_shard_that_fails_stops_the_job_with_a_sentence_and_can_be_gone_on_wit
     fingerprint = load_backbone(tiny_backbone).fingerprint
     out = Folder.at(tmp_path / "f")
     (shard,) = plan(open_source(photos), out, fingerprint).shards(2)
-    begin(out, fingerprint)
+    begin(out, fingerprint, str(photos))
     (tmp_path / "f" / f"{shard.name}.parquet" / "x").mkdir(parents=True)
     with pytest.raises(ExtractionError) as caught:
         extract(photos, tiny_backbone, tmp_path / "f")

@@ -180,20 +180,18 @@ def test_a_parquet_and_a_tsv_manifest_say_the_same(tmp_path: Path) -> None:
 def test_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> None:
     path = manifest(
         tmp_path,
-        "path,label,id,split,embedding\n"
-        "../a.jpg,x,1,train,0\n/etc/b.jpg,x,1,dev,0\n,x,2,test,0\nok..jpg,x,,,0\n",
+        "path,label,id,split\n../a.jpg,x,1,train\n/etc/b.jpg,x,1,dev\n,x,2,test\nok..jpg,x,,\n",
     )
     assert message(path) == (
-        f"1. {path} uses the reserved column names ['embedding']\n  Rename these columns.\n"
-        f"2. {path}: 1 row without 'id', the first is row 4 (not counting the header)\n"
+        f"1. {path}: 1 row without 'id', the first is row 4 (not counting the header)\n"
         "  Fill in the column, or remove the rows.\n"
-        f"3. {path}: 1 row without 'path', the first is row 3 (not counting the header)\n"
+        f"2. {path}: 1 row without 'path', the first is row 3 (not counting the header)\n"
         "  Fill in the column, or remove the rows.\n"
-        f"4. {path}: 1 id stands for more than one example: '1'\n"
+        f"3. {path}: 1 id stands for more than one example: '1'\n"
         "  Ids must be unique: name them in a column 'id', or remove the repeated rows.\n"
-        f"5. {path}: 2 paths lead outside the manifest's folder: '../a.jpg', '/etc/b.jpg'\n"
+        f"4. {path}: 2 paths lead outside the manifest's folder: '../a.jpg', '/etc/b.jpg'\n"
         "  Put the manifest above its files and give relative paths without '..'.\n"
-        f"6. {path}: unknown splits 'dev'\n"
+        f"5. {path}: unknown splits 'dev'\n"
         "  Known are train, validation, test; leave the cell empty for none."
     )
 
@@ -203,6 +201,14 @@ def test_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> None:
     [
         ("", "cannot be read: Empty CSV file"),
         ("path,label\n", "lists no examples"),
+        (
+            "path;label\na.jpg;x\n",
+            "separates its columns by semicolons\n  Separate them by commas.",
+        ),
+        ("path, label\na.jpg,x\n", "has column names with spaces around them: ' label'"),
+        ("path,embedding\na.jpg,x\n", "uses reserved column names: 'embedding'\n  Rename them."),
+        ("path,label,label\na.jpg,x,y\n", "names columns twice: 'label'"),
+        ("path,label\na\0.jpg,x\n", "1 path leads outside the manifest's folder: 'a\\x00.jpg'"),
         ("file,label\na.jpg,x\n", "has no column 'path'; its columns are file, label"),
         ("paths,label\na.jpg,x\n", "Rename 'paths' to 'path'."),
         ("path,label\na.jpg\nb.jpg,x\n", "cannot be read: CSV parse error"),

@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from classify.prediction import run_head
 from data.errors import InputError, ParityError
+from data.graph import name_batch_axis, rename_values
 from data.model import INPUT, LABEL, PROBABILITIES
 
 HEADS = ("logistic",)
@@ -79,7 +80,10 @@ def head_to_onnx(head: Any, sample: np.ndarray) -> bytes:
         options={id(head): {"zipmap": False}},
         target_opset=OPSET,
     )
-    _name_signature(proto)
+    outputs = (value.name for value in proto.graph.output)
+    rename_values(proto, dict(zip(outputs, (LABEL, PROBABILITIES), strict=True)))
+    name_batch_axis(proto)
+    proto.producer_name, proto.doc_string = "headstart", ""
     content = proto.SerializeToString()
     labels, probabilities = run_head(content, sample)
     expected = head.predict_proba(sample)
@@ -92,19 +96,3 @@ def head_to_onnx(head: Any, sample: np.ndarray) -> bytes:
             "Choose another head.",
         )
     return content
-
-
-def _name_signature(proto: Any) -> None:
-    """Name the outputs and the batch axis as the contract does."""
-    names = dict(
-        zip((value.name for value in proto.graph.output), (LABEL, PROBABILITIES), strict=True)
-    )
-    for node in proto.graph.node:
-        for field in (node.input, node.output):
-            for position, name in enumerate(field):
-                field[position] = names.get(name, name)
-    for value in proto.graph.output:
-        value.name = names[value.name]
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    proto.producer_name, proto.doc_string = "headstart", ""

@@ -12,6 +12,7 @@ from data.backbone import Backbone, load_backbone, parse_onnx
 from data.edge import edge_metadata
 from data.errors import Checklist, InputError
 from data.files import check_output, local_path, write_whole
+from data.graph import rename_values
 from data.model import Model
 from export.parity import Parity, compare
 
@@ -90,7 +91,8 @@ def fuse(backbone: Backbone, model: Model) -> bytes:
         prefix1="backbone/",
         prefix2="head/",
     )
-    _drop_prefixes(fused)
+    signature = (value.name for value in (*fused.graph.input, *fused.graph.output))
+    rename_values(fused, {name: name.split("/", 1)[1] for name in signature})
     onnx.helper.set_model_props(fused, edge_metadata(backbone.spec, model.card))
     fused.producer_name, fused.doc_string, fused.graph.name = "headstart", "", "classifier"
     onnx.checker.check_model(fused)
@@ -104,15 +106,3 @@ def _unite_opsets(proto: Any) -> None:
     del proto.opset_import[:]
     for domain in sorted(used):
         proto.opset_import.add(domain=domain, version=versions[domain])
-
-
-def _drop_prefixes(proto: Any) -> None:
-    """Give inputs and outputs back their names of the contract."""
-    values = (*proto.graph.input, *proto.graph.output)
-    names = {value.name: value.name.split("/", 1)[1] for value in values}
-    for node in proto.graph.node:
-        for field in (node.input, node.output):
-            for position, name in enumerate(field):
-                field[position] = names.get(name, name)
-    for value in values:
-        value.name = names[value.name]

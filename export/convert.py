@@ -8,6 +8,7 @@ import numpy as np
 
 from data.backbone import INPUT, OUTPUT, BackboneSpec
 from data.errors import BackboneError
+from data.graph import name_batch_axis, rename_values
 
 OPSET = 18
 TOLERANCE = 1e-4  # relative difference of the embeddings
@@ -35,7 +36,8 @@ def to_onnx(model: Any, spec: BackboneSpec) -> bytes:
             f"{spec.name} cannot be converted to ONNX: {error}",
             "Choose another network, or export it to ONNX with its own tools.",
         ) from error
-    _name_signature(proto)
+    rename_values(proto, {proto.graph.output[0].name: OUTPUT})
+    name_batch_axis(proto)
     _order_constants(proto)
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, spec.to_metadata())
@@ -45,34 +47,16 @@ def to_onnx(model: Any, spec: BackboneSpec) -> bytes:
     return content
 
 
-def _name_signature(proto: Any) -> None:
-    """Give the output and the batch axis their names of the contract."""
-    old = proto.graph.output[0].name
-    for node in proto.graph.node:
-        for names in (node.input, node.output):
-            for position, name in enumerate(names):
-                if name == old:
-                    names[position] = OUTPUT
-    proto.graph.output[0].name = OUTPUT
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
-
-
 def _order_constants(proto: Any) -> None:
     """Name and order constants by their first use: the same network is then the same file.
 
     tf2onnx numbers and orders them by chance, and the file's hash is the backbone's identity.
     """
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    names: dict[str, str] = {}
-    for node in proto.graph.node:
-        for position, name in enumerate(node.input):
-            if name in constants:
-                node.input[position] = names.setdefault(name, f"constant_{len(names)}")
+    used = dict.fromkeys(n for node in proto.graph.node for n in node.input if n in constants)
     del proto.graph.initializer[:]
-    for old, new in names.items():
-        constants[old].name = new
-        proto.graph.initializer.append(constants[old])
+    proto.graph.initializer.extend(constants[name] for name in used)
+    rename_values(proto, {name: f"constant_{number}" for number, name in enumerate(used)})
 
 
 def check(content: bytes, model: Any, spec: BackboneSpec) -> float:

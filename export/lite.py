@@ -33,9 +33,9 @@ BATCH_NORM_EPSILON = 1e-3
 class Variant:
     """One member of the family: its size, its factors, and the package with its weights.
 
-    `layers` are those that make up the embedding if none are named: the ends of four of the seven
-    stages, from half of the depth on. Side by side they know textures as well as objects, at no
-    cost: the last layer needs the others anyway.
+    `layers` are those that make up the embedding if none are named: the ends of the fourth, fifth
+    and sixth of the seven stages, and the head. Side by side they know textures as well as objects,
+    at no cost: the last layer needs the others anyway.
     """
 
     size: int

@@ -145,9 +145,9 @@ def build(name: str, options: BackboneOptions) -> Network:
             f"Did you mean {' or '.join(near)}?" if near else f"Known are {', '.join(known)}.",
         )
     key = lite if lite in VARIANTS else application
-    layers = options.layers or (base.layers[-1].name,)
-    if key in VARIANTS and not options.layers and not options.include_top:
-        layers = VARIANTS[key].layers
+    last = (base.layers[-1].name,)
+    several = key in VARIANTS and not options.include_top
+    layers = options.layers or (VARIANTS[key].layers if several else last)
     model = embedding_of(keras, base, key, layers)
     size = int(base.inputs[0].shape[1])
     spec = BackboneSpec(

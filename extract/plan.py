@@ -92,9 +92,13 @@ def plan(source: Source, store: Folder, fingerprint: Fingerprint) -> Plan:
     recorded = (*(manifest.parts if manifest else ()), *(unfinished.parts if unfinished else ()))
     parts = {part.name: part for part in recorded}
     done = tuple(parts[name] for name in sorted(parts))
-    ids = _done_ids(store, done)
-    _check_unchanged(store, done, source)
-    todo = source.examples.filter(pc.invert(pc.is_in(source.examples["id"], value_set=ids)))
+    known = _read(store, [part.rows_file for part in done], COLUMNS)
+    failed = _read(store, [part.errors_file for part in done], ("id",))
+    _check_unchanged(store, done, known, source)
+    ids = pa.chunked_array([*known["id"].chunks, *failed["id"].chunks], pa.string())
+    todo = source.examples.filter(
+        pc.invert(pc.is_in(source.examples["id"], value_set=ids.combine_chunks()))
+    )
     return Plan(manifest, done, todo, len(ids) - (len(source) - todo.num_rows))
 
 
@@ -116,7 +120,9 @@ def _check_same(
         )
 
 
-def _check_unchanged(store: Folder, done: tuple[PartRecord, ...], source: Source) -> None:
+def _check_unchanged(
+    store: Folder, done: tuple[PartRecord, ...], known: pa.Table, source: Source
+) -> None:
     """What is known of the examples that are done must still be so in the source."""
     files = [part.rows_file for part in done if part.rows_file]
     if not files:
@@ -130,9 +136,6 @@ def _check_unchanged(store: Folder, done: tuple[PartRecord, ...], source: Source
             f"{source.path} has other columns than it had when {store} was made",
             "Extract into another folder with -o.",
         )
-    known = pa.concat_tables(
-        [pq.read_table(store.path(file), columns=list(COLUMNS)) for file in files]
-    )
     rows = pc.index_in(known["id"], value_set=source.examples["id"].combine_chunks())
     known, rows = known.filter(pc.is_valid(rows)), rows.drop_null()
     for name in COLUMNS:
@@ -159,20 +162,18 @@ def _check_unused(store: Folder) -> None:
         )
 
 
-def _done_ids(store: Folder, done: tuple[PartRecord, ...]) -> pa.Array:
-    files = [file for part in done for file in (part.rows_file, part.errors_file) if file]
-    chunks = [chunk for file in files for chunk in _read_ids(store, file).chunks]
-    return pa.chunked_array(chunks, pa.string()).combine_chunks()
-
-
-def _read_ids(store: Folder, file: str) -> pa.ChunkedArray:
-    try:
-        return pq.read_table(store.path(file), columns=["id"])["id"]
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(
-            f"{store.path(file)} is recorded as done, but cannot be read: {error}",
-            "Restore it, or extract again into another folder.",
-        ) from None
+def _read(store: Folder, files: list[str | None], columns: tuple[str, ...]) -> pa.Table:
+    """Some text columns of the files of the parts; a part without such a file is passed over."""
+    tables = [pa.schema([(name, pa.string()) for name in columns]).empty_table()]
+    for file in filter(None, files):
+        try:
+            tables.append(pq.read_table(store.path(file), columns=list(columns)))
+        except (pa.ArrowException, OSError) as error:
+            raise StoreError(
+                f"{store.path(file)} is recorded as done, but cannot be read: {error}",
+                "Restore it, or extract again into another folder.",
+            ) from None
+    return pa.concat_tables(tables)
 
 
 def sweep(store: Folder, done: tuple[PartRecord, ...]) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import BackboneError, InputError
-from data.files import digest, local_path
+from data.files import digest
 from data.fingerprint import Fingerprint
+from data.folders import Folder
 from data.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -141,13 +142,14 @@ def load_backbone(path: str | Path) -> Backbone:
         If there is no such file, it is no ONNX, it is not ours, it is of a newer format, or its
         inputs and outputs are not those of the contract.
     """
-    file = local_path(path)
+    folder, name = Folder.holding(path)
     try:
-        content = file.read_bytes()
+        content = folder.read(name)
     except FileNotFoundError:
         raise BackboneError(f"{path}: no such backbone file", EXPORT_COMMAND) from None
     except OSError as error:
-        raise BackboneError(f"{path} cannot be read: {error.strerror}", EXPORT_COMMAND) from None
+        why = error.strerror or error
+        raise BackboneError(f"{path} cannot be read: {why}", EXPORT_COMMAND) from None
     model = parse_onnx(path, content)
     metadata = read_metadata(model)
     kind = metadata.get(PREFIX + "kind")
@@ -171,7 +173,7 @@ def load_backbone(path: str | Path) -> Backbone:
             f"{path} has damaged headstart metadata: {error!r}", "Export the backbone again."
         ) from None
     _check_signature(path, model, spec)
-    return Backbone(str(file), content, spec)
+    return Backbone(folder.where(name), content, spec)
 
 
 def _check_signature(path: str | Path, model: onnx.ModelProto, spec: BackboneSpec) -> None:

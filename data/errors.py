@@ -67,6 +67,10 @@ class ManyInputErrors(InputError):
         return type(self), (self.errors,)
 
 
+class StorageError(HeadstartError):
+    """Object storage does not answer, or refuses; what was done is kept."""
+
+
 class TooManyBadError(HeadstartError):
     """The work is done, but more examples failed than the user allows."""
 

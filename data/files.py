@@ -1,13 +1,11 @@
-"""A folder and the files in it: every byte that headstart reads or writes passes through here."""
+"""Local files: paths, checks of an output before any work, and writing whole or not at all."""
 
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from data.errors import InputError
 
@@ -15,12 +13,21 @@ UNFINISHED = "_tmp-"  # the underscore hides a file that is being written from d
 
 
 def local_path(path: str | Path) -> Path:
-    """An absolute local path; raises `InputError` for addresses of storage we cannot reach."""
+    """An absolute local path, also of a `file://` address.
+
+    Raises
+    ------
+    InputError
+        For addresses of other storage: what passes through here must be a local file.
+    """
     text = os.fspath(path)
+    if text.startswith("file://"):
+        text = unquote(urlsplit(text).path)
     if "://" in text:
         raise InputError(
             f"{text} is not a local path",
-            "Remote storage is not supported yet: mount it, or copy it to a local folder.",
+            "Sources, feature stores and backbones may be in object storage; "
+            "this must be a local path.",
         )
     return Path(os.path.abspath(os.path.expanduser(text)))
 
@@ -68,71 +75,3 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A folder whose files are named by their path relative to it, in POSIX form."""
-
-    root: str
-
-    @classmethod
-    def at(cls, path: str | Path) -> Folder:
-        """The folder at a local path, which need not be there yet."""
-        return cls(str(local_path(path)))
-
-    def path(self, name: str) -> Path:
-        """Where a file of this folder lies."""
-        return Path(self.root, name)
-
-    def exists(self, name: str = "") -> bool:
-        """Whether a file, or without a name the folder itself, is there."""
-        return self.path(name).exists()
-
-    def read(self, name: str) -> bytes:
-        """The bytes of a regular file; raises `OSError` for anything else (a pipe would hang)."""
-        with open(os.open(self.path(name), os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(f"{name} is not a regular file")
-            return file.read()
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file whole or not at all."""
-        write_whole(self.path(name), content)
-
-    def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
-        self.path(name).unlink(missing_ok=True)
-
-    def names(self, under: str = "") -> list[str]:
-        """The names of all files below, hidden ones left out, sorted.
-
-        Links to folders are followed, once each.
-        """
-        return sorted(self._walk(under))
-
-    def _walk(self, under: str) -> Iterator[str]:
-        seen: set[str] = set()
-        for folder, subfolders, files in os.walk(
-            self.path(under), onerror=_unreadable, followlinks=True
-        ):
-            real = os.path.realpath(folder)
-            if real in seen:
-                subfolders.clear()
-                continue
-            seen.add(real)
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            prefix = Path(folder).relative_to(self.root).as_posix()
-            for file in files:
-                if not file.startswith("."):
-                    yield file if prefix == "." else f"{prefix}/{file}"
-
-    def __str__(self) -> str:
-        return self.root
-
-
-def _unreadable(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):  # what vanishes meanwhile, or was never there
-        raise InputError(
-            f"{error.filename} cannot be read: {error.strerror}", "Change its permissions."
-        )

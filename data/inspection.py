@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data import console
 from data.decoding import DecodeError, open_image
+from data.reading import Reader
 from data.sources import Source, open_source
 
 
@@ -81,7 +82,7 @@ class _Look:
 
 def _look(source: Source, path: str) -> _Look:
     try:
-        content = source.folder.read(path)
+        content = Reader(source.folder).read(path)
     except OSError as error:
         return _Look(problem=f"read/{error.strerror or error}")
     try:

@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import ModelError
-from data.files import Folder, check_parent
 from data.fingerprint import Fingerprint
+from data.folders import LocalFolder
 
 FORMAT_VERSION = 1
 MODEL, HEAD, ESTIMATOR, EXAMPLES = "model.json", "head.onnx", "head.skops", "examples.parquet"
@@ -84,7 +84,7 @@ class ModelCard:
 class Model:
     """A model folder, for reading."""
 
-    folder: Folder
+    folder: LocalFolder
     card: ModelCard
 
     @classmethod
@@ -96,7 +96,7 @@ class Model:
         ModelError
             If there is none, it is damaged, or of another format version.
         """
-        folder = Folder.at(path)
+        folder = LocalFolder.at(path)
         if not folder.exists(MODEL):
             what = (
                 "no such model folder" if not folder.exists() else f"no model (it has no {MODEL})"
@@ -153,7 +153,7 @@ class Model:
             )
 
 
-def prepare_model_folder(path: str | Path, overwrite: bool) -> Folder:
+def prepare_model_folder(path: str | Path, overwrite: bool) -> LocalFolder:
     """The folder that a model may be written to.
 
     Raises
@@ -161,10 +161,8 @@ def prepare_model_folder(path: str | Path, overwrite: bool) -> Folder:
     ModelError
         If it holds something else, or a model and `overwrite` is not set.
     """
-    folder = Folder.at(path)
-    check_parent(folder.path(""))
-    if folder.exists() and not folder.path("").is_dir():
-        raise ModelError(f"{path} is a file, not a folder", "Choose another folder with -o.")
+    folder = LocalFolder.at(path)
+    folder.check()
     if folder.exists(MODEL):
         if not overwrite:
             raise ModelError(f"{path} holds a model already", "Pass --overwrite to replace it.")
@@ -177,7 +175,7 @@ def prepare_model_folder(path: str | Path, overwrite: bool) -> Folder:
 
 
 def write_model(
-    folder: Folder, card: ModelCard, head: bytes, estimator: bytes, examples: pa.Table
+    folder: LocalFolder, card: ModelCard, head: bytes, estimator: bytes, examples: pa.Table
 ) -> Model:
     """Write a model folder; the old model, if any, stops counting before the new one is written."""
     folder.remove(MODEL)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from data import console
 from data.errors import InputError, MissingPackageError
-from data.files import Folder, check_parent
+from data.folders import Folder, LocalFolder
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ def lay_out(name: str, path: str | Path) -> Folder:
             f"unknown sample set {name!r}",
             f"Did you mean {near[0]}?" if near else f"Known are {', '.join(SAMPLES)}.",
         )
-    folder = Folder.at(path)
-    check_parent(folder.path(""))
-    if folder.exists() and (not folder.path("").is_dir() or any(folder.path("").iterdir())):
+    folder = LocalFolder.at(path)
+    folder.check()
+    if folder.exists() and any(folder.path().iterdir()):
         raise InputError(f"{path} is in use already", "Choose an empty or new folder.")
     sample = SAMPLES[name]
     with console.progress(f"laying out {name}", sample.count) as advance:

@@ -2,50 +2,60 @@
 
 Format version 1:
 
-- `part-*.parquet`: `id`, `path`, `content` (sha256 of the file's bytes), `label`, `split`, `group`,
-  `embedding` as `fixed_size_list<float>[dim]`, then the columns carried along.
-- `_errors/part-*.parquet`: `id`, `stage`, `reason`, `message`.
-- `_records/run.json`: written before anything else, so that an unfinished store is known as one.
-- `_records/part-*.json`: written after a part and its errors; a part without one does not count.
+- `part-*.parquet`: `id`, `path`, `content` (sha256 of the file's bytes), `stamp` (size and time of
+  change of the file that was read), `label`, `split`, `group`, `embedding` as
+  `fixed_size_list<float>[dim]`, then the columns carried along.
+- `_errors/part-*.parquet`: `id`, `stage`, `reason`, `message`, `stamp`.
+- `_records/`: what a run that has not finished did, see `data.records`.
 - `_headstart.json`: the manifest, written last; it takes the place of `_records`.
 
+A part never changes: what takes its place has another name, and counts once the manifest names it.
 Every example of the source is one row of features or one row of errors. The version is bumped when
-a reader of the old version would read a new store wrongly; a new optional key is no reason.
+a reader of the old version would read a new store wrongly; a new optional key or column is no
+reason. (`stamp` and the manifest's `inferences` came later: older stores are without.)
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data.errors import StoreError
-from data.files import UNFINISHED, Folder, digest
 from data.fingerprint import Fingerprint
+from data.folders import Folder
 
 FORMAT_VERSION = 1
-MANIFEST, RECORDS, ERRORS, LOCK = "_headstart.json", "_records", "_errors", "_lock"
+MANIFEST, RECORDS, ERRORS = "_headstart.json", "_records", "_errors"
 EXTRACT_COMMAND = "Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES"
-ERROR_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "stage", "reason", "message")])
-TEXT_COLUMNS = ("id", "path", "content", "label", "split", "group")
+ERROR_COLUMNS = ("id", "stage", "reason", "message", "stamp")
+ERROR_SCHEMA = pa.schema([(name, pa.string()) for name in ERROR_COLUMNS])
+TEXT_COLUMNS = ("id", "path", "content", "stamp", "label", "split", "group")
+REPAIR = "Set it aside with: python -m data verify {store} --repair"
 
 
 @dataclass(frozen=True)
 class PartRecord:
-    """A part that was written whole: its name without extension, its rows and its checksums."""
+    """A part that was written whole: its name without extension, its rows and its checksums.
+
+    Parameters
+    ----------
+    inferences
+        How many photographs went through the backbone to make it.
+    replaces
+        Name of the part that this one was made from and takes the place of, if any.
+    """
 
     name: str
     rows: int
     errors: int
     rows_sha256: str | None
     errors_sha256: str | None
+    inferences: int = 0
+    replaces: str | None = None
 
     @property
     def rows_file(self) -> str | None:
@@ -68,6 +78,9 @@ class StoreManifest:
         The folder or manifest that the examples came from.
     root
         The folder that the examples' paths are relative to.
+    inferences
+        How many photographs went through the backbone for this store in all of its runs; what a
+        worker that died had begun is counted whole.
     """
 
     fingerprint: Fingerprint
@@ -75,6 +88,7 @@ class StoreManifest:
     root: str
     classes: tuple[str, ...]
     parts: tuple[PartRecord, ...]
+    inferences: int = 0
 
     @property
     def rows(self) -> int:
@@ -101,6 +115,7 @@ class StoreManifest:
             value["root"],
             tuple(value["classes"]),
             tuple(PartRecord(**part) for part in value["parts"]),
+            value.get("inferences", 0),
         )
 
 
@@ -110,115 +125,6 @@ def part_schema(dim: int, carried: list[pa.Field]) -> pa.Schema:
     element = pa.field("element", pa.float32(), nullable=False)
     embedding = pa.field("embedding", pa.list_(element, dim), nullable=False)
     return pa.schema([*((name, pa.string()) for name in TEXT_COLUMNS), embedding, *carried])
-
-
-@contextmanager
-def sole_writer(folder: Folder) -> Iterator[None]:
-    """Hold a store for writing; the system lets go of it when the process ends, however it ends.
-
-    Raises
-    ------
-    StoreError
-        If another process holds it.
-    """
-    path = folder.path(LOCK)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(
-                f"another extraction is writing to {folder}",
-                "Wait until it has ended, or choose another folder with -o.",
-            ) from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def begin(folder: Folder, fingerprint: Fingerprint, source: str) -> None:
-    """Mark a folder as a store that is being written."""
-    value = {"fingerprint": fingerprint.to_json(), "source": source}
-    folder.write(f"{RECORDS}/run.json", json.dumps(value).encode())
-
-
-def write_part(folder: Folder, name: str, rows: pa.Table, errors: pa.Table) -> PartRecord:
-    """Write a part's features and errors, then its record; only with the record does it count."""
-    rows_content = _parquet(rows) if rows.num_rows else None
-    errors_content = _parquet(errors) if errors.num_rows else None
-    record = PartRecord(
-        name,
-        rows.num_rows,
-        errors.num_rows,
-        digest(rows_content) if rows_content else None,
-        digest(errors_content) if errors_content else None,
-    )
-    if rows_content and record.rows_file:
-        folder.write(record.rows_file, rows_content)
-    if errors_content and record.errors_file:
-        folder.write(record.errors_file, errors_content)
-    folder.write(f"{RECORDS}/{name}.json", json.dumps({"part": asdict(record)}).encode())
-    return record
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    text = [name for name in table.column_names if name != "embedding"]
-    # Embeddings hardly compress; a dictionary of them would only cost time.
-    compression = {name: "zstd" if name in text else "none" for name in _leaves(table)}
-    pq.write_table(table, sink, compression=compression, use_dictionary=text)
-    return sink.getvalue().to_pybytes()
-
-
-def _leaves(table: pa.Table) -> list[str]:
-    return [
-        "embedding.list.element" if name == "embedding" else name for name in table.column_names
-    ]
-
-
-@dataclass(frozen=True)
-class Unfinished:
-    """What a run that did not finish left: its parts, and what it was asked for."""
-
-    parts: tuple[PartRecord, ...]
-    fingerprint: Fingerprint
-    source: str
-
-
-def read_records(folder: Folder) -> Unfinished | None:
-    """What an unfinished run recorded, or none if there was none.
-
-    Raises
-    ------
-    StoreError
-        If a record is damaged.
-    """
-    if not folder.exists(f"{RECORDS}/run.json"):
-        return None
-    parts = []
-    for name in folder.names(RECORDS):
-        if name.endswith(".json") and UNFINISHED not in name:
-            try:
-                value = json.loads(folder.read(name))
-                if "part" in value:
-                    parts.append(PartRecord(**value["part"]))
-                else:
-                    source = str(value["source"])
-                    fingerprint = Fingerprint.from_json(value["fingerprint"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise StoreError(
-                    f"{folder.path(name)} is damaged: {error!r}",
-                    "Extract again into another folder.",
-                ) from None
-    return Unfinished(tuple(parts), fingerprint, source)
-
-
-def drop_records(folder: Folder) -> None:
-    """Remove the records, once the manifest has taken their place."""
-    for name in folder.names(RECORDS):
-        folder.remove(name)
-    folder.path(RECORDS).rmdir()
 
 
 def read_manifest(folder: Folder) -> StoreManifest | None:
@@ -238,7 +144,7 @@ def read_manifest(folder: Folder) -> StoreManifest | None:
             return StoreManifest.from_bytes(content)
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{folder.path(MANIFEST)} is damaged: {error!r}",
+            f"{folder.where(MANIFEST)} is damaged: {error!r}",
             "Extract again into another folder.",
         ) from None
     raise StoreError(
@@ -274,12 +180,13 @@ class FeatureStore:
             )
         if manifest is None:
             raise StoreError(f"{path} is no feature store (it has no {MANIFEST})", EXTRACT_COMMAND)
+        there = set(folder.names())
         files = [part.rows_file for part in manifest.parts if part.rows_file]
-        missing = [file for file in files if not folder.exists(file)]
+        missing = [file for file in files if file not in there]
         if missing:
             raise StoreError(
                 f"{path} lacks {len(missing)} of its parts, such as {missing[0]}",
-                "Restore them, or extract again into another folder.",
+                f"Restore them, or go on without: python -m data verify {path} --repair",
             )
         return cls(folder, manifest)
 
@@ -300,28 +207,34 @@ class FeatureStore:
         for part in self.manifest.parts:
             if part.rows_file:
                 try:
-                    table = pq.read_table(self.folder.path(part.rows_file), columns=columns)
+                    table = self.folder.table(part.rows_file, columns)
                 except (pa.ArrowException, OSError) as error:
-                    raise self._damaged(part, str(error)) from None
+                    raise self._damaged(part.rows_file, str(error)) from None
                 if table.num_rows != part.rows:
-                    raise self._damaged(part, f"{table.num_rows} rows instead of {part.rows}")
+                    raise self._damaged(
+                        part.rows_file, f"{table.num_rows} rows instead of {part.rows}"
+                    )
                 tables.append(table)
         if not tables:
             schema = part_schema(self.fingerprint.dim, [])
             empty = schema.empty_table()
             return empty.select(columns) if columns else empty
-        return pa.concat_tables(tables)
+        return pa.concat_tables(tables, promote_options="default")
 
     def read_errors(self) -> pa.Table:
-        """The examples that failed: `id`, `stage`, `reason`, `message`."""
-        files = [part.errors_file for part in self.manifest.parts if part.errors_file]
-        tables = [pq.read_table(self.folder.path(file)) for file in files]
-        return pa.concat_tables([ERROR_SCHEMA.empty_table(), *tables])
+        """The examples that failed: `id`, `stage`, `reason`, `message`, `stamp`."""
+        tables = [ERROR_SCHEMA.empty_table()]
+        for part in self.manifest.parts:
+            if part.errors_file:
+                try:
+                    tables.append(self.folder.table(part.errors_file))
+                except (pa.ArrowException, OSError) as error:
+                    raise self._damaged(part.errors_file, str(error)) from None
+        return pa.concat_tables(tables, promote_options="default")
 
-    def _damaged(self, part: PartRecord, what: str) -> StoreError:
+    def _damaged(self, file: str, what: str) -> StoreError:
         return StoreError(
-            f"{self.folder.path(part.rows_file or '')} is damaged: {what}",
-            "Restore it, or extract again into another folder.",
+            f"{self.folder.where(file)} is damaged: {what}", REPAIR.format(store=self.folder)
         )
 
 

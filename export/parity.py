@@ -16,8 +16,9 @@ from data import backbone as contract
 from data.backbone import Backbone
 from data.decoding import DecodeError, decode
 from data.errors import ModelError, ParityError
-from data.files import Folder
+from data.folders import Folder
 from data.model import ESTIMATOR, LABEL, PROBABILITIES, Model
+from data.reading import Reader
 
 EXAMPLES, FEWEST = 128, 64  # compared, and required: of a small model, half of its examples
 TOLERANCE = 1e-3  # largest difference of a probability
@@ -98,10 +99,10 @@ def _photographs(model: Model, root: Folder, backbone: Backbone) -> tuple[pa.Tab
     order = np.random.default_rng(SEED).permutation(known.num_rows)
     splits = known["split"].to_numpy(zero_copy_only=False)[order]
     known = known.take(pa.array(order[np.argsort(splits != "test", kind="stable")]))
-    rows, images = [], []
+    rows, images, reader = [], [], Reader(root)
     for row, path in enumerate(known["path"].to_pylist()):
         try:
-            images.append(decode(root.read(path), backbone.spec.preprocessing))
+            images.append(decode(reader.read(path), backbone.spec.preprocessing))
         except (OSError, DecodeError):
             continue  # too few of them is an error, below
         rows.append(row)

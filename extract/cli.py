@@ -31,19 +31,30 @@ def extract(
     max_bad: Annotated[
         float, typer.Option(min=0, max=1, help="Share of failed examples above which to exit 3.")
     ] = 0.05,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try those again that failed.")
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Drop from the store what SOURCE does not have now.")
+    ] = False,
+    stall_after: Annotated[
+        float, typer.Option(help="Seconds without a photograph until a worker is replaced.")
+    ] = 300,
     allow_unlabelled: Annotated[
         bool, typer.Option("--allow-unlabelled", help="Carry examples without a label along.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Embed every photograph of SOURCE that is not in the feature store yet.
+    """Bring a feature store in line with SOURCE; nothing is embedded twice.
 
-    Run again, it goes on where it stopped, or does nothing on a finished store.
+    Run again, it goes on where it stopped, embeds what is new or has changed, takes over new
+    labels, or does nothing. All three places may be local or in object storage (s3://, gs://).
     """
     from extract import job
+    from extract.plan import Update
 
-    options = job.ExtractOptions(address, workers, batch_size, allow_unlabelled)
-    summary = job.extract(source, backbone, output, options)
+    options = job.ExtractOptions(address, workers, batch_size, stall_after, allow_unlabelled)
+    summary = job.extract(source, backbone, output, options, Update(retry_failed, prune))
     if as_json:
         console.show_json(asdict(summary))
     else:
@@ -57,31 +68,39 @@ def extract(
 
 
 def _show(summary: Summary) -> None:
-    place = console.place(summary.store)
-    if summary.before == summary.examples:
-        console.out.print(
-            f"nothing to do: all {summary.examples:,} examples are in {place}",
-            soft_wrap=True,
-            markup=False,
-        )
+    place, counts = console.place(summary.store), summary.counts
+    updated = {
+        f"{counts.changed:,} had changed": counts.changed,
+        f"{counts.retried:,} had failed": counts.retried,
+        f"{counts.relabelled:,} are described anew": counts.relabelled,
+        f"{summary.pruned:,} were dropped": summary.pruned,
+    }
+    worked = summary.embedded + summary.failed
+    if not worked and not any(updated.values()):
+        text = f"nothing to do: all {summary.examples:,} examples are in {place}"
+        console.out.print(text, soft_wrap=True, markup=False)
     else:
-        done = summary.embedded + summary.failed
-        took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.seconds.items())
-        rows = {
-            "embedded": f"{summary.embedded:,} photographs, {summary.rate:,.0f}/s "
-            f"with {summary.workers} worker{'s' * (summary.workers != 1)}",
-            "took": took,
-            "wrote": place,
-        }
-        if summary.before:
-            rows = {"before": f"{summary.before:,} of {summary.examples:,} were done"} | rows
-        if done != summary.embedded:
+        rows = {}
+        if counts.kept:
+            rows["before"] = f"{counts.kept:,} of {summary.examples:,} were done"
+        if any(updated.values()):
+            rows["updated"] = ", ".join(text for text, number in updated.items() if number)
+        if worked:
+            rows["embedded"] = (
+                f"{summary.embedded:,} photographs, {summary.rate:,.0f}/s "
+                f"with {summary.workers} worker{'s' * (summary.workers != 1)}"
+            )
+        rows["took"] = ", ".join(f"{name} {took:.1f} s" for name, took in summary.seconds.items())
+        rows["wrote"] = place
+        if summary.failed:
             rows["failed"] = f"{summary.failed:,}"
         console.show(rows)
-    if summary.vanished:
+    if counts.vanished and not summary.pruned:
         console.note(
-            f"{summary.vanished:,} of the examples in {place} are not in the source any more; "
-            "they are kept: extract into a new folder to leave them out"
+            f"{counts.vanished:,} of the examples in {place} are not in the source any more; "
+            "they are kept: --prune drops them"
         )
     for reason, count in summary.errors.items():
         console.note(f"  {count:,} failed with {reason}")
+    if summary.errors:
+        console.note("  --retry-failed tries them again")

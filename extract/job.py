@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow.compute as pc
 
 from data import console
 from data.backbone import Backbone, load_backbone
 from data.errors import Checklist, ExtractionError, InputError, StoppedError
-from data.files import Folder
+from data.folders import Folder
+from data.lock import sole_writer
+from data.records import begin, finish, sweep
 from data.sources import Source, open_source
-from data.store import (
-    MANIFEST,
-    FeatureStore,
-    PartRecord,
-    StoreManifest,
-    begin,
-    drop_records,
-    sole_writer,
-)
-from extract.plan import Plan, Shard, plan, sweep
+from data.store import FeatureStore, PartRecord, StoreManifest
+from extract.crew import Crew
+from extract.plan import Counts, Plan, Update, plan, state
+from extract.rewrite import rewrite
 from extract.session import ray_session
-from extract.worker import Job, Worker
-
-RETRIES = 3  # of a shard whose worker died; its death is told, not repeated for ever
+from extract.worker import Job
 
 
 @dataclass(frozen=True)
@@ -42,6 +37,8 @@ class ExtractOptions:
         Number of workers, one CPU each; all free CPUs where none is given.
     batch_size
         Photographs that go through the backbone at once.
+    stall_after
+        Seconds without a photograph after which a worker is replaced.
     allow_unlabelled
         See `open_source`.
     """
@@ -49,14 +46,18 @@ class ExtractOptions:
     address: str | None = None
     workers: int | None = None
     batch_size: int = 16
+    stall_after: float = 300.0
     allow_unlabelled: bool = False
 
     def __post_init__(self) -> None:
-        for name, most in (("workers", 100_000), ("batch_size", 1024)):
+        checks = Checklist()
+        for name, most in (("workers", 100_000), ("batch_size", 1024), ("stall_after", 86_400)):
             value = getattr(self, name)
-            if value is not None and not 1 <= value <= most:
-                flag = "--" + name.replace("_", "-")
-                raise InputError(f"{flag} {value} is not possible", f"Give 1 to {most:,}.")
+            with checks.item():
+                if value is not None and not 1 <= value <= most:
+                    flag = "--" + name.replace("_", "-")
+                    raise InputError(f"{flag} {value} is not possible", f"Give 1 to {most:,}.")
+        checks.finish()
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,17 @@ class Summary:
     ----------
     examples
         In the source.
-    before
-        Of them, done by earlier runs.
+    counts
+        How the examples that were in the store already were handled.
     embedded, failed
         By this run.
-    vanished
-        In the store, but not in the source any more.
+    pruned
+        Dropped by this run, since the source does not have them any more.
+    inferences
+        Photographs that went through the backbone in this run; what a worker that died had begun
+        is counted whole.
+    all_inferences
+        In all runs on this store.
     errors
         All errors in the store by `stage/reason`, those of earlier runs too.
     seconds
@@ -81,10 +87,12 @@ class Summary:
 
     store: str
     examples: int
-    before: int
+    counts: Counts
     embedded: int
     failed: int
-    vanished: int
+    pruned: int
+    inferences: int
+    all_inferences: int
     rows: int
     errors: dict[str, int]
     workers: int
@@ -107,17 +115,19 @@ def extract(
     backbone: str | Path,
     output: str | Path,
     options: ExtractOptions = ExtractOptions(),
+    update: Update = Update(),
 ) -> Summary:
-    """Embed every photograph of a source that is not in the store yet.
+    """Bring a feature store in line with a source, with no inference that was made before.
 
-    Running it again goes on where the last run stopped, or does nothing on a finished store.
+    Running it again goes on where the last run stopped, embeds what is new or was changed, takes
+    over new labels, or does nothing on a finished store.
 
     Raises
     ------
     InputError
         What is wrong with source, backbone and store: everything at once, before any work.
     ExtractionError
-        If workers keep dying; what was done is kept.
+        If the work cannot go on; what was done is kept.
     """
     clock = _Clock()
     checks = Checklist()
@@ -127,33 +137,33 @@ def extract(
         loaded = load_backbone(backbone)
     with checks.item():
         store = Folder.at(output)
+        store.check()
     checks.finish()
-    todo = plan(examples, store, loaded.fingerprint)
+    seen = state(store)
+    todo = plan(examples, store, loaded.fingerprint, update)
     clock.stage("plan")
-    parts, workers = todo.done, 0
-    if todo.todo.num_rows:
-        job = Job(loaded.spec, examples.folder, store, options.batch_size)
-        try:
-            with ray_session(options.address, options.workers) as workers:
-                clock.stage("start Ray")
-                with sole_writer(store):
-                    # Once more, now that nobody else writes: another run may just have ended.
-                    todo = plan(examples, store, loaded.fingerprint)
-                    begin(store, loaded.fingerprint, examples.path)
-                    sweep(store, todo.done)
-                    parts = (*todo.done, *_drive(job, loaded.content, todo, workers))
-                    _finish(store, examples, loaded, parts)
-                clock.stage("embed")
-        except KeyboardInterrupt:
-            raise StoppedError(
-                "stopped; the parts that are done are kept",
-                "Run the same command again to go on.",
-            ) from None
-        clock.stage("stop Ray")
-    elif not todo.finished:
-        with sole_writer(store):
-            _finish(store, examples, loaded, parts)
-    return _summary(store, examples, todo, workers, clock.seconds)
+    if todo.finished:
+        return _summary(store, examples, todo, update, _Done(), clock.seconds)
+    with _in_words(store), sole_writer(store):
+        if state(store) != seen:  # another run has just ended
+            todo = plan(examples, store, loaded.fingerprint, update)
+        done = _work(examples, loaded, store, options, todo, clock)
+        finish(store, _manifest(examples, loaded, store, todo, update, done))
+    return _summary(store, examples, todo, update, done, clock.seconds)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a run did: parts written anew, parts of new embeddings, shards lost with workers."""
+
+    rewritten: tuple[PartRecord, ...] = ()
+    embedded: tuple[PartRecord, ...] = ()
+    lost: int = 0
+    workers: int = 0
+
+    @property
+    def inferences(self) -> int:
+        return sum(part.inferences for part in self.embedded) + self.lost
 
 
 class _Clock:
@@ -166,89 +176,99 @@ class _Clock:
         self.seconds[name], self.last = now - self.last, now
 
 
-def _drive(job: Job, content: bytes, todo: Plan, workers: int) -> list[PartRecord]:
-    """Hand the shards to actors as they come free, and show how far it is."""
+@contextmanager
+def _in_words(store: Folder) -> Iterator[None]:
+    """Say what stopped the work."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise StoppedError(
+            "stopped; the parts that are done are kept", "Run the same command again to go on."
+        ) from None
+    except OSError as error:
+        raise ExtractionError(
+            f"{store} cannot be written: {error}",
+            "What is done is kept. Make room, or mend it, and run the same command again.",
+        ) from None
+
+
+def _work(
+    source: Source,
+    backbone: Backbone,
+    store: Folder,
+    options: ExtractOptions,
+    todo: Plan,
+    clock: _Clock,
+) -> _Done:
+    if not todo.unfinished:
+        begin(store, backbone.fingerprint, source.path, inferences=todo.inferences)
+    # What the manifest names stays as well: readers follow it until the new one is written.
+    sweep(store, (*todo.parts, *(todo.manifest.parts if todo.manifest else ())))
+    rewritten = []
+    with console.progress("updating parts", len(todo.rewrites)) as advance:
+        for change in todo.rewrites:
+            rewritten.append(rewrite(store, source, change))
+            advance(1)
+    clock.stage("update")
+    if not todo.todo.num_rows:
+        return _Done(tuple(rewritten))
     import ray
 
-    shards = todo.shards(workers)
-    backbone = [ray.put(content)]  # once for all; in a list, so that Ray does not unpack it
-
-    class RayWorker:
-        worker: Worker | None = None
-
-        def extract(self, shard: Shard, backbone: list[Any]) -> PartRecord:
-            # Built with the first shard and not in __init__: an actor that died starts over here.
-            self.worker = self.worker or Worker(job, ray.get(backbone[0]))
-            return self.worker.extract(shard)
-
-    actor: Any = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(RayWorker)
-    actors = [actor.remote() for _ in range(min(workers, len(shards)))]
-    waiting = iter(shards)
-    running: dict[Any, tuple[Any, Shard]] = {}
-    records = []
-
-    def hand_out(worker: Any) -> None:
-        shard = next(waiting, None)
-        if shard is not None:
-            running[worker.extract.remote(shard, backbone)] = (worker, shard)
-
-    for worker in actors:
-        hand_out(worker)
-        hand_out(worker)  # the next shard waits at the worker, so that it is never idle
-    with console.progress("embedding", todo.todo.num_rows) as advance:
-        while running:
-            (ready, *_), _ = ray.wait(list(running))
-            worker, shard = running.pop(ready)
-            try:
-                records.append(ray.get(ready))
-            except ray.exceptions.RayError as error:
-                raise _shard_failed(shard, error) from error
-            advance(shard.examples.num_rows)
-            hand_out(worker)
-    return records
+    job = Job(backbone.spec, source.folder, store, options.batch_size)
+    with ray_session(options.address, options.workers) as workers:
+        clock.stage("start Ray")
+        crew = Crew(job, ray.put(backbone.content), workers, options.stall_after)
+        parts = crew.run(todo.shards(workers))
+        clock.stage("embed")
+    clock.stage("stop Ray")
+    return _Done(tuple(rewritten), tuple(parts), crew.lost, workers)
 
 
-def _shard_failed(shard: Shard, error: Exception) -> ExtractionError:
-    ids = shard.examples["id"]
-    reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
-    return ExtractionError(
-        f"shard {shard.name} ({len(ids)} examples, {ids[0].as_py()} to {ids[-1].as_py()}) "
-        f"failed: {reason}",
-        "What is done is kept. Run the same command again to go on.",
+def _manifest(
+    source: Source, backbone: Backbone, store: Folder, todo: Plan, update: Update, done: _Done
+) -> StoreManifest:
+    replaced = {part.replaces for part in done.rewritten}
+    kept = (part for part in todo.parts if part.name not in replaced)
+    parts = [part for part in (*kept, *done.rewritten, *done.embedded) if part.rows + part.errors]
+    classes = set(source.classes)
+    if todo.counts.vanished and not update.prune:
+        for part in parts:
+            if part.rows_file:
+                labels = store.table(part.rows_file, ["label"])["label"]
+                classes |= set(pc.unique(labels.drop_null()).to_pylist())
+    return StoreManifest(
+        backbone.fingerprint,
+        source.path,
+        str(source.folder),
+        tuple(sorted(classes)),
+        tuple(sorted(parts, key=lambda part: part.name)),
+        todo.inferences + done.inferences,
     )
-
-
-def _finish(
-    store: Folder, source: Source, backbone: Backbone, parts: tuple[PartRecord, ...]
-) -> None:
-    """Write the manifest; the records that it takes the place of go afterwards."""
-    sweep(store, parts)
-    ordered = tuple(sorted(parts, key=lambda part: part.name))
-    manifest = StoreManifest(
-        backbone.fingerprint, source.path, str(source.folder), tuple(source.classes), ordered
-    )
-    store.write(MANIFEST, manifest.to_bytes())
-    drop_records(store)
 
 
 def _summary(
-    store: Folder, source: Source, todo: Plan, workers: int, seconds: dict[str, float]
+    store: Folder,
+    source: Source,
+    todo: Plan,
+    update: Update,
+    done: _Done,
+    seconds: dict[str, float],
 ) -> Summary:
-    finished = FeatureStore.open(store.root)
+    finished = FeatureStore.open(str(store))
     failures = finished.read_errors()
     kinds = pc.binary_join_element_wise(failures["stage"], failures["reason"], "/")
     counts = {pair["values"]: pair["counts"] for pair in pc.value_counts(kinds).to_pylist()}
-    before_rows = sum(part.rows for part in todo.done)
-    before_errors = sum(part.errors for part in todo.done)
     return Summary(
         store=str(store),
         examples=len(source),
-        before=len(source) - todo.todo.num_rows,
-        embedded=finished.manifest.rows - before_rows,
-        failed=finished.manifest.errors - before_errors,
-        vanished=todo.vanished,
+        counts=todo.counts,
+        embedded=sum(part.rows for part in done.embedded),
+        failed=sum(part.errors for part in done.embedded),
+        pruned=todo.counts.vanished if update.prune else 0,
+        inferences=done.inferences,
+        all_inferences=finished.manifest.inferences,
         rows=finished.manifest.rows,
         errors=dict(sorted(counts.items())),
-        workers=workers,
+        workers=done.workers,
         seconds=seconds,
     )

@@ -1,105 +1,216 @@
-"""Wanted minus done is work, cut into shards."""
+"""Wanted minus done is work: what a store keeps, what it drops, and what is to be embedded."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from data.errors import StoreError
-from data.files import UNFINISHED, Folder, check_parent, digest
 from data.fingerprint import Fingerprint
-from data.sources import COLUMNS, Source
-from data.store import (
-    ERRORS,
-    LOCK,
-    PartRecord,
-    StoreManifest,
-    Unfinished,
-    read_manifest,
-    read_records,
-)
+from data.folders import Folder
+from data.lock import LOCK
+from data.records import Unfinished, read_unfinished
+from data.sources import Source
+from data.store import MANIFEST, RECORDS, PartRecord, StoreManifest, read_manifest
+from extract.changes import changed_files
+from extract.known import Known, read_known
+from extract.rewrite import Rewrite
 
 SHARDS_PER_WORKER = 8  # enough that a slow last shard does not leave the other workers idle
-OUR_PART = re.compile(rf"({ERRORS}/)?part-\d{{5,}}-[0-9a-f]{{12}}\.parquet")
 SMALLEST_SHARD, LARGEST_SHARD = 64, 1024
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Examples that one worker turns into one part of the store.
+    """Examples that one worker turns into one part of the store."""
 
-    Its name holds a hash of its examples, so that the same work always has the same name.
-    """
-
-    name: str
+    number: int
     examples: pa.Table
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a store holds already, and which examples are still to do.
+class Update:
+    """What is done with the examples that are in the store already, besides keeping them.
 
-    `vanished` counts the examples in the store that the source does not have any more.
+    Parameters
+    ----------
+    retry_failed
+        Try those again that failed.
+    prune
+        Drop those that the source does not have any more.
+    """
+
+    retry_failed: bool = False
+    prune: bool = False
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many examples of the store are handled in which way.
+
+    Parameters
+    ----------
+    kept
+        Examples of the source that need no inference, since they are done.
+    changed
+        Files with other bytes than were embedded.
+    retried
+        Examples that failed, and are tried again.
+    relabelled
+        Examples that are done, but of which the source says something else by now: label, split,
+        group, path or a carried column.
+    vanished
+        Examples in the store that the source does not have.
+    """
+
+    kept: int = 0
+    changed: int = 0
+    retried: int = 0
+    relabelled: int = 0
+    vanished: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a store has, what becomes of it, and which examples are still to do.
+
+    Parameters
+    ----------
+    parts
+        What counts so far.
+    rewrites
+        Parts to be written anew without what is dropped.
+    todo
+        Examples to embed.
+    inferences
+        How many were made for this store so far.
+    unfinished
+        Whether an earlier run has not finished, and this one goes on with it.
+    leftovers
+        Whether there are records to be removed at the end.
     """
 
     manifest: StoreManifest | None
-    done: tuple[PartRecord, ...]
+    parts: tuple[PartRecord, ...]
+    rewrites: tuple[Rewrite, ...]
     todo: pa.Table
-    vanished: int
+    counts: Counts = field(default_factory=Counts)
+    inferences: int = 0
+    unfinished: bool = False
+    leftovers: bool = False
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing to do, not even the manifest to write."""
-        if self.todo.num_rows or self.manifest is None:
+        if self.todo.num_rows or self.rewrites or self.manifest is None or self.leftovers:
             return False
-        return self.done == self.manifest.parts
+        return self.parts == self.manifest.parts
+
+    @property
+    def next_number(self) -> int:
+        """The first number that no part has yet."""
+        return 1 + max((int(part.name.split("-")[1]) for part in self.parts), default=-1)
 
     def shards(self, workers: int) -> list[Shard]:
         """Cut the work so that every worker has several shards, in the order of the examples."""
-        total = self.todo.num_rows
+        total, first = self.todo.num_rows, self.next_number
         size = -(-total // (workers * SHARDS_PER_WORKER))
         size = min(max(size, SMALLEST_SHARD), LARGEST_SHARD)
-        shards: list[Shard] = []
-        for start in range(0, total, size):
-            examples = self.todo.slice(start, size)
-            mark = digest("\0".join(examples["id"].to_pylist()).encode())[:12]
-            number = len(self.done) + len(shards)
-            shards.append(Shard(f"part-{number:05d}-{mark}", examples))
-        return shards
+        starts = range(0, total, size)
+        return [
+            Shard(first + number, self.todo.slice(start, size))
+            for number, start in enumerate(starts)
+        ]
 
 
-def plan(source: Source, store: Folder, fingerprint: Fingerprint) -> Plan:
-    """Look at what is in the store and subtract it from the source.
+def plan(
+    source: Source, store: Folder, fingerprint: Fingerprint, update: Update = Update()
+) -> Plan:
+    """Look at what is in the store and subtract it from the source. Nothing is written.
 
-    Nothing is written.
+    A file whose stamp (size and time of change) is another one than was stored is read; it is
+    embedded anew if its bytes are others, too.
 
     Raises
     ------
     StoreError
-        If the folder holds something else, features of another backbone or source, or examples
-        that have changed since.
+        If the folder holds something else, or features of another backbone or source.
     """
-    manifest, unfinished = read_manifest(store), read_records(store)
+    manifest, unfinished = read_manifest(store), read_unfinished(store)
     if manifest is None and unfinished is None:
         _check_unused(store)
+        return Plan(None, (), (), source.examples)
     for found in (manifest, unfinished):
         if found:
             _check_same(store, found, fingerprint, source)
-    recorded = (*(manifest.parts if manifest else ()), *(unfinished.parts if unfinished else ()))
-    parts = {part.name: part for part in recorded}
-    done = tuple(parts[name] for name in sorted(parts))
-    known = _read(store, [part.rows_file for part in done], COLUMNS)
-    failed = _read(store, [part.errors_file for part in done], ("id",))
-    _check_unchanged(store, done, known, source)
-    ids = pa.chunked_array([*known["id"].chunks, *failed["id"].chunks], pa.string())
-    todo = source.examples.filter(
-        pc.invert(pc.is_in(source.examples["id"], value_set=ids.combine_chunks()))
+    known = read_known(store, _recorded(manifest, unfinished), source)
+    changed = changed_files(known, source, store)
+    keep = _keep(known, changed, update)
+    done = np.zeros(len(source), bool)
+    done[known.source_rows[keep & known.in_source]] = True
+    return Plan(
+        manifest,
+        known.parts,
+        tuple(_rewrites(known, keep)),
+        source.examples.filter(pa.array(~done)),
+        Counts(
+            kept=int(done.sum()),
+            changed=int(changed.sum()),
+            retried=int((known.failed & known.in_source & ~keep & ~changed).sum()),
+            relabelled=int((known.stale & keep).sum()),
+            vanished=int((~known.in_source).sum()),
+        ),
+        unfinished.inferences if unfinished else manifest.inferences if manifest else 0,
+        unfinished is not None,
+        store.exists(RECORDS),
     )
-    return Plan(manifest, done, todo, len(ids) - (len(source) - todo.num_rows))
+
+
+def state(store: Folder) -> tuple[bytes, tuple[str, ...]]:
+    """What a plan depends on in a store: if it is the same, so is the plan."""
+    manifest = store.read(MANIFEST) if store.exists(MANIFEST) else b""
+    return manifest, tuple(store.names(RECORDS))
+
+
+def _keep(known: Known, changed: np.ndarray, update: Update) -> np.ndarray:
+    """Which examples of the store stay, bool `[examples]`."""
+    keep = ~changed
+    if update.retry_failed:
+        keep &= ~(known.failed & known.in_source)
+    if update.prune:
+        keep &= known.in_source
+    return keep
+
+
+def _rewrites(known: Known, keep: np.ndarray) -> Iterator[Rewrite]:
+    """The parts in which something is dropped, or of which the source says something else."""
+    numbers = np.unique(known.part[~keep | known.stale | (known.touched & ~known.failed)])
+    for number in numbers:
+        start, end = np.searchsorted(known.part, [number, number + 1])
+        kept = start + np.flatnonzero(keep[start:end])
+        rows, errors = kept[~known.failed[kept]], kept[known.failed[kept]]
+        yield Rewrite(
+            known.parts[number],
+            known.position[rows],
+            known.position[errors],
+            known.source_rows[rows],
+            known.touched[rows],
+        )
+
+
+def _recorded(
+    manifest: StoreManifest | None, unfinished: Unfinished | None
+) -> tuple[PartRecord, ...]:
+    """The parts that count, by name: those that were replaced do not, nor do empty ones."""
+    parts = (*(manifest.parts if manifest else ()), *(unfinished.parts if unfinished else ()))
+    replaced = {part.replaces for part in parts}
+    by_name = {part.name: part for part in parts if part.name not in replaced}
+    return tuple(
+        by_name[name] for name in sorted(by_name) if by_name[name].rows + by_name[name].errors
+    )
 
 
 def _check_same(
@@ -120,66 +231,14 @@ def _check_same(
         )
 
 
-def _check_unchanged(
-    store: Folder, done: tuple[PartRecord, ...], known: pa.Table, source: Source
-) -> None:
-    """What is known of the examples that are done must still be so in the source."""
-    files = [part.rows_file for part in done if part.rows_file]
-    if not files:
-        return
-    stored = pq.read_schema(store.path(files[0]))
-    own = ("content", "embedding")
-    if [(f.name, f.type) for f in stored if f.name not in own] != [
-        (f.name, f.type) for f in source.examples.schema
-    ]:
-        raise StoreError(
-            f"{source.path} has other columns than it had when {store} was made",
-            "Extract into another folder with -o.",
-        )
-    rows = pc.index_in(known["id"], value_set=source.examples["id"].combine_chunks())
-    known, rows = known.filter(pc.is_valid(rows)), rows.drop_null()
-    for name in COLUMNS:
-        now = pc.fill_null(source.examples[name].take(rows), "")
-        changed = known["id"].filter(pc.not_equal(pc.fill_null(known[name], ""), now))
-        if len(changed):
-            raise StoreError(
-                f"{len(changed):,} of the examples in {store} have another {name} in {source.path} "
-                f"now, such as {changed[0].as_py()!r}",
-                "Extract into another folder with -o.",
-            )
-
-
 def _check_unused(store: Folder) -> None:
     """A folder that is no store of ours must be empty: nothing of the user's is mixed up."""
-    check_parent(store.path(""))
-    if store.exists() and not store.path("").is_dir():
-        raise StoreError(f"{store} is a file, not a folder", "Choose another folder with -o.")
-    names = [name for name in store.names() if name != LOCK]
-    if names:
+    store.check()
+    foreign = (
+        name for name in store.names() if name != LOCK and not name.startswith(f"{RECORDS}/")
+    )
+    if name := next(foreign, None):
         raise StoreError(
-            f"{store} is in use by something else (it holds {names[0]})",
+            f"{store} is in use by something else (it holds {name})",
             "Choose an empty or new folder with -o.",
         )
-
-
-def _read(store: Folder, files: list[str | None], columns: tuple[str, ...]) -> pa.Table:
-    """Some text columns of the files of the parts; a part without such a file is passed over."""
-    tables = [pa.schema([(name, pa.string()) for name in columns]).empty_table()]
-    for file in filter(None, files):
-        try:
-            tables.append(pq.read_table(store.path(file), columns=list(columns)))
-        except (pa.ArrowException, OSError) as error:
-            raise StoreError(
-                f"{store.path(file)} is recorded as done, but cannot be read: {error}",
-                "Restore it, or extract again into another folder.",
-            ) from None
-    return pa.concat_tables(tables)
-
-
-def sweep(store: Folder, done: tuple[PartRecord, ...]) -> None:
-    """Remove what a run that died left half done: parts without a record, unfinished files."""
-    kept = {file for part in done for file in (part.rows_file, part.errors_file)}
-    for name in store.names():
-        leftover = OUR_PART.fullmatch(name) and name not in kept
-        if leftover or name.rpartition("/")[2].startswith(UNFINISHED):
-            store.remove(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,11 @@ import pyarrow as pa
 
 from data.backbone import BackboneSpec
 from data.decoding import DecodeError, decode
-from data.files import Folder, digest
-from data.store import ERROR_SCHEMA, TEXT_COLUMNS, PartRecord, part_schema, write_part
+from data.files import digest
+from data.folders import Folder
+from data.reading import Reader, container_of
+from data.records import begin_part, write_part
+from data.store import ERROR_COLUMNS, ERROR_SCHEMA, TEXT_COLUMNS, PartRecord, part_schema
 from extract.engines import OnnxRuntimeEngine
 from extract.plan import Shard
 
@@ -33,6 +37,11 @@ class Job:
     batch_size: int
 
 
+def new_part(shard: Shard) -> str:
+    """A name for a part that nobody else writes: a second try must not meddle with a first."""
+    return f"part-{shard.number:05d}-{secrets.token_hex(6)}"
+
+
 class Worker:
     """Embeds shards, one after the other. Runs as a Ray actor, and as well without Ray.
 
@@ -42,36 +51,62 @@ class Worker:
         What all workers share.
     content
         The bytes of the backbone file.
+
+    Attributes
+    ----------
+    place
+        Number of the shard and row in it that is at work, for who watches from another thread.
     """
 
     def __init__(self, job: Job, content: bytes) -> None:
         self.job = job
         self.engine = OnnxRuntimeEngine(content)
+        self.place = (-1, 0)
 
     def extract(self, shard: Shard) -> PartRecord:
-        """Turn a shard into a part of the store; every example is a row or an error."""
-        spec, done = self.job.spec, _Part(shard.examples)
-        shape = (spec.preprocessing.height, spec.preprocessing.width, 3)
-        images = np.empty((self.job.batch_size, *shape), np.uint8)
+        """Turn a shard into a part of the store; every example is a row or an error.
+
+        Raises
+        ------
+        OSError, StorageError
+            If the part cannot be written, or the storage of the examples does not answer.
+        """
+        spec, store, done = self.job.spec, self.job.store, _Part(shard.examples)
+        name = new_part(shard)
+        begin_part(store, name, len(done.examples))
+        size = (spec.preprocessing.height, spec.preprocessing.width)
+        images = np.empty((self.job.batch_size, *size, 3), np.uint8)
         paths = shard.examples["path"].to_pylist()
-        waiting: list[tuple[int, str]] = []
+        reader = Reader(self.job.root)
+        waiting: list[_Read] = []
         for row, path in enumerate(paths):
+            self.place = (shard.number, row)
+            stamp = None
             try:
-                content = self.job.root.read(path)
+                content, stamp = reader.read_stamped(path)
                 images[len(waiting)] = decode(content, spec.preprocessing)
             except DecodeError as error:
-                done.fail(row, "decode", error.reason, error.message)
+                done.fail(row, "decode", error.reason, error.message, stamp)
             except FileNotFoundError:
-                done.fail(row, "read", "missing", "there is no such file")
+                done.fail(row, "read", "missing", "there is no such file", None)
             except OSError as error:
-                done.fail(row, "read", "unreadable", error.strerror or str(error))
+                (stamp,) = self.job.root.stamps([container_of(path)])
+                done.fail(row, "read", "unreadable", error.strerror or str(error), stamp)
             else:
-                waiting.append((row, digest(content)))
+                waiting.append(_Read(row, digest(content), stamp))
             if waiting and (len(waiting) == self.job.batch_size or row == len(paths) - 1):
                 done.add(waiting, self.engine.embed(images[: len(waiting)]))
                 waiting = []
-        rows = done.rows(spec.dim)
-        return write_part(self.job.store, shard.name, rows, done.errors())
+        return write_part(store, name, done.rows(spec.dim), done.errors(), done.inferences)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A photograph that was read: its row in the shard, the hash of its bytes, its file's stamp."""
+
+    row: int
+    content: str
+    stamp: str
 
 
 class _Part:
@@ -79,31 +114,33 @@ class _Part:
 
     def __init__(self, examples: pa.Table) -> None:
         self.examples = examples
-        self.good: list[int] = []
-        self.contents: list[str] = []
+        self.good: list[_Read] = []
         self.embeddings: list[np.ndarray] = []
-        self.bad: list[tuple[int, str, str, str]] = []
+        self.bad: list[tuple[int, str, str, str, str | None]] = []
+        self.inferences = 0
 
-    def add(self, rows: list[tuple[int, str]], embeddings: np.ndarray) -> None:
+    def add(self, photographs: list[_Read], embeddings: np.ndarray) -> None:
         finite = np.isfinite(embeddings).all(axis=1)
-        for (row, content), fine in zip(rows, finite, strict=True):
+        for photograph, fine in zip(photographs, finite, strict=True):
             if fine:
-                self.good.append(row)
-                self.contents.append(content)
+                self.good.append(photograph)
             else:
-                self.fail(row, "embed", "not_finite", "the embedding has NaN or infinite numbers")
+                message = "the embedding has NaN or infinite numbers"
+                self.fail(photograph.row, "embed", "not_finite", message, photograph.stamp)
         self.embeddings.append(embeddings[finite])
+        self.inferences += len(photographs)
 
-    def fail(self, row: int, stage: str, reason: str, message: str) -> None:
-        self.bad.append((row, stage, reason, message))
+    def fail(self, row: int, stage: str, reason: str, message: str, stamp: str | None) -> None:
+        self.bad.append((row, stage, reason, message, stamp))
 
     def rows(self, dim: int) -> pa.Table:
         carried = [field for field in self.examples.schema if field.name not in TEXT_COLUMNS]
         schema = part_schema(dim, carried)
-        examples = self.examples.take(pa.array(self.good, pa.int64()))
+        examples = self.examples.take(pa.array([read.row for read in self.good], pa.int64()))
         flat = np.concatenate(self.embeddings).ravel() if self.embeddings else np.empty(0, "f4")
         columns = {
-            "content": pa.array(self.contents, pa.string()),
+            "content": pa.array([read.content for read in self.good], pa.string()),
+            "stamp": pa.array([read.stamp for read in self.good], pa.string()),
             "embedding": pa.FixedSizeListArray.from_arrays(
                 pa.array(flat), type=schema.field("embedding").type
             ),
@@ -114,7 +151,12 @@ class _Part:
         )
 
     def errors(self) -> pa.Table:
-        self.bad.sort()
-        ids = self.examples["id"].take(pa.array([row for row, *_ in self.bad], pa.int64()))
-        columns = [[entry[field] for entry in self.bad] for field in (1, 2, 3)]
-        return pa.table([ids, *(pa.array(c, pa.string()) for c in columns)], schema=ERROR_SCHEMA)
+        self.bad.sort(key=lambda entry: entry[0])
+        return error_rows(self.examples, self.bad)
+
+
+def error_rows(examples: pa.Table, bad: list[tuple[int, str, str, str, str | None]]) -> pa.Table:
+    """Rows of errors: for each its row in `examples`, then the columns after `id`."""
+    ids = examples["id"].take(pa.array([row for row, *_ in bad], pa.int64()))
+    columns = [[entry[position] for entry in bad] for position in range(1, len(ERROR_COLUMNS))]
+    return pa.table([ids, *(pa.array(c, pa.string()) for c in columns)], schema=ERROR_SCHEMA)

@@ -14,19 +14,19 @@ from conftest import tiny_model, write_tiny_backbone
 
 from data.backbone import BackboneSpec, load_backbone
 from data.errors import BackboneError, ModelError, StoreError
-from data.files import Folder, write_whole
+from data.files import write_whole
 from data.fingerprint import Fingerprint
+from data.folders import Folder
 from data.model import Model
 from data.preprocessing import Preprocessing
+from data.records import begin, write_part
 from data.store import (
     ERROR_SCHEMA,
     MANIFEST,
     FeatureStore,
     StoreManifest,
-    begin,
     embeddings_of,
     part_schema,
-    write_part,
 )
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -100,10 +100,10 @@ def write_store(folder: Folder, rows: int = 4) -> StoreManifest:
     nothing = pa.nulls(rows, pa.string())
     flat = pa.array(np.arange(rows * 3, dtype=np.float32))
     embedding = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("embedding").type)
-    columns = [ids, ids, ids, ids, nothing, nothing, embedding, pa.array(range(rows))]
+    columns = [ids, ids, ids, ids, ids, nothing, nothing, embedding, pa.array(range(rows))]
     table = pa.table(columns, schema=schema)
     begin(folder, PRINT, "/photos")
-    errors = pa.table([["9"], ["read"], ["missing"], ["gone"]], schema=ERROR_SCHEMA)
+    errors = pa.table([["9"], ["read"], ["missing"], ["gone"], [None]], schema=ERROR_SCHEMA)
     parts = (
         write_part(folder, "part-00000-aa", table, errors),
         write_part(folder, "part-00001-bb", table.slice(0, 2), ERROR_SCHEMA.empty_table()),
@@ -127,7 +127,7 @@ def test_a_store_counts_once_its_manifest_is_written(tmp_path: Path) -> None:
     assert embeddings_of(store.read()).tolist()[-1] == [3, 4, 5]
     assert store.read(["id", "age"]).column_names == ["id", "age"]
     assert store.read_errors().to_pylist() == [
-        {"id": "9", "stage": "read", "reason": "missing", "message": "gone"}
+        {"id": "9", "stage": "read", "reason": "missing", "message": "gone", "stamp": None}
     ]
 
 
@@ -135,7 +135,7 @@ def test_other_readers_open_a_store_as_it_is(tmp_path: Path) -> None:
     folder = Folder.at(tmp_path / "f")
     folder.write(MANIFEST, write_store(folder).to_bytes())
     frame = pd.read_parquet(tmp_path / "f")
-    assert frame.shape == (6, 8)
+    assert frame.shape == (6, 9)
     assert frame["embedding"][1].tolist() == [3, 4, 5]
 
 
@@ -171,7 +171,7 @@ def test_stores_that_cannot_be_opened(tmp_path: Path) -> None:
     part.unlink()
     assert fails() == (
         f"{path} lacks 1 of its parts, such as part-00000-aa.parquet\n"
-        "  Restore them, or extract again into another folder."
+        f"  Restore them, or go on without: python -m data verify {path} --repair"
     )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,8 +22,11 @@ from conftest import paint, write_tiny_backbone
 from data.backbone import load_backbone
 from data.decoding import decode
 from data.errors import ExtractionError, InputError, StoreError
-from data.files import Folder, digest
-from data.store import FeatureStore, begin, embeddings_of, sole_writer
+from data.files import digest
+from data.folders import Folder
+from data.lock import sole_writer
+from data.records import begin
+from data.store import FeatureStore, embeddings_of
 from extract.job import ExtractOptions, extract
 from extract.plan import LARGEST_SHARD, SMALLEST_SHARD, plan
 from extract.worker import Job, Worker
@@ -46,7 +50,16 @@ def test_embeddings_are_those_of_the_backbone(
 
 def test_a_store_holds_what_the_contract_says(features: Path, photos: Path) -> None:
     schema = pq.read_schema(next(features.glob("part-*.parquet")))
-    assert schema.names == ["id", "path", "content", "label", "split", "group", "embedding"]
+    assert schema.names == [
+        "id",
+        "path",
+        "content",
+        "stamp",
+        "label",
+        "split",
+        "group",
+        "embedding",
+    ]
     assert str(schema.field("embedding").type) == "fixed_size_list<element: float not null>[12]"
     manifest = json.loads((features / "_headstart.json").read_text())
     assert manifest["format_version"] == 1
@@ -120,7 +133,7 @@ def test_a_network_that_gives_nan_is_an_error_of_the_example(
     (shard,) = plan(source, store, backbone.fingerprint).shards(1)
     record = worker.extract(shard)
     assert (record.rows, record.errors) == (56, 4)
-    errors = pq.read_table(store.path(record.errors_file or ""))
+    errors = store.table(record.errors_file or "")
     assert set(errors["reason"].to_pylist()) == {"not_finite"}
 
 
@@ -129,12 +142,13 @@ def test_running_again_does_nothing_and_adding_photographs_embeds_only_those(
 ) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in features.iterdir()}
     again = extract(photos, tiny_backbone, features)
-    assert (again.embedded, again.before, again.examples) == (0, 60, 60)
+    assert (again.inferences, again.counts.kept, again.examples) == (0, 60, 60)
     assert {path.name: path.stat().st_mtime_ns for path in features.iterdir()} == before
     for number in range(3):
         paint(photos / "red" / f"new{number}.png", (200, 60, 60), number)
     more = extract(photos, tiny_backbone, features)
-    assert (more.embedded, more.before, more.rows) == (3, 60, 63)
+    assert (more.inferences, more.counts.kept, more.rows) == (3, 60, 63)
+    assert more.all_inferences == FeatureStore.open(features).manifest.inferences == 63
     assert FeatureStore.open(features).read().num_rows == 63
 
 
@@ -152,31 +166,6 @@ def test_another_source_is_not_mixed_into_a_store(
     )
 
 
-def test_examples_that_changed_are_refused(
-    photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
-) -> None:
-    manifest, out = photos / "m.csv", tmp_path / "f"
-    manifest.write_text("path,label,age\nred/00.png,a,1\nred/01.png,b,2\n")
-    extract(manifest, tiny_backbone, out)
-
-    def words(text: str) -> str:
-        manifest.write_text(text)
-        with pytest.raises(StoreError) as caught:
-            extract(manifest, tiny_backbone, out)
-        return str(caught.value)
-
-    assert words("path,label,age\nred/01.png,c,2\nred/00.png,a,1\n") == (
-        f"1 of the examples in {out} have another label in {manifest} now, such as 'red/01.png'\n"
-        "  Extract into another folder with -o."
-    )
-    assert words("path,label,age,x\nred/00.png,a,1,0\nred/01.png,b,2,0\n") == (
-        f"{manifest} has other columns than it had when {out} was made\n"
-        "  Extract into another folder with -o."
-    )
-    manifest.write_text("path,label,age\nred/01.png,b,2\nred/00.png,a,1\nred/02.png,a,\n")
-    assert extract(manifest, tiny_backbone, out).embedded == 1
-
-
 def test_a_second_writer_is_refused(
     photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
 ) -> None:
@@ -185,7 +174,8 @@ def test_a_second_writer_is_refused(
         with pytest.raises(StoreError) as caught:
             extract(photos, tiny_backbone, out)
         assert str(caught.value) == (
-            f"another extraction is writing to {out}\n"
+            f"another extraction (process {os.getpid()} on {socket.gethostname()}) is writing to "
+            f"{out}\n"
             "  Wait until it has ended, or choose another folder with -o."
         )
     assert extract(photos, tiny_backbone, out).embedded == 60
@@ -232,8 +222,8 @@ def test_examples_that_vanished_are_kept_and_said(
     answer = command("extract", photos, "--backbone", tiny_backbone, "-o", features)
     assert answer.out.startswith("before    59 of 60 were done\nembedded  1 photographs")
     assert answer.err.endswith(
-        f"1 of the examples in {features} are not in the source any more; they are kept: extract "
-        "into a new folder to leave them out\n"
+        f"1 of the examples in {features} are not in the source any more; they are kept: --prune "
+        "drops them\n"
     )
 
 
@@ -268,8 +258,8 @@ def test_a_job_that_was_killed_goes_on_where_it_stopped(tmp_path: Path, photos: 
         [*map(str, arguments), "--json"], capture_output=True, text=True, check=True
     )
     summary = json.loads(answer.stdout)
-    assert summary["before"] >= SMALLEST_SHARD * min(recorded, 1)
-    assert summary["embedded"] + summary["before"] == 360
+    assert summary["counts"]["kept"] >= SMALLEST_SHARD * min(recorded, 1)
+    assert summary["embedded"] + summary["counts"]["kept"] == 360
     ids = FeatureStore.open(out).read()["id"].to_pylist()
     assert len(ids) == len(set(ids)) == 360
     assert sorted(path.name[:5] for path in out.iterdir() if path.name[:5] != "part-") == ["_head"]
@@ -290,7 +280,7 @@ def test_shards_cut_the_work_for_every_worker(
         sizes = [shard.examples.num_rows for shard in shards]
         assert sum(sizes) == len(source)
         assert SMALLEST_SHARD <= max(sizes) <= LARGEST_SHARD
-        assert len({shard.name for shard in shards}) == len(shards)
+        assert len({shard.number for shard in shards}) == len(shards)
         assert shards == todo.shards(workers)
 
 
@@ -327,14 +317,14 @@ def test_a_folder_in_use_is_left_alone(
 def test_all_mistakes_are_reported_at_once_and_nothing_is_written(
     tmp_path: Path, command: Callable
 ) -> None:
-    answer = command("extract", tmp_path / "no", "--backbone", tmp_path / "b", "-o", "s3://x/y")
+    answer = command("extract", tmp_path / "no", "--backbone", tmp_path / "b", "-o", "ftp://x/y")
     assert answer.code == 2
     assert answer.err == (
         f"error: 1. {tmp_path / 'no'}: no such folder or manifest\n  Check the path.\n"
         f"2. {tmp_path / 'b'}: no such backbone file\n"
         "  Export one with: python -m export backbone NAME -o backbone.onnx\n"
-        "3. s3://x/y is not a local path\n"
-        "  Remote storage is not supported yet: mount it, or copy it to a local folder.\n"
+        "3. ftp://x/y: storage of kind ftp:// is not known\n"
+        "  Known are s3://, gs://, file:// and local paths.\n"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -391,7 +381,10 @@ def test_a_manifest_carries_its_columns_along(
     )
     extract(manifest, tiny_backbone, tmp_path / "f")
     rows = (
-        FeatureStore.open(tmp_path / "f").read().drop_columns(["embedding", "content"]).to_pylist()
+        FeatureStore.open(tmp_path / "f")
+        .read()
+        .drop_columns(["embedding", "content", "stamp"])
+        .to_pylist()
     )
     assert rows == [
         {
@@ -439,20 +432,17 @@ def test_a_shard_that_fails_stops_the_job_with_a_sentence_and_can_be_gone_on_wit
     photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
 ) -> None:
     """A folder stands where the part's file must go: as a full disk, it is not tried for ever."""
-    from data.sources import open_source
 
-    fingerprint = load_backbone(tiny_backbone).fingerprint
-    out = Folder.at(tmp_path / "f")
-    (shard,) = plan(open_source(photos), out, fingerprint).shards(2)
-    begin(out, fingerprint, str(photos))
-    (tmp_path / "f" / f"{shard.name}.parquet" / "x").mkdir(parents=True)
+    out = tmp_path / "f"
+    begin(Folder.at(out), load_backbone(tiny_backbone).fingerprint, str(photos))
+    (out / "_errors").write_text("in the way")
+    (photos / "red" / "00.png").write_bytes(b"broken")
     with pytest.raises(ExtractionError) as caught:
-        extract(photos, tiny_backbone, tmp_path / "f")
+        extract(photos, tiny_backbone, out)
     words = str(caught.value)
     assert words.startswith(
-        f"shard {shard.name} (60 examples, blue/00.png to red/19.png) failed: "
-        "[Errno 21] Is a directory: "
+        "shard 0 (60 examples, blue/00.png to red/19.png) failed: [Errno 17] File exists: "
     )
     assert words.endswith("  What is done is kept. Run the same command again to go on.")
-    shutil.rmtree(tmp_path / "f" / f"{shard.name}.parquet")
-    assert extract(photos, tiny_backbone, tmp_path / "f").embedded == 60
+    (out / "_errors").unlink()
+    assert extract(photos, tiny_backbone, out).embedded == 59

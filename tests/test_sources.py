@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import InputError, ManyInputErrors, SourceError
+from data.errors import ManyInputErrors, SourceError
 from data.sources import open_source
 
 
@@ -129,15 +129,6 @@ def test_a_file_that_is_no_manifest(tmp_path: Path) -> None:
     )
 
 
-def test_remote_sources_are_refused() -> None:
-    with pytest.raises(InputError) as caught:
-        open_source("s3://bucket/x")
-    assert str(caught.value) == (
-        "s3://bucket/x is not a local path\n"
-        "  Remote storage is not supported yet: mount it, or copy it to a local folder."
-    )
-
-
 def manifest(folder: Path, text: str, name: str = "m.csv") -> Path:
     path = folder / name
     path.write_text(text)
@@ -189,10 +180,10 @@ def test_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> None:
         "  Fill in the column, or remove the rows.\n"
         f"3. {path}: 1 id stands for more than one example: '1'\n"
         "  Ids must be unique: name them in a column 'id', or remove the repeated rows.\n"
-        f"4. {path}: 2 paths lead outside the manifest's folder: '../a.jpg', '/etc/b.jpg'\n"
-        "  Put the manifest above its files and give relative paths without '..'.\n"
-        f"5. {path}: unknown splits 'dev'\n"
-        "  Known are train, validation, test; leave the cell empty for none."
+        f"4. {path}: unknown splits 'dev'\n"
+        "  Known are train, validation, test; leave the cell empty for none.\n"
+        f"5. {path}: 2 paths lead outside the manifest's folder: '../a.jpg', '/etc/b.jpg'\n"
+        "  Put the manifest above its files and give relative paths without '..'."
     )
 
 

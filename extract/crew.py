@@ -1,0 +1,290 @@
+"""The workers on Ray: hand out shards, replace lost ones, isolate what kills them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+
+from data import console
+from data.errors import ExtractionError
+from data.reading import container_of
+from data.records import write_part
+from data.store import PartRecord
+from extract.plan import Shard
+from extract.worker import Job, Worker, error_rows, new_part
+
+TRIES = 2  # of a shard before it is split: a machine may be lost by chance, once
+STILLBORN = 3  # workers in a row that die before they are up
+TICK, WATCH, QUIET = 0.5, 1.0, 30.0  # seconds: between looks, questions, and words of patience
+
+
+@dataclass
+class Task:
+    """A shard, and how often a worker was lost over it."""
+
+    shard: Shard
+    losses: int = 0
+
+
+@dataclass
+class _Member:
+    """A worker and what it has to do; the first of its tasks is the one that it is at."""
+
+    actor: Any
+    number: int
+    name: str = ""
+    tasks: deque[Task] = field(default_factory=deque)
+    row: int = 0
+    moved: float = field(default_factory=time.monotonic)
+    asked: bool = False
+
+
+class Crew:
+    """Workers that turn shards into parts, as many at once as there are CPUs for them.
+
+    A worker that dies, or that finishes no photograph for `patience` seconds, is replaced, and its
+    shard tried again. A shard over which workers were lost twice is split, until what kills them
+    stands alone and becomes a row of errors (`worker/died`, `worker/stalled`).
+
+    Parameters
+    ----------
+    job
+        What all workers share.
+    backbone
+        The bytes of the backbone file, in Ray's object store.
+    size
+        Number of workers.
+    patience
+        Seconds without a photograph after which a worker is given up.
+    """
+
+    def __init__(self, job: Job, backbone: Any, size: int, patience: float) -> None:
+        self.job, self.size, self.patience = job, size, patience
+        self.backbone = [backbone]  # in a list, so that Ray does not unpack it
+        self.members: list[_Member] = []
+        self.waiting: deque[Task] = deque()
+        self.answers: dict[Any, tuple[Callable[[_Member, Any], None], _Member]] = {}
+        self.records: list[PartRecord] = []
+        self.lost = 0  # examples of shards that were begun and never finished
+        self.hired = self.stillborn = self.next_number = 0
+        self.spoken = self.watched = time.monotonic()
+        self.advance: Callable[[int], None] = lambda step: None
+
+    def run(self, shards: list[Shard]) -> list[PartRecord]:
+        """Turn shards into parts.
+
+        Raises
+        ------
+        ExtractionError
+            If a worker says why it cannot go on, such as a full disk, or none comes up.
+        """
+        import ray
+
+        self.waiting = deque(map(Task, shards))
+        self.next_number = 1 + max(shard.number for shard in shards)
+        total = sum(len(shard.examples) for shard in shards)
+        try:
+            with console.progress("embedding", total) as self.advance:
+                while self.waiting or any(member.tasks for member in self.members):
+                    self._hire()
+                    self._hand_out()
+                    ready, _ = ray.wait(list(self.answers), timeout=TICK)
+                    for answer in ready:
+                        self._hear(answer)
+                    self._watch()
+        finally:
+            for member in self.members:
+                ray.kill(member.actor)
+        return self.records
+
+    def _hire(self) -> None:
+        needed = min(self.size, len(self.waiting) + sum(bool(m.tasks) for m in self.members))
+        while len(self.members) < needed:
+            member = _Member(_actor(self.job), self.hired)
+            self.hired += 1
+            self.members.append(member)
+            self._ask(member, member.actor.up.remote(self.backbone), self._is_up)
+
+    def _hand_out(self) -> None:
+        # The next shard waits at the worker, so that it is never idle; the last ones are not
+        # hoarded, so that a slow worker does not leave the others idle.
+        up = [member for member in self.members if member.name]
+        for depth in (1, 2):
+            for member in up:
+                if self.waiting and len(member.tasks) < depth:
+                    if not member.tasks:
+                        member.row, member.moved = 0, time.monotonic()
+                    member.tasks.append(self.waiting.popleft())
+                    shard = member.tasks[-1].shard
+                    self._ask(member, member.actor.extract.remote(shard), self._is_done)
+
+    def _ask(self, member: _Member, answer: Any, then: Callable[[_Member, Any], None]) -> None:
+        self.answers[answer] = (then, member)
+
+    def _hear(self, answer: Any) -> None:
+        import ray
+
+        if answer not in self.answers:  # of a worker that was given up meanwhile
+            return
+        then, member = self.answers.pop(answer)
+        try:
+            value = ray.get(answer)
+        except ray.exceptions.RayTaskError as error:
+            raise self._failed(member, error) from error
+        except ray.exceptions.RayError as error:
+            self._replace(member, "died", _why(error))
+        else:
+            then(member, value)
+
+    def _is_up(self, member: _Member, name: str) -> None:
+        member.name, member.moved = name, time.monotonic()
+        self.stillborn = 0
+
+    def _is_done(self, member: _Member, record: PartRecord) -> None:
+        shard = member.tasks.popleft().shard
+        self.records.append(record)
+        self._move(member, len(shard.examples))
+        member.row = 0
+
+    def _has_come(self, member: _Member, place: tuple[int, int]) -> None:
+        number, row = place
+        member.asked = False
+        if member.tasks and member.tasks[0].shard.number == number and row > member.row:
+            self._move(member, row)
+
+    def _move(self, member: _Member, row: int) -> None:
+        self.advance(row - member.row)
+        member.row = row
+        member.moved = self.spoken = time.monotonic()
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        if now - self.watched < WATCH:
+            return
+        self.watched = now
+        for member in list(self.members):
+            if not member.tasks:
+                continue
+            if now - member.moved > self.patience:
+                self._replace(member, "stalled", f"no photograph was done in {self.patience:g} s")
+            elif not member.asked:
+                member.asked = True
+                self._ask(member, member.actor.at.remote(), self._has_come)
+        if now - self.spoken > QUIET:
+            self.spoken = now
+            self._explain(now)
+
+    def _explain(self, now: float) -> None:
+        busy = [member for member in self.members if member.tasks]
+        for member in busy:
+            example = _example(member.tasks[0].shard, member.row)
+            console.note(f"{member.name}: at {example} for {now - member.moved:.0f} s")
+        if not busy:
+            console.note(f"waiting for a free CPU: none of {len(self.members)} workers is up yet")
+
+    def _replace(self, member: _Member, how: str, why: str) -> None:
+        import ray
+
+        ray.kill(member.actor)
+        self.members.remove(member)
+        self.answers = {a: (t, m) for a, (t, m) in self.answers.items() if m is not member}
+        if not member.name:
+            self.stillborn += 1
+            if self.stillborn == STILLBORN:
+                raise ExtractionError(
+                    f"{STILLBORN} workers died one after the other as they started: {why}",
+                    "Check the memory of the machines and Ray's logs.",
+                )
+            return
+        if not member.tasks:
+            return
+        task = member.tasks.popleft()
+        self.waiting.extendleft(reversed(member.tasks))
+        self.advance(-member.row)
+        self.lost += len(task.shard.examples)
+        task.losses += 1
+        console.note(
+            f"{member.name} {how} near {_example(task.shard, member.row)}: {why}; it is replaced"
+        )
+        if task.losses < TRIES:
+            self.waiting.appendleft(task)
+        elif len(task.shard.examples) == 1:
+            self._give_up(task.shard, how, why)
+        else:
+            at = member.row if how == "stalled" else None
+            self.waiting.extendleft(reversed(self._split(task.shard, at)))
+
+    def _split(self, shard: Shard, at: int | None) -> list[Task]:
+        """Around the row that a worker stalled at, if that is known, else in halves."""
+        size = len(shard.examples)
+        cuts = [0, size // 2, size] if at is None else sorted({0, at, at + 1, size})
+        pieces = []
+        for start, end in pairwise(cuts):
+            piece = Shard(self.next_number, shard.examples.slice(start, end - start))
+            self.next_number += 1
+            # A single photograph gets a second chance; a longer piece is split at its first loss.
+            pieces.append(Task(piece, 0 if end - start == 1 else TRIES - 1))
+        return pieces
+
+    def _give_up(self, shard: Shard, how: str, why: str) -> None:
+        path = shard.examples["path"][0].as_py()
+        (stamp,) = self.job.root.stamps([container_of(path)])
+        message = f"its worker {how} {TRIES} times with this photograph alone: {why}"
+        errors = error_rows(shard.examples, [(0, "worker", how, message, stamp)])
+        self.records.append(write_part(self.job.store, new_part(shard), pa.table({}), errors))
+        self.advance(1)
+
+    def _failed(self, member: _Member, error: Any) -> ExtractionError:
+        reason = str(getattr(error, "cause", None) or error).strip()
+        where = ""
+        if member.tasks:
+            shard = member.tasks[0].shard
+            ids = shard.examples["id"]
+            where = (
+                f"shard {shard.number} ({len(ids)} examples, {ids[0].as_py()} to "
+                f"{ids[-1].as_py()}) failed: "
+            )
+        return ExtractionError(
+            where + reason, "What is done is kept. Run the same command again to go on."
+        )
+
+
+def _example(shard: Shard, row: int) -> str:
+    return repr(shard.examples["id"][min(row, len(shard.examples) - 1)].as_py())
+
+
+def _why(error: Exception) -> str:
+    """What Ray says of a death, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    details = [line for line in lines if "exit detail:" in line or "node" in line.lower()]
+    text = (details or lines or [type(error).__name__])[0]
+    return text.rpartition("exit detail: ")[2].split(". ")[0]
+
+
+def _actor(job: Job) -> Any:
+    import ray
+
+    class RayWorker:
+        worker: Worker
+
+        def up(self, backbone: list[Any]) -> str:
+            import os
+
+            self.worker = Worker(job, ray.get(backbone[0]))
+            return f"worker {os.getpid()} on {ray.util.get_node_ip_address()}"
+
+        def extract(self, shard: Shard) -> PartRecord:
+            return self.worker.extract(shard)
+
+        @ray.method(concurrency_group="watch")
+        def at(self) -> tuple[int, int]:
+            return self.worker.place
+
+    options: Any = {"num_cpus": 1, "max_restarts": 0, "concurrency_groups": {"watch": 1}}
+    return ray.remote(**options)(RayWorker).remote()

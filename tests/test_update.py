@@ -1,0 +1,217 @@
+"""A store follows its source by one subtraction: changes, labels, failures, what vanished."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import paint
+
+from data.folders import Folder
+from data.records import begin, write_part
+from data.store import FeatureStore, embeddings_of, read_manifest
+from extract.job import extract
+from extract.plan import Update
+
+Rows = dict[str, dict]
+
+
+def rows(store: Path) -> Rows:
+    """The features by id, embeddings as bytes."""
+    table = FeatureStore.open(store).read()
+    embeddings = embeddings_of(table)
+    found = table.drop_columns(["embedding"]).to_pylist()
+    return {
+        row["id"]: row | {"embedding": embedding.tobytes()}
+        for row, embedding in zip(found, embeddings, strict=True)
+    }
+
+
+def ids_are_once_each(store: Path, expected: set[str]) -> None:
+    opened = FeatureStore.open(store)
+    ids = [*opened.read(["id"])["id"].to_pylist(), *opened.read_errors()["id"].to_pylist()]
+    assert sorted(ids) == sorted(expected)
+    names = {part.rows_file for part in opened.manifest.parts}
+    names |= {part.errors_file for part in opened.manifest.parts}
+    assert set(Folder.at(store).names()) == (names - {None}) | {"_headstart.json"}
+
+
+def all_ids(photos: Path) -> set[str]:
+    return {path.relative_to(photos).as_posix() for path in photos.rglob("*.png")}
+
+
+def test_a_changed_file_is_embedded_anew_and_nothing_else(
+    photos: Path, features: Path, tiny_backbone: Path, tmp_path: Path
+) -> None:
+    before = rows(features)
+    paint(photos / "red" / "03.png", (10, 10, 10), 1)
+    done = extract(photos, tiny_backbone, features)
+    assert (done.inferences, done.counts.changed, done.counts.kept) == (1, 1, 59)
+    after = rows(features)
+    assert after.keys() == before.keys()
+    assert {id_ for id_ in after if after[id_] != before[id_]} == {"red/03.png"}
+    ids_are_once_each(features, all_ids(photos))
+    extract(photos, tiny_backbone, tmp_path / "fresh")
+    assert rows(tmp_path / "fresh") == after
+    assert extract(photos, tiny_backbone, features).inferences == 0
+
+
+def test_a_file_that_was_only_touched_is_read_once_and_not_embedded(
+    photos: Path, features: Path, tiny_backbone: Path, command: Callable
+) -> None:
+    before = rows(features)
+    for path in (photos / "blue").iterdir():
+        os.utime(path, (1, 1))
+    arguments = ("extract", photos, "--backbone", tiny_backbone, "-o", features)
+    answer = command(*arguments)
+    assert answer.code == 0
+    assert answer.out == f"nothing to do: all 60 examples are in {features}\n"
+    after = rows(features)
+    assert {i: r["embedding"] for i, r in after.items()} == {
+        i: r["embedding"] for i, r in before.items()
+    }
+    assert {i for i in after if after[i]["stamp"] != before[i]["stamp"]} == {
+        f"blue/{number:02d}.png" for number in range(20)
+    }
+    manifest = (features / "_headstart.json").read_bytes()
+    command(*arguments)
+    assert (features / "_headstart.json").read_bytes() == manifest
+
+
+def test_failures_are_tried_again_when_asked_or_when_their_file_changed(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
+) -> None:
+    out, red = tmp_path / "f", photos / "red"
+    good = {name: (red / name).read_bytes() for name in ("00.png", "01.png")}
+    (red / "00.png").write_bytes(b"broken")
+    (red / "01.png").write_bytes(b"broken")
+    assert extract(photos, tiny_backbone, out).errors == {"decode/not_an_image": 2}
+    assert extract(photos, tiny_backbone, out).counts.kept == 60
+    again = extract(photos, tiny_backbone, out, update=Update(retry_failed=True))
+    assert (again.counts.retried, again.failed, again.inferences) == (2, 2, 0)
+    (red / "00.png").write_bytes(good["00.png"])
+    mended = extract(photos, tiny_backbone, out)
+    assert (mended.counts.changed, mended.embedded, mended.rows) == (1, 1, 59)
+    # Put back with the very stamp that it failed with: only --retry-failed looks.
+    stamp = (red / "01.png").stat()
+    (red / "01.png").write_bytes(b"")
+    (red / "01.png").write_bytes(b"brokes")
+    os.utime(red / "01.png", ns=(stamp.st_mtime_ns, stamp.st_mtime_ns))
+    assert extract(photos, tiny_backbone, out).counts.kept == 60
+    (red / "01.png").write_bytes(good["01.png"])
+    last = extract(photos, tiny_backbone, out, update=Update(retry_failed=True))
+    assert (last.embedded, last.rows, last.errors) == (1, 60, {})
+    ids_are_once_each(out, all_ids(photos))
+    assert last.all_inferences == 60
+
+
+def test_what_vanished_is_dropped_when_asked(
+    photos: Path, features: Path, tiny_backbone: Path, command: Callable
+) -> None:
+    for path in (photos / "green").iterdir():
+        path.unlink()
+    (photos / "red" / "00.png").unlink()
+    arguments = ("extract", photos, "--backbone", tiny_backbone, "-o", features)
+    kept = command(*arguments)
+    assert "21 of the examples" in kept.err
+    assert read_manifest(Folder.at(features)).classes == ("blue", "green", "red")  # type: ignore[union-attr]
+    pruned = command(*arguments, "--prune")
+    assert pruned.out.startswith(
+        "before   39 of 39 were done\nupdated  21 were dropped\ntook     plan "
+    )
+    ids_are_once_each(features, all_ids(photos))
+    assert read_manifest(Folder.at(features)).classes == ("blue", "red")  # type: ignore[union-attr]
+    assert command(*arguments, "--prune").out == (
+        f"nothing to do: all 39 examples are in {features}\n"
+    )
+
+
+def test_new_labels_and_columns_are_taken_over_without_an_inference(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
+) -> None:
+    manifest, out = photos / "m.csv", tmp_path / "f"
+    manifest.write_text("path,label,age\nred/00.png,a,1\nred/01.png,b,2\n")
+    extract(manifest, tiny_backbone, out)
+    before = rows(out)
+    manifest.write_text("path,label,age\nred/01.png,c,2\nred/00.png,a,1\n")
+    done = extract(manifest, tiny_backbone, out)
+    assert (done.inferences, done.counts.relabelled) == (0, 1)
+    assert rows(out) == before | {"red/01.png": before["red/01.png"] | {"label": "c"}}
+    manifest.write_text("path,split,x\nred/00.png,train,0.5\nred/01.png,test,nan\n")
+    done = extract(manifest, tiny_backbone, out)
+    assert (done.inferences, done.counts.relabelled) == (0, 2)
+    after = rows(out)["red/00.png"]
+    assert (after["label"], after["split"], after["x"]) == (None, "train", 0.5)
+    assert "age" not in after
+    assert extract(manifest, tiny_backbone, out).counts.relabelled == 0
+    manifest.write_text("path,split,x\nred/00.png,train,0.5\nred/01.png,test,\nred/02.png,,\n")
+    done = extract(manifest, tiny_backbone, out)
+    assert (done.inferences, done.counts.relabelled) == (1, 1)
+    assert FeatureStore.open(out).manifest.classes == ()
+
+
+def test_a_store_without_stamps_is_still_read_and_added_to(
+    tmp_path: Path, photos: Path, features: Path, tiny_backbone: Path
+) -> None:
+    """As headstart 0.1.0 wrote it: no `stamp`, no `inferences`."""
+    import json
+
+    import pyarrow.parquet as pq
+
+    from data.files import digest
+
+    (part,) = features.glob("part-*.parquet")
+    pq.write_table(pq.read_table(part).drop_columns(["stamp"]), part)
+    manifest = json.loads((features / "_headstart.json").read_text())
+    manifest["parts"][0]["rows_sha256"] = digest(part.read_bytes())
+    for key in ("inferences", "replaces"):
+        del manifest["parts"][0][key]
+    del manifest["inferences"]
+    (features / "_headstart.json").write_text(json.dumps(manifest))
+    paint(photos / "red" / "new.png", (1, 2, 3), 0)
+    assert extract(photos, tiny_backbone, features).inferences == 1
+    ids_are_once_each(features, all_ids(photos))
+    stamps = [row["stamp"] for row in rows(features).values()]
+    assert sum(stamp is None for stamp in stamps) == 60
+
+
+def test_an_update_that_died_in_the_middle_is_gone_on_with(
+    photos: Path, features: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The part is written anew and recorded; then the run dies before it embeds."""
+    before = rows(features)
+    paint(photos / "red" / "03.png", (10, 10, 10), 1)
+
+    class Died(Exception):
+        pass
+
+    def die(*arguments: object) -> None:
+        raise Died
+
+    monkeypatch.setattr("extract.job.ray_session", die)
+    with pytest.raises(Died):
+        extract(photos, tiny_backbone, features)
+    assert rows(features) == before  # readers see the old store until the new one is there
+    monkeypatch.undo()
+    done = extract(photos, tiny_backbone, features)
+    assert (done.inferences, done.counts.kept) == (1, 59)
+    ids_are_once_each(features, all_ids(photos))
+    changed = {id_ for id_, row in rows(features).items() if row != before[id_]}
+    assert changed == {"red/03.png"}
+
+
+def test_two_parts_with_the_same_examples_count_once(
+    photos: Path, features: Path, tiny_backbone: Path
+) -> None:
+    """A worker of a run that was given up for dead may still have written its part."""
+    store = FeatureStore.open(features)
+    table, empty = store.read(), store.read_errors()
+    begin(store.folder, store.fingerprint, str(photos), inferences=60)
+    write_part(store.folder, "part-00007-0123456789ab", table.slice(50), empty, 10)
+    done = extract(photos, tiny_backbone, features)
+    assert (done.inferences, done.counts.kept, done.rows) == (0, 60, 60)
+    ids_are_once_each(features, all_ids(photos))
+    assert np.isfinite(embeddings_of(FeatureStore.open(features).read())).all()

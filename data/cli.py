@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data import console
+from data.errors import DamagedStoreError
 
 if TYPE_CHECKING:
     from data.inspection import Inspection
+    from data.verification import Verification
 
-app = console.new_app("Look into a source of examples, or lay out a sample set.")
+app = console.new_app("Look into a source or a feature store, or lay out a sample set.")
 
 MOST_ROWS = 20
 
@@ -79,3 +81,61 @@ def sample(
             "wrote": console.place(written),
         }
     )
+
+
+@app.command()
+def verify(
+    store: Annotated[str, typer.Argument(help="Feature store.")],
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set damaged parts aside, for extract to redo them.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Check a whole feature store: parts, checksums, numbers, ids, and that none is missing."""
+    from data import verification
+
+    found = verification.verify(store)
+    if as_json:
+        console.show_json(asdict(found) | {"sound": found.sound})
+    else:
+        _show_verification(found)
+    if found.sound:
+        return
+    if repair:
+        verification.repair(store, found)
+        console.note(
+            f"set aside: {len(found.damaged)} damaged parts, {len(found.leftovers)} leftovers"
+        )
+    extract = f"python -m extract {found.source} --backbone BACKBONE -o {store}"
+    if repair and not found.damaged and not found.missing and found.finished:
+        return
+    if repair or not (found.damaged or found.leftovers):
+        fix = f"Embed what is missing, and only that, with: {extract}"
+    else:
+        fix = f"Set aside what is damaged with: python -m data verify {store} --repair"
+    raise DamagedStoreError(f"{console.place(found.store)} is not sound", fix)
+
+
+def _show_verification(found: Verification) -> None:
+    rows = {
+        "parts": f"{found.parts:,}, {len(found.damaged):,} damaged",
+        "examples": f"{found.rows:,} with features, {found.errors:,} with errors",
+        "source": f"{found.source}: "
+        + (
+            f"not compared: {found.source_problem}"
+            if found.source_problem
+            else f"{found.missing:,} missing, {found.vanished:,} vanished"
+        ),
+        "store": "sound" if found.sound else "not sound",
+    }
+    if not found.finished:
+        rows["run"] = "has not finished"
+    if found.leftovers:
+        rows["leftovers"] = ", ".join(found.leftovers[:3]) + (
+            f" and {len(found.leftovers) - 3:,} more" if len(found.leftovers) > 3 else ""
+        )
+    console.show(rows)
+    for part, problem in list(found.damaged.items())[:MOST_ROWS]:
+        console.note(f"  {part}: {problem}")
+    if len(found.damaged) > MOST_ROWS:
+        console.note(f"  ... and {len(found.damaged) - MOST_ROWS:,} more; --json has them all")

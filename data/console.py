@@ -144,7 +144,7 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         nonlocal done, last
         done += step
         now = time.monotonic()
-        if now - last >= LOG_INTERVAL and done < total:
+        if now - last >= LOG_INTERVAL and 0 < done < total:
             last, rate = now, done / (now - start)
             note(
                 f"{what}: {done:,} of {total:,}, {rate:,.0f}/s, {(total - done) / rate:,.0f} s left"

@@ -71,6 +71,10 @@ class StorageError(HeadstartError):
     """Object storage does not answer, or refuses; what was done is kept."""
 
 
+class DamagedStoreError(HeadstartError):
+    """A feature store does not hold what it says."""
+
+
 class TooManyBadError(HeadstartError):
     """The work is done, but more examples failed than the user allows."""
 

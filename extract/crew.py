@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,22 +16,23 @@ import pyarrow as pa
 from data import console
 from data.errors import ExtractionError
 from data.reading import container_of
-from data.records import write_part
+from data.records import read_row, write_part
 from data.store import PartRecord
 from extract.plan import Shard
 from extract.worker import Job, Worker, error_rows, new_part
 
-TRIES = 2  # of a shard before it is split: a machine may be lost by chance, once
+TRIES = 2  # of a shard before it is split: a machine may be lost by chance
 STILLBORN = 3  # workers in a row that die before they are up
 TICK, WATCH, QUIET = 0.5, 1.0, 30.0  # seconds: between looks, questions, and words of patience
 
 
 @dataclass
 class Task:
-    """A shard, and how often a worker was lost over it."""
+    """A shard, how often a worker was lost over it, and the name of its part in this try."""
 
     shard: Shard
     losses: int = 0
+    name: str = ""
 
 
 @dataclass
@@ -49,8 +52,9 @@ class Crew:
     """Workers that turn shards into parts, as many at once as there are CPUs for them.
 
     A worker that dies, or that finishes no photograph for `patience` seconds, is replaced, and its
-    shard tried again. A shard over which workers were lost twice is split, until what kills them
-    stands alone and becomes a row of errors (`worker/died`, `worker/stalled`).
+    shard tried again, now with care: the worker writes down which photograph it is at. Lost again,
+    the shard is split around that photograph; if it takes a third worker with it, alone, it
+    becomes a row of errors (`worker/died`, `worker/stalled`).
 
     Parameters
     ----------
@@ -120,9 +124,12 @@ class Crew:
                 if self.waiting and len(member.tasks) < depth:
                     if not member.tasks:
                         member.row, member.moved = 0, time.monotonic()
-                    member.tasks.append(self.waiting.popleft())
-                    shard = member.tasks[-1].shard
-                    self._ask(member, member.actor.extract.remote(shard), self._is_done)
+                    task = self.waiting.popleft()
+                    task.name = new_part(task.shard)
+                    member.tasks.append(task)
+                    careful = task.losses > 0
+                    answer = member.actor.extract.remote(task.shard, task.name, careful)
+                    self._ask(member, answer, self._is_done)
 
     def _ask(self, member: _Member, answer: Any, then: Callable[[_Member, Any], None]) -> None:
         self.answers[answer] = (then, member)
@@ -217,25 +224,24 @@ class Crew:
         elif len(task.shard.examples) == 1:
             self._give_up(task.shard, how, why)
         else:
-            at = member.row if how == "stalled" else None
-            self.waiting.extendleft(reversed(self._split(task.shard, at)))
+            self.waiting.extendleft(reversed(self._split(task)))
 
-    def _split(self, shard: Shard, at: int | None) -> list[Task]:
-        """Around the row that a worker stalled at, if that is known, else in halves."""
+    def _split(self, task: Task) -> list[Task]:
+        """Around the row that the last worker was at, if that is known, else in halves."""
+        shard, at = task.shard, read_row(self.job.store, task.name)
         size = len(shard.examples)
         cuts = [0, size // 2, size] if at is None else sorted({0, at, at + 1, size})
         pieces = []
         for start, end in pairwise(cuts):
             piece = Shard(self.next_number, shard.examples.slice(start, end - start))
             self.next_number += 1
-            # A single photograph gets a second chance; a longer piece is split at its first loss.
-            pieces.append(Task(piece, 0 if end - start == 1 else TRIES - 1))
+            pieces.append(Task(piece, 1 if start == at else 0))
         return pieces
 
     def _give_up(self, shard: Shard, how: str, why: str) -> None:
         path = shard.examples["path"][0].as_py()
         (stamp,) = self.job.root.stamps([container_of(path)])
-        message = f"its worker {how} {TRIES} times with this photograph alone: {why}"
+        message = f"its workers {how} at this photograph, the last one with it alone: {why}"
         errors = error_rows(shard.examples, [(0, "worker", how, message, stamp)])
         self.records.append(write_part(self.job.store, new_part(shard), pa.table({}), errors))
         self.advance(1)
@@ -260,11 +266,14 @@ def _example(shard: Shard, row: int) -> str:
 
 
 def _why(error: Exception) -> str:
-    """What Ray says of a death, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    details = [line for line in lines if "exit detail:" in line or "node" in line.lower()]
-    text = (details or lines or [type(error).__name__])[0]
-    return text.rpartition("exit detail: ")[2].split(". ")[0]
+    """What Ray knows of a death, in few words."""
+    import ray
+
+    if isinstance(error, ray.exceptions.OutOfMemoryError) or "memory monitor" in str(error):
+        return "Ray ended it, since its machine was short of memory"
+    if isinstance(error, ray.exceptions.NodeDiedError) or "node has died" in str(error).lower():
+        return "its machine was lost"
+    return "its process was killed or crashed; short memory is the usual cause"
 
 
 def _actor(job: Job) -> Any:
@@ -274,13 +283,11 @@ def _actor(job: Job) -> Any:
         worker: Worker
 
         def up(self, backbone: list[Any]) -> str:
-            import os
-
             self.worker = Worker(job, ray.get(backbone[0]))
-            return f"worker {os.getpid()} on {ray.util.get_node_ip_address()}"
+            return f"worker {os.getpid()} on {socket.gethostname()}"
 
-        def extract(self, shard: Shard) -> PartRecord:
-            return self.worker.extract(shard)
+        def extract(self, shard: Shard, name: str, careful: bool) -> PartRecord:
+            return self.worker.extract(shard, name, careful)
 
         @ray.method(concurrency_group="watch")
         def at(self) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 from data.errors import ExtractionError, InputError
 
 KNOCK_SECONDS = 5
+SETTLE_SECONDS = 3  # for the CPUs of workers that have just ended to be counted as free again
 
 
 @contextmanager
@@ -75,12 +77,16 @@ def _free_workers(workers: int | None) -> int:
     import ray
 
     total = int(ray.cluster_resources().get("CPU", 0))
-    free = int(ray.available_resources().get("CPU", 0))
     if workers and workers > total:
         raise InputError(
             f"{workers} workers need as many CPUs, but the cluster has {total}",
             f"Ask for --workers {max(total, 1)} or fewer.",
         )
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while (free := int(ray.available_resources().get("CPU", 0))) < (workers or total):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
     if free < (workers or 1):
         raise ExtractionError(
             f"{workers or 1} of the cluster's {total} CPUs are needed, but only {free} are free",

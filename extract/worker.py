@@ -13,7 +13,7 @@ from data.decoding import DecodeError, decode
 from data.files import digest
 from data.folders import Folder
 from data.reading import Reader, container_of
-from data.records import begin_part, write_part
+from data.records import begin_part, mark_row, write_part
 from data.store import ERROR_COLUMNS, ERROR_SCHEMA, TEXT_COLUMNS, PartRecord, part_schema
 from extract.engines import OnnxRuntimeEngine
 from extract.plan import Shard
@@ -63,8 +63,15 @@ class Worker:
         self.engine = OnnxRuntimeEngine(content)
         self.place = (-1, 0)
 
-    def extract(self, shard: Shard) -> PartRecord:
+    def extract(self, shard: Shard, name: str, careful: bool = False) -> PartRecord:
         """Turn a shard into a part of the store; every example is a row or an error.
+
+        Parameters
+        ----------
+        name
+            Of the part.
+        careful
+            Embed one photograph at a time and write down which one, since a worker was lost here.
 
         Raises
         ------
@@ -72,16 +79,17 @@ class Worker:
             If the part cannot be written, or the storage of the examples does not answer.
         """
         spec, store, done = self.job.spec, self.job.store, _Part(shard.examples)
-        name = new_part(shard)
         begin_part(store, name, len(done.examples))
         size = (spec.preprocessing.height, spec.preprocessing.width)
-        images = np.empty((self.job.batch_size, *size, 3), np.uint8)
+        batch = 1 if careful else self.job.batch_size
+        images = np.empty((batch, *size, 3), np.uint8)
         paths = shard.examples["path"].to_pylist()
         reader = Reader(self.job.root)
         waiting: list[_Read] = []
         for row, path in enumerate(paths):
-            self.place = (shard.number, row)
-            stamp = None
+            self.place, stamp = (shard.number, row), None
+            if careful:
+                mark_row(store, name, row)
             try:
                 content, stamp = reader.read_stamped(path)
                 images[len(waiting)] = decode(content, spec.preprocessing)
@@ -94,9 +102,11 @@ class Worker:
                 done.fail(row, "read", "unreadable", error.strerror or str(error), stamp)
             else:
                 waiting.append(_Read(row, digest(content), stamp))
-            if waiting and (len(waiting) == self.job.batch_size or row == len(paths) - 1):
+            if waiting and (len(waiting) == batch or row == len(paths) - 1):
                 done.add(waiting, self.engine.embed(images[: len(waiting)]))
                 waiting = []
+        if careful:
+            mark_row(store, name, None)
         return write_part(store, name, done.rows(spec.dim), done.errors(), done.inferences)
 
 

@@ -29,7 +29,7 @@ from data.records import begin
 from data.store import FeatureStore, embeddings_of
 from extract.job import ExtractOptions, extract
 from extract.plan import LARGEST_SHARD, SMALLEST_SHARD, plan
-from extract.worker import Job, Worker
+from extract.worker import Job, Worker, new_part
 
 
 def test_embeddings_are_those_of_the_backbone(
@@ -131,7 +131,7 @@ def test_a_network_that_gives_nan_is_an_error_of_the_example(
     worker = Worker(Job(backbone.spec, source.folder, store, 16), backbone.content)
     worker.engine = Nan()  # type: ignore[assignment]
     (shard,) = plan(source, store, backbone.fingerprint).shards(1)
-    record = worker.extract(shard)
+    record = worker.extract(shard, new_part(shard))
     assert (record.rows, record.errors) == (56, 4)
     errors = store.table(record.errors_file or "")
     assert set(errors["reason"].to_pylist()) == {"not_finite"}

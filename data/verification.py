@@ -1,0 +1,237 @@
+"""Is a feature store what it says? Every part, checksum, number and id is looked at."""
+
+from __future__ import annotations
+
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data import console
+from data.errors import HeadstartError, StoreError
+from data.files import UNFINISHED, digest
+from data.folders import Folder
+from data.lock import sole_writer
+from data.records import OUR_PART, begin, read_unfinished, sweep
+from data.sources import open_source
+from data.store import (
+    EXTRACT_COMMAND,
+    MANIFEST,
+    RECORDS,
+    TEXT_COLUMNS,
+    PartRecord,
+    embeddings_of,
+    read_manifest,
+)
+
+DAMAGED = "_damaged"  # where `repair` puts what it sets aside
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found.
+
+    Parameters
+    ----------
+    finished
+        Whether the last run on the store came to its end.
+    damaged
+        What is wrong with a part, by its name.
+    leftovers
+        Files that nothing accounts for: of a run that died, or that is still going on.
+    source
+        Where the examples came from.
+    source_problem
+        Why the source could not be compared with, or nothing.
+    missing
+        Examples of the source that the store has neither features nor an error of.
+    vanished
+        Examples of the store that the source does not have.
+    """
+
+    store: str
+    finished: bool
+    parts: int
+    rows: int
+    errors: int
+    source: str
+    damaged: dict[str, str] = field(default_factory=dict)
+    leftovers: tuple[str, ...] = ()
+    source_problem: str = ""
+    missing: int = 0
+    vanished: int = 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether every example of the source is one row of features or one row of errors."""
+        return self.finished and not (self.damaged or self.leftovers or self.missing)
+
+
+def verify(path: str | Path) -> Verification:
+    """Read a whole store and compare it with its record and with its source.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, or its record cannot be read.
+    """
+    folder = Folder.at(path)
+    manifest = read_manifest(folder)
+    recorded = manifest or read_unfinished(folder)
+    if recorded is None:
+        raise StoreError(f"{path} is no feature store (it has no {MANIFEST})", EXTRACT_COMMAND)
+    dim = recorded.fingerprint.dim
+    names = folder.names()
+    looks: list[_Look] = []
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        console.progress("verifying parts", len(recorded.parts)) as advance,
+    ):
+        for look in pool.map(lambda part: _look(folder, part, dim), recorded.parts):
+            looks.append(look)
+            advance(1)
+    damaged = {look.part: look.problem for look in looks if look.problem}
+    sound = [look for look in looks if not look.problem]
+    damaged |= _repeated(sound)
+    ids = _concat([look.ids for look in sound if look.part not in damaged])
+    problem, missing, vanished = _compare(recorded.source, ids)
+    kept = {file for part in recorded.parts for file in (part.rows_file, part.errors_file)}
+    return Verification(
+        store=str(folder),
+        finished=manifest is not None,
+        parts=len(recorded.parts),
+        rows=sum(part.rows for part in recorded.parts),
+        errors=sum(part.errors for part in recorded.parts),
+        source=recorded.source,
+        damaged=damaged,
+        leftovers=tuple(name for name in names if _is_leftover(name, kept, manifest is not None)),
+        source_problem=problem,
+        missing=missing,
+        vanished=vanished,
+    )
+
+
+def _is_leftover(name: str, kept: set[str | None], finished: bool) -> bool:
+    if name.rpartition("/")[2].startswith(UNFINISHED):
+        return True
+    if name.startswith(f"{RECORDS}/"):
+        return finished
+    return bool(OUR_PART.fullmatch(name)) and name not in kept
+
+
+@dataclass(frozen=True)
+class _Look:
+    part: str
+    ids: pa.ChunkedArray
+    problem: str = ""
+
+
+def _look(folder: Folder, part: PartRecord, dim: int) -> _Look:
+    nothing = _concat([])
+    try:
+        rows = _table(folder, part.rows_file, part.rows_sha256, part.rows)
+        errors = _table(folder, part.errors_file, part.errors_sha256, part.errors)
+    except (_Damaged, OSError, pa.ArrowException) as error:
+        return _Look(part.name, nothing, str(error))
+    if rows is not None:
+        lacking = [name for name in (*TEXT_COLUMNS, "embedding") if name not in rows.schema.names]
+        if [name for name in lacking if name != "stamp"]:  # older stores are without stamps
+            return _Look(part.name, nothing, f"it lacks the columns {', '.join(lacking)}")
+        if rows["embedding"].type.list_size != dim:
+            width = rows["embedding"].type.list_size
+            return _Look(part.name, nothing, f"its embeddings are {width} wide instead of {dim}")
+        if not np.isfinite(embeddings_of(rows)).all():
+            return _Look(part.name, nothing, "its embeddings have NaN or infinite numbers")
+    ids = _concat([table["id"] for table in (rows, errors) if table is not None])
+    if pc.count_distinct(ids).as_py() != len(ids):
+        return _Look(part.name, nothing, "it has an example twice")
+    return _Look(part.name, ids)
+
+
+class _Damaged(Exception):
+    pass
+
+
+def _table(folder: Folder, file: str | None, sha256: str | None, rows: int) -> pa.Table | None:
+    if file is None:
+        return None
+    try:
+        content = folder.read(file)
+    except FileNotFoundError:
+        raise _Damaged(f"{file} is missing") from None
+    if digest(content) != sha256:
+        raise _Damaged(f"{file} has other bytes than were written ({len(content):,} bytes)")
+    table = pq.read_table(io.BytesIO(content))
+    if table.num_rows != rows:
+        raise _Damaged(f"{file} has {table.num_rows} rows instead of {rows}")
+    if "id" not in table.schema.names or table["id"].null_count:
+        raise _Damaged(f"{file} has rows without id (its columns are {table.schema.names})")
+    return table
+
+
+def _concat(columns: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+    return pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
+
+
+def _repeated(looks: list[_Look]) -> dict[str, str]:
+    """Parts with an example that an earlier part has as well."""
+    ids = _concat([look.ids for look in looks])
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return {}
+    found: dict[str, str] = {}
+    seen: set[str] = set()
+    for look in looks:
+        own = set(look.ids.to_pylist())
+        if both := seen & own:
+            found[look.part] = f"{len(both)} of its examples stand in another part as well"
+        seen |= own
+    return found
+
+
+def _compare(source: str, ids: pa.ChunkedArray) -> tuple[str, int, int]:
+    try:
+        wanted = open_source(source, allow_unlabelled=True).examples["id"]
+    except HeadstartError as error:
+        return error.message, 0, 0
+    return (
+        "",
+        pc.sum(pc.invert(pc.is_in(wanted, value_set=ids))).as_py() or 0,
+        pc.sum(pc.invert(pc.is_in(ids, value_set=wanted))).as_py() or 0,
+    )
+
+
+def repair(path: str | Path, found: Verification) -> None:
+    """Set damaged parts aside, so that the next extraction embeds just their examples again.
+
+    Nothing is deleted but files that were never finished: damaged parts move to `_damaged/`.
+
+    Raises
+    ------
+    StoreError
+        If an extraction is writing to the store.
+    """
+    folder = Folder.at(path)
+    with sole_writer(folder):
+        manifest, unfinished = read_manifest(folder), read_unfinished(folder)
+        recorded = unfinished or manifest
+        if recorded is None:
+            return
+        parts = {p.name: p for p in (*(manifest.parts if manifest else ()), *recorded.parts)}
+        good = tuple(part for name, part in parts.items() if name not in found.damaged)
+        for name in found.damaged:
+            for file in (parts[name].rows_file, parts[name].errors_file):
+                if file and folder.exists(file):
+                    folder.write(f"{DAMAGED}/{file.replace('/', '-')}", folder.read(file))
+        if found.damaged:
+            # The store counts as unfinished until an extraction has filled the gaps.
+            begin(folder, recorded.fingerprint, recorded.source, good, recorded.inferences)
+            folder.remove(MANIFEST)
+        elif manifest:
+            folder.remove_all(RECORDS)
+        sweep(folder, good)

@@ -1,0 +1,176 @@
+"""Workers die, stall and are killed by single photographs; the job goes on, and says so."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import paint, write_tiny_backbone
+
+import extract.crew
+import extract.worker
+from data.errors import ExtractionError
+from data.store import FeatureStore
+from extract.job import ExtractOptions
+from extract.job import extract as run
+
+
+@pytest.fixture
+def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers to which files with certain bytes do what a decoder with a bug would."""
+    worker = extract.worker.Worker
+    kill, stop, pid, sleep, match = os.kill, signal.SIGSEGV, os.getpid, time.sleep, re.match
+
+    class Fragile(worker):  # type: ignore[misc, valid-type]
+        def extract(self, *task):  # type: ignore[no-untyped-def]
+            import extract.worker as module
+
+            decode = module.decode
+
+            def fragile(content: bytes, preprocessing: object) -> np.ndarray:
+                if content == b"poison":
+                    kill(pid(), stop)
+                if content == b"endless":
+                    sleep(1000)
+                if content == b"endless and deaf":  # the regular expression holds the GIL
+                    match(r"(a+)+$", "a" * 60 + "b")
+                return decode(content, preprocessing)
+
+            module.decode = fragile
+            try:
+                return super().extract(*task)
+            finally:
+                module.decode = decode
+
+    monkeypatch.setattr("extract.crew.Worker", Fragile)
+
+
+def many(photos: Path) -> set[str]:
+    for number in range(240):
+        paint(photos / "red" / f"more{number:03d}.png", (200, 60, 60), number)
+    return {path.relative_to(photos).as_posix() for path in photos.rglob("*.png")}
+
+
+@pytest.mark.usefixtures("deadly", "local_ray")
+def test_a_photograph_that_kills_its_worker_ends_alone_in_errors(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    ids, out = many(photos), tmp_path / "f"
+    poison = photos / "red" / "more100.png"
+    poison.write_bytes(b"poison")
+    done = run(photos, tiny_backbone, out)
+    assert (done.embedded, done.failed, done.errors) == (299, 1, {"worker/died": 1})
+    (error,) = FeatureStore.open(out).read_errors().to_pylist()
+    assert error["id"] == "red/more100.png"
+    why = "its process was killed or crashed; short memory is the usual cause"
+    assert (
+        error["message"]
+        == f"its workers died at this photograph, the last one with it alone: {why}"
+    )
+    stored = FeatureStore.open(out).read(["id"])["id"].to_pylist()
+    assert sorted([*stored, error["id"]]) == sorted(ids)
+    said = rf"worker \d+ on {socket.gethostname()} died near '.*': {why}; it is replaced\n"
+    assert re.search(said, capsys.readouterr().err)
+    again = run(photos, tiny_backbone, out)
+    assert again.inferences == 0
+    paint(poison, (200, 60, 60), 100)
+    assert run(photos, tiny_backbone, out).rows == 300
+
+
+@pytest.mark.parametrize("how", [b"endless", b"endless and deaf"])
+@pytest.mark.usefixtures("deadly", "local_ray")
+def test_a_photograph_that_stalls_its_worker_is_named_and_ends_alone_in_errors(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, how: bytes, command: Callable
+) -> None:
+    out = tmp_path / "f"
+    (photos / "red" / "07.png").write_bytes(how)
+    arguments = ("--backbone", tiny_backbone, "-o", out, "--stall-after", "2")
+    answer = command("extract", photos, *arguments)
+    assert answer.code == 0, answer.err
+    (error,) = FeatureStore.open(out).read_errors().to_pylist()
+    why = "no photograph was done in 2 s"
+    assert error == error | {
+        "id": "red/07.png",
+        "stage": "worker",
+        "reason": "stalled",
+        "message": f"its workers stalled at this photograph, the last one with it alone: {why}",
+    }
+    assert FeatureStore.open(out).manifest.rows == 59
+    assert re.search(rf"worker \d+ on .* stalled near '.*': {why}; it is replaced", answer.err)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_worker_that_is_killed_once_costs_its_shard_once_more_and_nothing_else(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    ids, mark = many(photos), tmp_path / "killed"
+    write_tiny_backbone(tmp_path / "b.onnx")
+    kill, pid = os.kill, os.getpid
+
+    class Mortal(extract.worker.Worker):
+        def extract(self, *task):  # type: ignore[no-untyped-def]
+            record = super().extract(*task)  # written, but never reported
+            if not mark.exists():
+                mark.touch()
+                kill(pid(), 9)
+            return record
+
+    monkeypatch.setattr("extract.crew.Worker", Mortal)
+    done = run(photos, tmp_path / "b.onnx", tmp_path / "f")
+    assert (done.embedded, done.errors, mark.exists()) == (300, {}, True)
+    assert 300 < done.inferences <= 300 + 64
+    store = FeatureStore.open(tmp_path / "f")
+    assert store.manifest.inferences == done.inferences
+    stored = store.read(["id"])["id"].to_pylist()
+    assert sorted(stored) == sorted(ids)
+    assert sorted(path.name for path in (tmp_path / "f").glob("*.parquet")) == [
+        part.rows_file for part in store.manifest.parts
+    ]
+    assert capsys.readouterr().err.count("it is replaced") == 1
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_workers_that_never_come_up_stop_the_job(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill, pid = os.kill, os.getpid
+
+    class Stillborn(extract.worker.Worker):
+        def __init__(self, *arguments: object) -> None:
+            kill(pid(), 9)
+
+    monkeypatch.setattr("extract.crew.Worker", Stillborn)
+    with pytest.raises(ExtractionError) as caught:
+        run(photos, tiny_backbone, tmp_path / "f")
+    assert str(caught.value) == (
+        "3 workers died one after the other as they started: its process was killed or crashed; "
+        "short memory is the usual cause\n  Check the memory of the machines and Ray's logs."
+    )
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_job_that_waits_says_what_for(
+    photos: Path,
+    tiny_backbone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setattr("extract.crew.QUIET", 1.0)
+
+    class Slow(extract.worker.Worker):
+        def extract(self, *task):  # type: ignore[no-untyped-def]
+            self.place = (task[0].number, 3)
+            time.sleep(4)
+            return super().extract(*task)
+
+    monkeypatch.setattr("extract.crew.Worker", Slow)
+    assert run(photos, tiny_backbone, tmp_path / "f", ExtractOptions(workers=1)).embedded == 60
+    assert re.search(r"worker \d+ on \S+: at 'blue/03.png' for \d s\n", capsys.readouterr().err)

@@ -5,9 +5,10 @@ A photograph is decoded as a person would see it, so that two files of one scene
 - upright by EXIF; the first frame of an animation, the first page of a document;
 - transparent parts on white, as on a page;
 - colours as in sRGB, as screens and browsers show them and as most of the photographs that
-  backbones learned from have them. An embedded ICC profile that says otherwise (Display P3 of telephones, Adobe RGB, CMYK of a
-  printer) is converted by LittleCMS; one that says the same costs nothing. RGB is converted after
-  resizing, where there are a hundred times fewer pixels; a level or so apart from converting first.
+  backbones learned from have them. An embedded ICC profile that says otherwise (Display P3 of
+  telephones, Adobe RGB, CMYK of a printer) is converted by LittleCMS; one that says the same costs
+  nothing. RGB is converted after resizing, where there are a hundred times fewer pixels; that is a
+  level or so apart from converting first;
 - CMYK without a profile by (255 - C)(255 - K) / 255; Adobe's files hold it inverted, others not
   (libjpeg's documentation, `libjpeg.txt`, "Special color spaces");
 - 16 bits by their upper 8 bits; floating-point numbers from 0 (black) to 1 (white) (Adobe
@@ -55,7 +56,7 @@ REASONS = ("empty", "not_an_image", "truncated", "damaged", "too_large", "unsupp
 
 MOST_PIXELS = 200_000_000  # the largest that telephones and cameras make
 LONGEST_SIDE = 100_000  # resizing needs memory for each pixel of a side, not only of the area
-MOST_MEMORY = 5_000_000_000  # bytes
+MOST_MEMORY = 20 * MOST_PIXELS  # bytes; an animated WebP needs the most, others about half
 
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns above it and refuses above twice it
 
@@ -82,7 +83,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and a value
-_MODES = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK", "Lab ": "LAB"}  # by ICC colour space
+_MODES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}  # by the colour space of an ICC profile
 _PROBE = np.stack(np.meshgrid(*[np.arange(0, 256, 15, np.uint8)] * 3), axis=-1).reshape(18, -1, 3)
 _SAME = 2  # of 255: how far a profile may move a colour and still be called sRGB
 
@@ -205,7 +206,7 @@ def _flatten(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _deep_to_grey(image)
     elif image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
         white.paste(image, mask=image)
         image = white
@@ -257,15 +258,16 @@ def _conversion(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform 
 
     A profile that is damaged, or of other colours than the picture's, says nothing.
     """
-    if not profile and mode != "LAB":
+    if mode == "LAB":
+        own_mode, source = mode, ImageCms.createProfile("LAB")
+    elif profile:
+        own_mode, source = _MODES.get(profile[16:20], ""), BytesIO(profile)
+    else:
+        return None
+    if own_mode != mode and (mode, own_mode) != ("L", "RGB"):
         return None
     try:
-        own = ImageCms.ImageCmsProfile(
-            ImageCms.createProfile("LAB") if mode == "LAB" else BytesIO(profile or b"")
-        )
-        own_mode = _MODES.get(own.profile.xcolor_space)
-        if own_mode != mode and (mode, own_mode) != ("L", "RGB"):
-            return None
+        own = ImageCms.ImageCmsProfile(source)
         conversion = ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), own_mode, "RGB")
     except (ImageCms.PyCMSError, OSError):
         return None

@@ -84,7 +84,7 @@ _UPRIGHT = {
 }
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and a value
 _MODES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}  # by the colour space of an ICC profile
-_PROBE = np.stack(np.meshgrid(*[np.arange(0, 256, 15, np.uint8)] * 3), axis=-1).reshape(18, -1, 3)
+_PROBE = (15 * np.indices((18, 18, 18), np.uint8)).reshape(3, 18, -1).transpose(1, 2, 0)
 _SAME = 2  # of 255: how far a profile may move a colour and still be called sRGB
 
 
@@ -134,7 +134,7 @@ def open_image(content: bytes) -> Image.Image:
         if image.format == "PNG":
             _check_sums(content)
         image.load()
-        return _flatten(image, _UPRIGHT.get(_orientation(image)))
+        return _flatten(image, _turn(image))
     except DecodeError:
         raise
     except Image.DecompressionBombError:
@@ -191,9 +191,9 @@ def _check_sums(content: bytes) -> None:
         offset = end + 4
 
 
-def _orientation(image: Image.Image) -> object:
+def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
-        return image.getexif().get(_ORIENTATION)
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # of damaged EXIF; the pixels are whole, and viewers show them as they lie
         return None
 
@@ -214,7 +214,7 @@ def _flatten(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
         if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
             image = ImageChops.invert(image)  # Pillow takes every file for one of Adobe's
         conversion = _conversion(profile, image.mode)
-        image = ImageCms.applyTransform(image, conversion) if conversion else image.convert("RGB")
+        image = conversion.apply(image) if conversion else image.convert("RGB")
         profile = None
     elif image.mode not in ("L", "RGB"):
         image = image.convert("L" if image.mode == "1" else "RGB")
@@ -258,22 +258,19 @@ def _conversion(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform 
 
     A profile that is damaged, or of other colours than the picture's, says nothing.
     """
-    if mode == "LAB":
-        own_mode, source = mode, ImageCms.createProfile("LAB")
-    elif profile:
-        own_mode, source = _MODES.get(profile[16:20], ""), BytesIO(profile)
-    else:
-        return None
+    own_mode = "LAB" if mode == "LAB" else _MODES.get(profile[16:20] if profile else b"", "")
     if own_mode != mode and (mode, own_mode) != ("L", "RGB"):
         return None
     try:
-        own = ImageCms.ImageCmsProfile(source)
+        own = ImageCms.ImageCmsProfile(
+            ImageCms.createProfile("LAB") if mode == "LAB" else BytesIO(profile or b"")
+        )
         conversion = ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), own_mode, "RGB")
     except (ImageCms.PyCMSError, OSError):
         return None
     if own_mode in ("L", "RGB"):
         probe = Image.fromarray(_PROBE).convert(own_mode)
-        moved = np.asarray(ImageCms.applyTransform(probe, conversion)).astype(int)
+        moved = np.asarray(conversion.apply(probe)).astype(int)
         if np.abs(moved - np.asarray(probe.convert("RGB"))).max() <= _SAME:
             return None
     return conversion
@@ -293,4 +290,4 @@ def decode(content: bytes, preprocessing: Preprocessing) -> np.ndarray:
     if conversion is None:
         return pixels
     source = Image.fromarray(pixels).convert(conversion.input_mode)
-    return np.asarray(ImageCms.applyTransform(source, conversion))
+    return np.asarray(conversion.apply(source))

@@ -24,7 +24,7 @@ class Inspection:
     sizes
         Number of photographs by `width x height`, most frequent first.
     broken
-        Examples that cannot be read: id and reason.
+        Examples that cannot be read: id and `stage/reason: message`, as extraction has them.
     duplicates
         Files whose bytes another file has as well.
     """
@@ -82,8 +82,10 @@ class _Look:
 def _look(source: Source, path: str) -> _Look:
     try:
         content = source.folder.read(path)
+    except FileNotFoundError:
+        return _Look(problem="read/missing: there is no such file")
     except OSError as error:
-        return _Look(problem=f"read/{error.strerror or error}")
+        return _Look(problem=f"read/unreadable: {error.strerror or error}")
     try:
         width, height = open_image(content).size
     except DecodeError as error:

@@ -23,6 +23,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -55,12 +56,13 @@ class Report:
 
     def __str__(self) -> str:
         outcomes = ", ".join(f"{name} {count:,}" for name, count in self.outcomes.most_common())
+        (took, slowest), (most, largest) = self.slowest, self.most_memory
         return "\n".join(
             [
                 f"files     {self.outcomes.total():,} in {self.seconds:.0f} s",
                 f"outcomes  {outcomes}",
-                f"slowest   {self.slowest[0]:.2f} s, file {self.slowest[1]}",
-                f"memory    {self.most_memory[0] / 1e6:,.0f} MB at most, file {self.most_memory[1]}",
+                f"slowest   {took:.2f} s, file {slowest}",
+                f"memory    {most / 1e6:,.0f} MB at most, file {largest}",
                 f"findings  {len(self.findings)}",
                 *self.findings,
             ]
@@ -101,7 +103,7 @@ def pieces(content: bytes) -> list[bytes]:
     else:
         cuts += range(8, min(len(content), 64), 8)
     cuts = sorted({cut for cut in cuts if 0 <= cut <= len(content)} | {len(content)})
-    return [content[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [content[start:end] for start, end in pairwise(cuts)]
 
 
 def mended(content: bytes) -> bytes:

@@ -250,6 +250,7 @@ def _tiffs() -> dict[str, Whole]:
             on_white(PICTURE, ALPHA),
             3,
         ),
+        "grey-12.tif": Whole(_twelve_bits(), rgb(GREY), 1),
         "float.tif": Whole(tiff(DEEP[..., 0].astype(np.float32)), rgb(GREY), 1),
         "cmyk.tif": Whole(tiff(cmyk_pixels(), photometric="separated"), PICTURE),
         "lab.tif": Whole(
@@ -262,6 +263,22 @@ def _tiffs() -> dict[str, Whole]:
             encode(PICTURE, "TIFF", icc_profile=adobe_rgb()), from_adobe_rgb(PICTURE), 2
         ),
     }
+
+
+def _tags(tags: dict[int, int]) -> bytes:
+    """A little-endian TIFF's header and directory; pixels begin at byte 200."""
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return (b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries).ljust(200, b"\0")
+
+
+def _twelve_bits() -> bytes:
+    """Two samples in three bytes."""
+    values = (DEEP[..., 0] * 4095).round().astype(np.uint16).reshape(-1, 2)
+    first, second = values[:, 0], values[:, 1]
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=-1)
+    pixels = packed.astype(np.uint8).tobytes()
+    sizes = {256: 40, 257: 30, 258: 12, 259: 1, 262: 1, 273: 200, 277: 1, 278: 30}
+    return _tags(sizes | {279: len(pixels)}) + pixels
 
 
 def _others() -> dict[str, Whole]:
@@ -324,8 +341,7 @@ def _bombs(side: int = 60_000) -> dict[str, bytes]:
     webp = bytearray(encode(Image.fromarray(PICTURE), "WEBP", save_all=True, append_images=[two]))
     assert webp[12:16] == b"VP8X"
     webp[24:30] = (side - 1).to_bytes(3, "little") * 2
-    tags = [(256, side), (257, side), (258, 8), (259, 1), (262, 1), (273, 8), (278, side), (279, 9)]
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    tags = {256: side, 257: side, 258: 8, 259: 1, 262: 1, 273: 200, 278: side, 279: 9}
     row = zlib.compress(bytes(1 + side // 8))
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     return {
@@ -334,7 +350,7 @@ def _bombs(side: int = 60_000) -> dict[str, bytes]:
         "bomb.webp": bytes(webp),
         "bomb.gif": bytes(gif),
         "bomb.bmp": bytes(bmp),
-        "bomb.tif": b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4),
+        "bomb.tif": _tags(tags) + bytes(9),
         "bomb.ppm": b"P6 60000 60000 255\n" + bytes(100),
     }
 

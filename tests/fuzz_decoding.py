@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import resource
 import sys
 import time
 import zlib
@@ -26,10 +25,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+import memory
 import numpy as np
 from odd_files import broken, whole
 
-from data import decoding
+from data import console, decoding
 from data.preprocessing import Preprocessing
 
 TIME_LIMIT = 60.0  # seconds a file; one of the most pixels that are decoded takes ten
@@ -48,11 +48,30 @@ Decode = Callable[[bytes, Preprocessing], np.ndarray]
 class Report:
     """What came of a run: outcomes by name, what broke the decoder, and the extremes."""
 
+    seed: int
+    folder: Path
     outcomes: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
     slowest: tuple[float, int] = (0.0, 0)
     most_memory: tuple[int, int] = (0, 0)
     seconds: float = 0.0
+
+    def count(self, number: int, outcome: str, took: float, grown: int) -> None:
+        """Take down what came of a file: `decoded`, a reason code, or `!` and what was wrong."""
+        if outcome.startswith("!"):
+            self.found(number, outcome[1:])
+        else:
+            self.outcomes[outcome] += 1
+        self.slowest = max(self.slowest, (took, number))
+        if grown > self.most_memory[0]:  # the most of the child so far: it never shrinks
+            self.most_memory = (grown, number)
+
+    def found(self, number: int, what: str) -> None:
+        """Keep a file that broke the decoder."""
+        path = self.folder / f"{self.seed}-{number}.bin"
+        path.write_bytes(mutated(corpus(), self.seed, number))
+        self.outcomes["FOUND"] += 1
+        self.findings.append(f"seed {self.seed}, file {number}: {what}; kept as {path}")
 
     def __str__(self) -> str:
         outcomes = ", ".join(f"{name} {count:,}" for name, count in self.outcomes.most_common())
@@ -232,28 +251,22 @@ def look(decode: Decode, content: bytes, rule: Preprocessing) -> str:
     return "decoded"
 
 
-def _memory() -> int:
-    """The most memory this process has held so far, bytes."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
-
-
 def _child(decode: Decode, seed: int, numbers: range, answers, stderr: str) -> None:  # type: ignore[no-untyped-def]
     """Decode the files of some numbers: says when it begins one, and what came of it."""
     os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-    files, at_rest = corpus(), _memory()
+    files, at_rest = corpus(), memory.peak()
     for number in numbers:
         content = mutated(files, seed, number)
-        answers.send((number, "", 0.0, 0))
+        answers.send(("", 0.0, 0))
         start = time.monotonic()
         try:
             outcome = look(decode, content, RULES[number % len(RULES)])
         except Exception as error:
             outcome = f"!{type(error).__name__}: {error}"
-        took, grown = time.monotonic() - start, _memory() - at_rest
+        took, grown = time.monotonic() - start, memory.peak() - at_rest
         if grown > decoding.MOST_MEMORY:
             outcome = f"!took {grown:,} bytes of memory"
-        answers.send((number, outcome, took, grown))
+        answers.send((outcome, took, grown))
 
 
 def run(
@@ -264,54 +277,50 @@ def run(
     time_limit: float = TIME_LIMIT,
 ) -> Report:
     """Decode as many mutated files, in child processes; what breaks the decoder is kept."""
-    report, start, number = Report(), time.monotonic(), 0
-    spawn, sources = multiprocessing.get_context("spawn"), corpus()
     findings.mkdir(parents=True, exist_ok=True)
     stderr = findings / "stderr.txt"
     stderr.unlink(missing_ok=True)
-
-    def found(what: str) -> None:
-        path = findings / f"{seed}-{number}.bin"
-        path.write_bytes(mutated(sources, seed, number))
-        report.outcomes["FOUND"] += 1
-        report.findings.append(f"seed {seed}, file {number}: {what}; kept as {path}")
-
-    while number < files:
-        numbers = range(number, min(number + CHUNK, files))
-        answers, end = spawn.Pipe(duplex=False)
-        child = spawn.Process(target=_child, args=(decode, seed, numbers, end, str(stderr)))
-        child.start()
-        end.close()
-        begun = False
-        while number < numbers.stop:
-            if begun and not answers.poll(time_limit):
-                child.kill()
-                found(f"no end after {time_limit:g} s")
-                number += 1
-                break
-            try:
-                _, outcome, took, grown = answers.recv()
-            except EOFError:
-                child.join()
-                found(f"the process ended with {child.exitcode}")
-                number += 1
-                break
-            begun = not outcome
-            if outcome:
-                if outcome.startswith("!"):
-                    found(outcome[1:])
-                else:
-                    report.outcomes[outcome] += 1
-                report.slowest = max(report.slowest, (took, number))
-                report.most_memory = max(report.most_memory, (grown, number))
-                number += 1
-        child.join()
-        answers.close()
+    report, start, number = Report(seed, findings), time.monotonic(), 0
+    with console.progress("fuzzing", files) as advance:
+        while number < files:
+            numbers = range(number, min(number + CHUNK, files))
+            number = _run_child(report, numbers, decode, time_limit, stderr)
+            advance(number - numbers.start)
     said = stderr.read_bytes() if stderr.exists() else b""
     if said:
         report.findings.append(f"on stderr: {said[:1000]!r}")
     report.seconds = time.monotonic() - start
     return report
+
+
+def _run_child(
+    report: Report, numbers: range, decode: Decode, time_limit: float, stderr: Path
+) -> int:
+    """Let one child decode the files of some numbers; the number after the last that was done."""
+    spawn = multiprocessing.get_context("spawn")
+    answers, end = spawn.Pipe(duplex=False)
+    child = spawn.Process(target=_child, args=(decode, report.seed, numbers, end, str(stderr)))
+    child.start()
+    end.close()
+    number, begun = numbers.start, False
+    while number < numbers.stop:
+        if begun and not answers.poll(time_limit):
+            report.found(number, f"no end after {time_limit:g} s")
+            child.kill()
+            break
+        try:
+            outcome, took, grown = answers.recv()
+        except EOFError:
+            child.join()
+            report.found(number, f"the process ended with {child.exitcode}")
+            break
+        begun = not outcome
+        if outcome:
+            report.count(number, outcome, took, grown)
+            number += 1
+    child.join()
+    answers.close()
+    return min(number + 1, numbers.stop)  # the one that was found is not tried again
 
 
 def main() -> None:

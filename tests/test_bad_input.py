@@ -27,6 +27,8 @@ from data.sources import open_source
 from data.store import FeatureStore, embeddings_of
 from extract.engines import OnnxRuntimeEngine
 
+pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")  # as `data.decoding` does
+
 WHOLE, BROKEN, CUTS = whole(), broken(), cuts()
 SMALL = Preprocessing(8, 8)
 
@@ -70,8 +72,9 @@ def test_a_cut_photograph_is_never_half_a_picture(name: str) -> None:
         try:
             got = decode(content[:place], SMALL)
         except DecodeError as error:
-            assert error.reason in {"empty", "not_an_image", "truncated"}
-            assert error.reason == "truncated" or place < 18
+            told = name not in ("arithmetic.jpg", "tiled-deflate.tif")  # others by their decoder
+            known = {"truncated"} if told else {"truncated", "damaged"}
+            assert error.reason in known or place < 18  # by fewer bytes nobody knows a format
         else:
             assert np.array_equal(got, picture)
 
@@ -97,21 +100,10 @@ def test_one_wrong_bit_in_a_png_is_never_a_wrong_picture() -> None:
 def test_a_bomb_is_refused_by_its_header(name: str) -> None:
     content, _ = BROKEN[name]
     assert len(content) < 20_000
-    with pytest.raises(DecodeError, match="^more than 200,000,000 pixels, the most that are decod"):
+    with pytest.raises(
+        DecodeError, match=r"^more than 200,000,000 pixels, the most that are decod"
+    ):
         decode(content, SMALL)
-
-
-MEASURE = """
-import resource, sys
-from pathlib import Path
-from data.decoding import DecodeError, decode
-from data.preprocessing import Preprocessing
-content = Path(sys.argv[1]).read_bytes()
-most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-before = most()
-decode(content, Preprocessing(64, 64))
-print((most() - before) * (1 if sys.platform == "darwin" else 1024))
-"""
 
 
 @pytest.mark.parametrize("kind", ["animated.webp", "clear.png", "cmyk.jpg", "float.tif"])
@@ -130,7 +122,7 @@ def test_memory_stays_below_the_limit_that_is_stated(kind: str, tmp_path: Path) 
     else:
         content = encode(np.zeros(size[::-1], np.float32), "TIFF", compression="tiff_lzw")
     (tmp_path / kind).write_bytes(content)
-    answer = python("-c", MEASURE, tmp_path / kind)
+    answer = python(Path(__file__).with_name("memory.py"), tmp_path / kind)
     assert 0 < int(answer.stdout) < 20 * size[0] * size[1] + 10e6
 
 
@@ -254,7 +246,7 @@ def test_a_folder_of_all_that_is_odd_is_extracted(
     for id_, embedding in zip(table["id"].to_pylist(), embeddings_of(table), strict=True):
         picture = SMALL.apply(Image.fromarray(pictures[id_.removeprefix("odd/")]))
         (expected,) = engine.embed(picture[np.newaxis])
-        assert np.abs(embedding - expected).max() <= 1e-3 + 0.6 * tolerances.get(id_, 0), id_
+        assert np.abs(embedding - expected).max() <= 1e-3 + tolerances.get(id_, 0), id_
 
     again = command("extract", photos, "--backbone", backbone, "-o", out, "--max-bad", "0.9")
     assert again.code == 0
@@ -280,31 +272,22 @@ def test_a_folder_of_all_that_is_odd_is_inspected(
     assert python("-m", "data", "inspect", tmp_path / "photos").returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("bad", "options", "code"),
-    [(1, [], 0), (2, [], 3), (2, ["--max-bad", "0.1"], 0), (1, ["--max-bad", "0"], 3)],
-    ids=["at the limit", "above it", "a higher limit", "no limit is left"],
-)
 def test_max_bad_decides_the_exit_code(
-    bad: int,
-    options: list[str],
-    code: int,
-    tmp_path: Path,
-    tiny_backbone: Path,
-    local_ray: None,
-    command: Callable,
+    tmp_path: Path, tiny_backbone: Path, local_ray: None, command: Callable
 ) -> None:
     for number in range(20):
         paint(tmp_path / "photos" / "red" / f"{number:02d}.png", (200, 60, 60), number)
-    for number in range(bad):
-        (tmp_path / "photos" / "red" / f"{number:02d}.png").write_bytes(b"")
-    out = tmp_path / "features"
-    answer = command(
-        "extract", tmp_path / "photos", "--backbone", tiny_backbone, "-o", out, *options
-    )
-    assert answer.code == code
-    assert f"{bad} failed with decode/empty" in answer.err
-    assert FeatureStore.open(out).read().num_rows == 20 - bad
+    (tmp_path / "photos" / "red" / "07.png").write_bytes(b"")
+    arguments = ["extract", tmp_path / "photos", "--backbone", tiny_backbone]
+    arguments += ["-o", tmp_path / "features"]
+    answer = command(*arguments)
+    assert answer.code == 0  # one of twenty is no more than 5 %
+    assert answer.err.endswith("  1 failed with decode/empty\n")
+    assert FeatureStore.open(tmp_path / "features").read().num_rows == 19
+    for limit, code in (("0.049", 3), ("0.05", 0), ("0", 3), ("1", 0)):
+        again = command(*arguments, "--max-bad", limit)
+        assert again.code == code
+        assert ("5.0% of the examples failed, more than --max-bad" in again.err) == (code == 3)
 
 
 def test_a_file_without_permission_is_a_row_of_errors(tmp_path: Path, tiny_backbone: Path) -> None:
@@ -318,7 +301,8 @@ def test_a_file_without_permission_is_a_row_of_errors(tmp_path: Path, tiny_backb
 
     inspected = python("-m", "data", "inspect", photos, "--json", prefix=prefix)
     extracted = python(
-        "-m", "extract", photos, "--backbone", tiny_backbone, "-o", out, prefix=prefix
+        *("-m", "extract", photos, "--backbone", tiny_backbone, "-o", out, "--workers", 1),
+        prefix=prefix,
     )
 
     assert json.loads(inspected.stdout)["broken"] == {

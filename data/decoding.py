@@ -63,10 +63,10 @@ Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns above it and refuses a
 # Pillow's remarks on odd files would fill a terminal; what matters is raised.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
-for _handler in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):  # libtiff writes to stderr itself
-    _set = getattr(ctypes.CDLL(Image.core.__file__), _handler, None)
-    if _set:  # libtiff is in sight where Pillow does not hide it, as on Windows
-        _set(None)
+_libraries = ctypes.CDLL(Image.core.__file__)
+for _name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):  # libtiff writes to stderr itself
+    if hasattr(_libraries, _name):  # it is hidden in Pillow's builds for Windows
+        getattr(_libraries, _name)(None)
 
 _SIGNATURE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|II[*+]\0|MM\0[*+]", re.DOTALL

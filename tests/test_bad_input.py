@@ -17,7 +17,7 @@ from conftest import paint, tiny_model, write_tiny_backbone
 from encoders import PICTURE, encode
 from odd_files import broken, cuts, whole
 from onnx import TensorProto, helper
-from PIL import Image
+from PIL import Image, ImageCms
 
 from data.backbone import BackboneSpec, load_backbone
 from data.decoding import DecodeError, decode
@@ -55,6 +55,49 @@ def test_an_odd_photograph_shows_the_right_picture(name: str) -> None:
 def test_a_broken_photograph_has_its_reason(name: str) -> None:
     content, reason = BROKEN[name]
     assert reason_of(content) == reason
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("zero.jpg", "the file has no bytes"),
+        ("document.jpg", "no image format that we read begins with b'%PDF-1.7'"),
+        ("zeroed.jpg", "the file ends in its header"),
+        ("12-bit.jpg", "a damaged header, or one of a kind that is not read"),
+        ("rotten.png", "the pixels do not match their checksum"),
+        ("long.png", "a side of 200,000 pixels; at most 100,000 are decoded"),
+        ("bomb.png", "more than 200,000,000 pixels, the most that are decoded"),
+        (
+            "float-0-to-255.tif",
+            "floating-point pixels from 0 to 255; only 0 (black) to 1 (white) has a known meaning",
+        ),
+        (
+            "signed-16.tif",
+            "pixels of 32 bits or with a sign have no known black and white; convert to 16 bits",
+        ),
+    ],
+)
+def test_the_words_for_what_is_broken(name: str, message: str) -> None:
+    with pytest.raises(DecodeError) as caught:
+        decode(BROKEN[name][0], SMALL)
+    assert str(caught.value) == message
+
+
+def test_a_profile_of_srgb_changes_nothing() -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for picture in (PICTURE, PICTURE[..., 0]):
+        tagged = encode(picture, "PNG", icc_profile=srgb)
+        assert np.array_equal(decode(tagged, SMALL), decode(encode(picture, "PNG"), SMALL))
+
+
+def test_no_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load_prepare", refuse)
+    with pytest.raises(DecodeError, match="^there is not enough memory to decode it$") as caught:
+        decode(encode(PICTURE, "PNG"), SMALL)
+    assert caught.value.reason == "too_large"
 
 
 @pytest.mark.parametrize("name", CUTS)

@@ -95,7 +95,7 @@ def test_no_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
         raise MemoryError
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load_prepare", refuse)
-    with pytest.raises(DecodeError, match="^there is not enough memory to decode it$") as caught:
+    with pytest.raises(DecodeError, match=r"^there is not enough memory to decode it$") as caught:
         decode(encode(PICTURE, "PNG"), SMALL)
     assert caught.value.reason == "too_large"
 

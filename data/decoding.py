@@ -1,11 +1,35 @@
-"""Bytes of a photograph to pixels, with a reason code for everything that can go wrong."""
+"""Bytes of a photograph to pixels, with a reason code for everything that can go wrong.
+
+A photograph is decoded as a person would see it, so that two files of one scene give one embedding:
+
+- upright by EXIF; the first frame of an animation, the first page of a document;
+- transparent parts on white, as on a page;
+- colours as in sRGB, as screens and browsers show them and as most of the photographs that
+  backbones learned from have them. An embedded ICC profile that says otherwise (Display P3 of
+  telephones, Adobe RGB, CMYK of a printer) is converted by LittleCMS; one that says the same costs
+  nothing. RGB is converted after resizing, where there are a hundred times fewer pixels; that is a
+  level or so apart from converting first;
+- CMYK without a profile by (255 - C)(255 - K) / 255; Adobe's files hold it inverted, others not
+  (libjpeg's documentation, `libjpeg.txt`, "Special color spaces");
+- 16 bits by their upper 8 bits; floating-point numbers from 0 (black) to 1 (white) (Adobe
+  Photoshop TIFF Technical Note 3). Other numbers have no known white: they are refused.
+
+Memory: a photograph has at most `MOST_PIXELS`, and decoding one takes less than `MOST_MEMORY`.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import logging
+import re
+import struct
+import warnings
+import zlib
+from functools import lru_cache
 from io import BytesIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 
 from data.preprocessing import Preprocessing
 
@@ -28,6 +52,40 @@ EXTENSIONS = frozenset(
         ".ppm",
     ]
 )
+REASONS = ("empty", "not_an_image", "truncated", "damaged", "too_large", "unsupported")
+
+MOST_PIXELS = 200_000_000  # the largest that telephones and cameras make
+LONGEST_SIDE = 100_000  # resizing needs memory for each pixel of a side, not only of the area
+MOST_MEMORY = 20 * MOST_PIXELS  # bytes; an animated WebP needs the most, others about half
+
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns above it and refuses above twice it
+
+# Pillow's remarks on odd files would fill a terminal; what matters is raised.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+_libraries = ctypes.CDLL(Image.core.__file__)
+for _name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):  # libtiff writes to stderr itself
+    if hasattr(_libraries, _name):  # it is hidden in Pillow's builds for Windows
+        getattr(_libraries, _name)(None)
+
+_SIGNATURE = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|II[*+]\0|MM\0[*+]", re.DOTALL
+)
+_CUT = re.compile("truncated|not enough image data", re.IGNORECASE)  # in Pillow's words
+_ORIENTATION = 0x0112  # the EXIF tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and a value
+_MODES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}  # by the colour space of an ICC profile
+_PROBE = (15 * np.indices((18, 18, 18), np.uint8)).reshape(3, 18, -1).transpose(1, 2, 0)
+_SAME = 2  # of 255: how far a profile may move a colour and still be called sRGB
 
 
 class DecodeError(Exception):
@@ -36,7 +94,10 @@ class DecodeError(Exception):
     Parameters
     ----------
     reason
-        A stable code: `empty`, `not_an_image`, `truncated`, `too_large` or `damaged`.
+        A stable code: `empty` (no bytes), `not_an_image` (none of our formats begins so),
+        `truncated` (the end is missing), `damaged`, `too_large` (more pixels than `MOST_PIXELS`, a
+        side longer than `LONGEST_SIDE`, or no memory), `unsupported` (whole, but its numbers have
+        no known black and white).
     message
         What was found.
     """
@@ -50,9 +111,9 @@ class DecodeError(Exception):
 
 
 def open_image(content: bytes) -> Image.Image:
-    """Decode a photograph as it should be seen: upright, its first frame, grey (`L`) or `RGB`.
+    """Decode a photograph upright, its first frame, grey (`L`) or `RGB`.
 
-    16-bit grey is scaled to 8 bits; transparent parts are laid on white.
+    `info["icc_profile"]` holds its colour profile, if it has one.
 
     Raises
     ------
@@ -61,39 +122,172 @@ def open_image(content: bytes) -> Image.Image:
     """
     if not content:
         raise DecodeError("empty", "the file has no bytes")
+    file = _File(content)
     try:
-        image = Image.open(BytesIO(content), formats=FORMATS)
+        image = Image.open(file, formats=FORMATS)
+        file.in_header = False
+        if max(image.size) > LONGEST_SIDE:
+            raise DecodeError(
+                "too_large",
+                f"a side of {max(image.size):,} pixels; at most {LONGEST_SIDE:,} are decoded",
+            )
+        if image.format == "PNG":
+            _check_sums(content)
         image.load()
-        return _flatten(ImageOps.exif_transpose(image))
-    except UnidentifiedImageError:
+        return _flatten(image, _turn(image))
+    except DecodeError:
+        raise
+    except Image.DecompressionBombError:
         raise DecodeError(
-            "not_an_image", f"no image format that we read begins with {content[:8]!r}"
+            "too_large", f"more than {MOST_PIXELS:,} pixels, the most that are decoded"
         ) from None
-    except Image.DecompressionBombError as error:
-        raise DecodeError("too_large", str(error)) from None
+    except MemoryError:
+        raise DecodeError("too_large", "there is not enough memory to decode it") from None
+    except UnidentifiedImageError:
+        if not _SIGNATURE.match(content):
+            raise DecodeError(
+                "not_an_image", f"no image format that we read begins with {content[:8]!r}"
+            ) from None
+        if file.ended:
+            raise DecodeError("truncated", "the file ends in its header") from None
+        raise DecodeError(
+            "damaged", "a damaged header, or one of a kind that is not read"
+        ) from None
     except Exception as error:  # damaged bytes make Pillow's decoders raise whatever there is
-        reason = "truncated" if "truncated" in str(error).lower() else "damaged"
+        cut = file.ended or _ends_early(content) or _CUT.search(str(error))
+        reason = "truncated" if cut else "damaged"
         raise DecodeError(reason, str(error) or type(error).__name__) from None
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    if image.mode in ("L", "RGB"):
-        return image
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+class _File(BytesIO):
+    """Remembers whether more bytes were wanted than there are, while the header was read."""
+
+    in_header = True
+    ended = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        found = super().read(size)
+        if self.in_header and size is not None and len(found) < size:
+            self.ended = True
+        return found
+
+
+def _ends_early(content: bytes) -> bool:
+    """Whether a WebP is shorter than it says; Pillow only answers that it has no decoder."""
+    said = int.from_bytes(content[4:8], "little") + 8
+    return content[8:12] == b"WEBP" and len(content) < said
+
+
+def _check_sums(content: bytes) -> None:
+    """Check a PNG's pixels by their checksums (PNG, 5.5), which Pillow passes over."""
+    view, offset = memoryview(content), 8
+    while offset + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, offset)
+        end = offset + 8 + length
+        found = view[end : end + 4]
+        whole = kind == b"IDAT" and len(found) == 4
+        if whole and zlib.crc32(view[offset + 4 : end]) != int.from_bytes(found, "big"):
+            raise DecodeError("damaged", "the pixels do not match their checksum")
+        offset = end + 4
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # of damaged EXIF; the pixels are whole, and viewers show them as they lie
+        return None
+
+
+def _flatten(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    """To `L` or `RGB`, upright, with no more than two copies of the pixels at a time."""
+    profile = image.info.get("icc_profile")
+    if not isinstance(profile, bytes):  # nor a number, as a damaged TIFF may have it
+        profile = None
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _deep_to_grey(image)
+    elif image.has_transparency_data:
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        image = white
+    elif image.mode in ("CMYK", "LAB"):
+        if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+            image = ImageChops.invert(image)  # Pillow takes every file for one of Adobe's
+        conversion = _conversion(profile, image.mode)
+        image = conversion.apply(image) if conversion else image.convert("RGB")
+        profile = None
+    elif image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    if turn is not None:
+        image = image.transpose(turn)
+    image.info = {"icc_profile": profile} if profile else {}
+    return image
+
+
+def _deep_to_grey(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits to 8 bits."""
+    tags = getattr(image, "tag_v2", {})
+    pixels = np.asarray(image)
+    if image.mode == "F":
+        low, high = pixels.min(), pixels.max()
+        if not (low >= 0 and high <= 1):  # nor NaN
+            raise DecodeError(
+                "unsupported",
+                f"floating-point pixels from {low:g} to {high:g}; only 0 (black) to 1 (white) "
+                "has a known meaning",
+            )
+        grey = (pixels * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    elif image.mode == "I" and tags:
+        raise DecodeError(
+            "unsupported",
+            "pixels of 32 bits or with a sign have no known black and white; convert to 16 bits",
+        )
+    else:
+        grey = (pixels >> (4 if tags.get(_BITS_PER_SAMPLE) == (12,) else 8)).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        grey = ~grey
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[pixels == transparent] = 255
+    return Image.fromarray(grey)
+
+
+@lru_cache(maxsize=16)
+def _conversion(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """What converts the colours of a profile to sRGB; None where there is nothing to convert.
+
+    A profile that is damaged, or of other colours than the picture's, says nothing.
+    """
+    own_mode = "LAB" if mode == "LAB" else _MODES.get(profile[16:20] if profile else b"", "")
+    if own_mode != mode and (mode, own_mode) != ("L", "RGB"):
+        return None
+    try:
+        own = ImageCms.ImageCmsProfile(
+            ImageCms.createProfile("LAB") if mode == "LAB" else BytesIO(profile or b"")
+        )
+        conversion = ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), own_mode, "RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return None
+    if own_mode in ("L", "RGB"):
+        probe = Image.fromarray(_PROBE).convert(own_mode)
+        moved = np.asarray(conversion.apply(probe)).astype(int)
+        if np.abs(moved - np.asarray(probe.convert("RGB"))).max() <= _SAME:
+            return None
+    return conversion
 
 
 def decode(content: bytes, preprocessing: Preprocessing) -> np.ndarray:
-    """Decode a photograph to the backbone's input: uint8 `[height, width, 3]`, RGB.
+    """Decode a photograph to the backbone's input: uint8 `[height, width, 3]`, sRGB.
 
     Raises
     ------
     DecodeError
         With a reason code.
     """
-    return preprocessing.apply(open_image(content))
+    image = open_image(content)
+    pixels = preprocessing.apply(image)
+    conversion = _conversion(image.info.get("icc_profile"), image.mode)
+    if conversion is None:
+        return pixels
+    source = Image.fromarray(pixels).convert(conversion.input_mode)
+    return np.asarray(conversion.apply(source))

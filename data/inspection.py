@@ -10,8 +10,10 @@ from pathlib import Path
 
 from data import console
 from data.decoding import DecodeError, open_image
-from data.reading import Reader
+from data.reading import Reader, why_unread
 from data.sources import Source, open_source
+
+CHUNK = 32  # photographs read by one thread in a row
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Inspection:
     sizes
         Number of photographs by `width x height`, most frequent first.
     broken
-        Examples that cannot be read: id and reason.
+        Examples that cannot be read: id and `stage/reason: message`, as extraction has them.
     duplicates
         Files whose bytes another file has as well.
     """
@@ -49,14 +51,16 @@ def inspect(path: str | Path) -> Inspection:
         As `open_source`.
     """
     source = open_source(path, allow_unlabelled=True)
+    paths = source.examples["path"].to_pylist()
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     looked: list[_Look] = []
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
         console.progress("reading", len(source)) as advance,
     ):
-        for look in pool.map(lambda row: _look(source, row), source.examples["path"].to_pylist()):
-            looked.append(look)
-            advance(1)
+        for looks in pool.map(lambda chunk: _look_at(source, chunk), chunks):
+            looked.extend(looks)
+            advance(len(looks))
     ids = source.examples["id"].to_pylist()
     hashes = Counter(look.content for look in looked if look.content is not None)
     sizes = Counter(look.size for look in looked if look.size)
@@ -80,11 +84,17 @@ class _Look:
     problem: str = ""
 
 
-def _look(source: Source, path: str) -> _Look:
+def _look_at(source: Source, paths: list[str]) -> list[_Look]:
+    reader = Reader(source.folder)
+    return [_look(reader, path) for path in paths]
+
+
+def _look(reader: Reader, path: str) -> _Look:
     try:
-        content = Reader(source.folder).read(path)
+        content = reader.read(path)
     except OSError as error:
-        return _Look(problem=f"read/{error.strerror or error}")
+        reason, message = why_unread(error)
+        return _Look(problem=f"read/{reason}: {message}")
     try:
         width, height = open_image(content).size
     except DecodeError as error:

@@ -28,6 +28,13 @@ def container_of(path: str) -> str:
     return found[1] if found else path
 
 
+def why_unread(error: OSError) -> tuple[str, str]:
+    """The reason code of an example that could not be read, and what to say of it."""
+    if isinstance(error, FileNotFoundError):
+        return "missing", "there is no such file"
+    return "unreadable", error.strerror or str(error)
+
+
 class Reader:
     """Reads examples, best in the order in which they lie in their files.
 

@@ -12,7 +12,7 @@ from data.backbone import BackboneSpec
 from data.decoding import DecodeError, decode
 from data.files import digest
 from data.folders import Folder
-from data.reading import Reader, container_of
+from data.reading import Reader, container_of, why_unread
 from data.records import begin_part, mark_row, write_part
 from data.store import ERROR_COLUMNS, ERROR_SCHEMA, TEXT_COLUMNS, PartRecord, part_schema
 from extract.engines import OnnxRuntimeEngine
@@ -95,11 +95,9 @@ class Worker:
                 images[len(waiting)] = decode(content, spec.preprocessing)
             except DecodeError as error:
                 done.fail(row, "decode", error.reason, error.message, stamp)
-            except FileNotFoundError:
-                done.fail(row, "read", "missing", "there is no such file", None)
             except OSError as error:
                 (stamp,) = self.job.root.stamps([container_of(path)])
-                done.fail(row, "read", "unreadable", error.strerror or str(error), stamp)
+                done.fail(row, "read", *why_unread(error), stamp)
             else:
                 waiting.append(_Read(row, digest(content), stamp))
             if waiting and (len(waiting) == batch or row == len(paths) - 1):

@@ -12,6 +12,7 @@ from data.backbone import Backbone, load_backbone, parse_onnx
 from data.edge import edge_metadata
 from data.errors import Checklist, InputError
 from data.files import check_output, local_path, write_whole
+from data.folders import Folder
 from data.graph import rename_values
 from data.model import Model
 from export.parity import Parity, compare
@@ -53,7 +54,8 @@ def export_classifier(
     with checks.item():
         path = local_path(output)
         check_output(path, overwrite)
-        if path == local_path(backbone) or local_path(model) in path.parents:
+        folder, name = Folder.holding(backbone)
+        if str(path) == folder.where(name) or local_path(model) in path.parents:
             raise InputError(
                 f"{output} would replace what the edge model is made from", "Choose another file."
             )

@@ -86,7 +86,7 @@ def strings(values: Sequence[str | None]) -> pa.Array:
     return pa.array(values, pa.string())
 
 
-def text_column(table: pa.Table, name: str) -> pa.ChunkedArray:
+def text_column(path: object, table: pa.Table, name: str) -> pa.ChunkedArray:
     """A column as text, empty cells as none; all none where there is no such column.
 
     Raises
@@ -100,7 +100,7 @@ def text_column(table: pa.Table, name: str) -> pa.ChunkedArray:
         column = table[name].cast(pa.string())
     except pa.ArrowException as error:
         raise SourceError(
-            f"column {name!r} of the manifest is no text ({table[name].type}): {error}",
+            f"{path}: column {name!r} is no text ({table[name].type}): {error}",
             "Make it a column of text.",
         ) from None
     empty = pc.equal(column, "")

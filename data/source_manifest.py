@@ -38,8 +38,10 @@ def open_manifest(path: object, folder: Folder, name: str) -> Source:
     if "path" not in table.column_names:
         raise _no_path(path, table.column_names)
     checks = Checklist()
-    columns = {name: text_column(table, name) for name in COLUMNS if name != "id"}
-    columns["id"] = text_column(table, "id") if "id" in table.column_names else columns["path"]
+    columns = {name: text_column(path, table, name) for name in COLUMNS if name != "id"}
+    columns["id"] = (
+        text_column(path, table, "id") if "id" in table.column_names else columns["path"]
+    )
     with checks.item():
         check_columns(path, columns)
     with checks.item():

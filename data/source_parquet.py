@@ -102,18 +102,19 @@ def _image_columns(schema: pa.Schema) -> list[str]:
 
 def _examples(folder: Folder, name: str) -> pa.Table:
     schema = _schema(folder, name)
-    image = _image_column(folder.where(name), schema)
+    where = folder.where(name)
+    image = _image_column(where, schema)
     others = [column for column in schema.names if column != image]
-    check_names(folder.where(name), others)
+    check_names(where, others)
     count = folder.attempt(lambda: pq.read_metadata(folder.open(name)).num_rows)
     table = folder.table(name, others) if others else pa.table({"": pa.nulls(count)})
     rows = pa.array(np.arange(count)).cast(pa.string())
     columns = {
-        "id": text_column(table, "id") if "id" in others else _joined(f"{name}#", rows),
+        "id": text_column(where, table, "id") if "id" in others else _joined(f"{name}#", rows),
         "path": _joined(f"{name}#{image}=", rows),
-        "label": _named(schema, text_column(table, "label")),
-        "split": text_column(table, "split") if "split" in others else _split(name, count),
-        "group": text_column(table, "group"),
+        "label": _named(schema, text_column(where, table, "label")),
+        "split": text_column(where, table, "split") if "split" in others else _split(name, count),
+        "group": text_column(where, table, "group"),
     }
     for column in others:
         if column not in COLUMNS:

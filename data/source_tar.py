@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -106,7 +107,7 @@ def _read(folder: Folder, name: str) -> _Archive:
         io.BufferedReader(folder.open(name), BUFFER) as file,
         tarfile.open(fileobj=file, mode="r:") as tar,
     ):
-        for member in tar:
+        for member in _members(tar, folder.where(name)):
             if not member.isreg() or PurePosixPath(member.name).name.startswith("."):
                 continue
             _check_inside(folder, name, member.name)
@@ -128,6 +129,19 @@ def _read(folder: Folder, name: str) -> _Archive:
             archive.paths.append(f"{name}#bytes={start}+{length}")
             archive.labels.append(sample.label(member_name))
     return archive
+
+
+def _members(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
+    """All members; of an archive that was cut short, those that are there."""
+    found = 0
+    try:
+        for member in tar:
+            found += 1
+            yield member
+    except tarfile.ReadError as error:
+        if not found:
+            raise
+        console.note(f"{where} is damaged or cut short after {found:,} files: {error}")
 
 
 @dataclass

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint fuzz clean
+.PHONY: demo test lint chaos fuzz clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py demo
@@ -17,6 +17,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+chaos: $(VENV)/.dev
+	$(BIN)/python tests/chaos.py --rounds 25
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python tests/fuzz_decoding.py --files 100000

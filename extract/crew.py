@@ -281,13 +281,20 @@ def _actor(job: Job) -> Any:
 
     class RayWorker:
         worker: Worker
+        failure: Exception | None = None
 
         def up(self, backbone: list[Any]) -> str:
             self.worker = Worker(job, ray.get(backbone[0]))
             return f"worker {os.getpid()} on {socket.gethostname()}"
 
         def extract(self, shard: Shard, name: str, careful: bool) -> PartRecord:
-            return self.worker.extract(shard, name, careful)
+            if self.failure:  # such as a full disk: what waits here would only fail as well
+                raise self.failure
+            try:
+                return self.worker.extract(shard, name, careful)
+            except Exception as error:
+                self.failure = error
+                raise
 
         @ray.method(concurrency_group="watch")
         def at(self) -> tuple[int, int]:

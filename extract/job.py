@@ -205,11 +205,12 @@ def _work(
     # What the manifest names stays as well: readers follow it until the new one is written.
     sweep(store, (*todo.parts, *(todo.manifest.parts if todo.manifest else ())))
     rewritten = []
-    with console.progress("updating parts", len(todo.rewrites)) as advance:
-        for change in todo.rewrites:
-            rewritten.append(rewrite(store, source, change))
-            advance(1)
-    clock.stage("update")
+    if todo.rewrites:
+        with console.progress("updating parts", len(todo.rewrites)) as advance:
+            for change in todo.rewrites:
+                rewritten.append(rewrite(store, source, change))
+                advance(1)
+        clock.stage("update")
     if not todo.todo.num_rows:
         return _Done(tuple(rewritten))
     import ray

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from data import console
 from data.errors import ExtractionError, InputError
 
 KNOCK_SECONDS = 5
@@ -58,7 +59,8 @@ def _start(address: str | None) -> None:
         return
     try:
         _knock(address)
-        ray.init(address=address, **quiet)
+        with console.status(f"connecting to Ray at {address}"):
+            ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"no Ray cluster answers at {address}: {error}",

@@ -1,0 +1,135 @@
+"""What safety costs: extraction with hashes, records, whole writes and a watch, and without.
+
+The peer does the same work on the same Ray actors and engine, and nothing for safety: no hash, no
+stamp, no record, no flush to disk, no watch over stalls, no second try. Both take turns; the
+medians are compared. Exits with 1 if safety costs more than 3 %.
+
+    python benchmarks/checks.py --backbone b.onnx [--photographs 1500] [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from data.backbone import Backbone, load_backbone
+from data.decoding import decode
+from data.folders import Folder
+from data.records import begin
+from data.sources import Source, open_source
+from extract.crew import Crew
+from extract.engines import OnnxRuntimeEngine
+from extract.plan import plan
+from extract.session import ray_session
+from extract.worker import Job
+
+BATCH, LIMIT = 16, 0.03
+
+
+def paint(folder: Path, photographs: int) -> None:
+    """JPEGs of 500x375 with some structure, 40 kB each."""
+    random = np.random.default_rng(0)
+    for number in range(photographs):
+        coarse = random.integers(0, 255, (47, 63, 3)).astype(np.uint8)
+        photograph = Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC)
+        path = folder / "ab"[number % 2] / f"{number:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photograph.save(path, quality=90)
+
+
+def with_checks(source: Source, backbone: Backbone, out: Path, workers: int) -> float:
+    """headstart's own crew; seconds."""
+    import ray
+
+    store = Folder.at(out)
+    todo = plan(source, store, backbone.fingerprint)
+    job = Job(backbone.spec, source.folder, store, BATCH)
+    content = ray.put(backbone.content)
+    started = time.perf_counter()
+    begin(store, backbone.fingerprint, source.path)
+    Crew(job, content, workers, 300).run(todo.shards(workers))
+    return time.perf_counter() - started
+
+
+def without(source: Source, backbone: Backbone, out: Path, workers: int) -> float:
+    """The same shards on plain actors that read, decode, embed and write; seconds."""
+    import ray
+
+    @ray.remote(num_cpus=1)
+    class Plain:
+        def __init__(self, content: list[Any]) -> None:
+            self.engine = OnnxRuntimeEngine(ray.get(content[0]))
+
+        def extract(self, number: int, paths: list[str]) -> None:
+            size = backbone.spec.preprocessing
+            images = np.empty((BATCH, size.height, size.width, 3), np.uint8)
+            embeddings = []
+            for start in range(0, len(paths), BATCH):
+                batch = paths[start : start + BATCH]
+                for row, path in enumerate(batch):
+                    images[row] = decode(Path(source.folder.root, path).read_bytes(), size)
+                embeddings.append(self.engine.embed(images[: len(batch)]))
+            flat = pa.array(np.concatenate(embeddings).ravel())
+            rows = pa.FixedSizeListArray.from_arrays(flat, backbone.spec.dim)
+            table = pa.table({"id": paths, "embedding": rows})
+            pq.write_table(table, out / f"part-{number}.parquet", compression="none")
+
+    out.mkdir()
+    shards = plan(source, Folder.at(out / "none"), backbone.fingerprint).shards(workers)
+    content = ray.put(backbone.content)
+    started = time.perf_counter()
+    actors = [Plain.remote([content]) for _ in range(workers)]  # type: ignore[attr-defined]
+    pool = ray.util.ActorPool(actors)
+    work = [(shard.number, shard.examples["path"].to_pylist()) for shard in shards]
+    list(pool.map_unordered(lambda actor, task: actor.extract.remote(*task), work))
+    seconds = time.perf_counter() - started
+    for actor in actors:
+        ray.kill(actor)
+    return seconds
+
+
+def main() -> None:
+    """Take turns, print the medians and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--backbone", required=True)
+    parser.add_argument("--photographs", type=int, default=1500)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    backbone = load_backbone(options.backbone)
+    times: dict[str, list[float]] = {"with checks": [], "without": []}
+    with tempfile.TemporaryDirectory(prefix="checks-") as name, ray_session(None, None) as workers:
+        folder = Path(name)
+        paint(folder / "photographs", options.photographs)
+        source = open_source(folder / "photographs")
+        with_checks(source, backbone, folder / "warm-up", workers)
+        for number in range(options.rounds):
+            runs = [("with checks", with_checks), ("without", without)]
+            for what, run in runs[:: 1 if number % 2 else -1]:
+                seconds = run(source, backbone, folder / f"{what}{number}", workers)
+                times[what].append(seconds)
+                time.sleep(2)  # for Ray to count the CPUs as free
+    for what, took in times.items():
+        rates = sorted(options.photographs / seconds for seconds in took)
+        print(
+            f"{what:12} {statistics.median(rates):7.1f} photographs/s "
+            f"({rates[0]:.1f} to {rates[-1]:.1f}), {workers} workers"
+        )
+    medians = {what: statistics.median(took) for what, took in times.items()}
+    cost = medians["with checks"] / medians["without"] - 1
+    print(f"safety costs {cost:+.1%} (limit {LIMIT:.0%})")
+    if cost > LIMIT:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""One round of each kind of `make chaos`: whatever is killed, the store ends up whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from chaos import KINDS, Chaos
+
+
+@pytest.fixture(scope="module")
+def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chaos]:
+    chaos = Chaos(tmp_path_factory.mktemp("chaos"))
+    yield chaos
+    chaos.close()
+
+
+@pytest.mark.parametrize("seed", range(len(KINDS)), ids=KINDS)
+def test_a_store_survives(chaos: Chaos, seed: int) -> None:
+    assert chaos.round(seed).kind == KINDS[seed]

@@ -50,8 +50,9 @@ class Folder(ABC):
         """The folder that holds a file, and the file's name in it."""
         text = os.fspath(path)
         if "://" in text and not text.startswith("file://"):
-            parent, _, name = text.rpartition("/")
-            return Folder.at(parent), name
+            scheme, _, rest = text.partition("://")
+            parent, _, name = rest.rpartition("/")
+            return Folder.at(f"{scheme}://{parent or name}"), name if parent else ""
         file = local_path(path)
         return LocalFolder(str(file.parent)), file.name
 

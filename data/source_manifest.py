@@ -89,9 +89,13 @@ def _read(path: object, folder: Folder, name: str) -> pa.Table:
 
 def _check_paths(path: object, paths: pa.ChunkedArray) -> None:
     # Cheap filter first: only suspicious paths are looked at one by one.
-    suspicious = pc.match_substring_regex(paths, r"\.\.|^/|\x00")
+    suspicious = pc.match_substring_regex(paths, r"\.\.|^/|\x00|://")
     found = paths.filter(pc.fill_null(suspicious, False)).to_pylist()
-    outside = [p for p in found if p.startswith("/") or ".." in PurePosixPath(p).parts or "\0" in p]
+    outside = [
+        p
+        for p in found
+        if p.startswith("/") or ".." in PurePosixPath(p).parts or "\0" in p or "://" in p
+    ]
     if outside:
         raise SourceError(
             f"{path}: {count(len(outside), 'path')} "

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from data.errors import StoreError
 from data.fingerprint import Fingerprint
@@ -34,7 +35,6 @@ EXTRACT_COMMAND = "Make one with: python -m extract SOURCE --backbone backbone.o
 ERROR_COLUMNS = ("id", "stage", "reason", "message", "stamp")
 ERROR_SCHEMA = pa.schema([(name, pa.string()) for name in ERROR_COLUMNS])
 TEXT_COLUMNS = ("id", "path", "content", "stamp", "label", "split", "group")
-REPAIR = "Set it aside with: python -m data verify {store} --repair"
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,36 @@ def read_manifest(folder: Folder) -> StoreManifest | None:
     )
 
 
+def read_part(folder: Folder, file: str, columns: list[str] | None = None) -> pa.Table:
+    """A file of a part that counts, all columns or the named ones.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be read.
+    """
+    try:
+        return folder.table(file, columns)
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(folder, file, str(error)) from None
+
+
+def part_columns(folder: Folder, file: str) -> list[str]:
+    """The names of the columns of a part's file; raises `StoreError` if it cannot be read."""
+    try:
+        return folder.attempt(lambda: pq.read_schema(folder.open(file))).names
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(folder, file, str(error)) from None
+
+
+def damaged(folder: Folder, file: str, what: str) -> StoreError:
+    """What to say of a part that does not hold what its record says."""
+    return StoreError(
+        f"{folder.where(file)} is damaged: {what}",
+        f"Set it aside with: python -m data verify {folder} --repair",
+    )
+
+
 @dataclass(frozen=True)
 class FeatureStore:
     """A finished feature store, for reading."""
@@ -206,14 +236,10 @@ class FeatureStore:
         tables = []
         for part in self.manifest.parts:
             if part.rows_file:
-                try:
-                    table = self.folder.table(part.rows_file, columns)
-                except (pa.ArrowException, OSError) as error:
-                    raise self._damaged(part.rows_file, str(error)) from None
+                table = read_part(self.folder, part.rows_file, columns)
                 if table.num_rows != part.rows:
-                    raise self._damaged(
-                        part.rows_file, f"{table.num_rows} rows instead of {part.rows}"
-                    )
+                    what = f"{table.num_rows} rows instead of {part.rows}"
+                    raise damaged(self.folder, part.rows_file, what)
                 tables.append(table)
         if not tables:
             schema = part_schema(self.fingerprint.dim, [])
@@ -226,16 +252,8 @@ class FeatureStore:
         tables = [ERROR_SCHEMA.empty_table()]
         for part in self.manifest.parts:
             if part.errors_file:
-                try:
-                    tables.append(self.folder.table(part.errors_file))
-                except (pa.ArrowException, OSError) as error:
-                    raise self._damaged(part.errors_file, str(error)) from None
+                tables.append(read_part(self.folder, part.errors_file))
         return pa.concat_tables(tables, promote_options="default")
-
-    def _damaged(self, file: str, what: str) -> StoreError:
-        return StoreError(
-            f"{self.folder.where(file)} is damaged: {what}", REPAIR.format(store=self.folder)
-        )
 
 
 def embeddings_of(table: pa.Table) -> np.ndarray:

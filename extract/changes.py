@@ -12,6 +12,7 @@ from data.files import digest
 from data.folders import Folder
 from data.reading import Reader
 from data.sources import Source
+from data.store import read_part
 from extract.known import Known
 
 READERS = 16
@@ -57,6 +58,6 @@ def _hashes(known: Known, suspects: np.ndarray, store: Folder) -> list[str]:
     hashes: list[str] = []
     for number in np.unique(known.part[suspects]):  # in the order of `suspects`: part by part
         positions = known.position[suspects[known.part[suspects] == number]]
-        column = store.table(known.parts[number].rows_file or "", ["content"])["content"]
+        column = read_part(store, known.parts[number].rows_file or "", ["content"])["content"]
         hashes.extend(column.take(pa.array(positions)).to_pylist())
     return hashes

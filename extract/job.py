@@ -17,7 +17,7 @@ from data.folders import Folder
 from data.lock import sole_writer
 from data.records import begin, finish, sweep
 from data.sources import Source, open_source
-from data.store import FeatureStore, PartRecord, StoreManifest
+from data.store import FeatureStore, PartRecord, StoreManifest, read_part
 from extract.crew import Crew
 from extract.plan import Counts, Plan, Update, plan, state
 from extract.rewrite import rewrite
@@ -235,7 +235,7 @@ def _manifest(
     if todo.counts.vanished and not update.prune:
         for part in parts:
             if part.rows_file:
-                labels = store.table(part.rows_file, ["label"])["label"]
+                labels = read_part(store, part.rows_file, ["label"])["label"]
                 classes |= set(pc.unique(labels.drop_null()).to_pylist())
     return StoreManifest(
         backbone.fingerprint,

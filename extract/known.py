@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from data.errors import StoreError
 from data.folders import Folder
 from data.sources import Source
-from data.store import REPAIR, PartRecord
+from data.store import PartRecord, part_columns, read_part
 
 BATCH = 2_000_000  # examples compared at once: a bound on memory, since each batch looks up all ids
 
@@ -98,14 +96,8 @@ def _batches(store: Folder, parts: tuple[PartRecord, ...]) -> Iterator[list[_Ent
 
 def _read(store: Folder, file: str, failed: bool) -> pa.Table:
     leave_out = {"stage", "reason", "message"} if failed else {"content", "embedding"}
-    try:
-        names = store.attempt(lambda: pq.read_schema(store.open(file))).names
-        return store.table(file, [name for name in names if name not in leave_out])
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(
-            f"{store.where(file)} is recorded as done, but cannot be read: {error}",
-            REPAIR.format(store=store),
-        ) from None
+    names = part_columns(store, file)
+    return read_part(store, file, [name for name in names if name not in leave_out])
 
 
 def _compare(batch: list[_Entries], source: Source, ids: pa.ChunkedArray) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from data.folders import Folder
 from data.records import write_part
 from data.sources import Source
-from data.store import ERROR_SCHEMA, TEXT_COLUMNS, PartRecord, part_schema
+from data.store import ERROR_SCHEMA, TEXT_COLUMNS, PartRecord, part_schema, read_part
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ def rewrite(store: Folder, source: Source, change: Rewrite) -> PartRecord:
     name = f"{old.name.rpartition('-')[0]}-{secrets.token_hex(6)}"
     errors = ERROR_SCHEMA.empty_table()
     if old.errors_file:
-        errors = store.table(old.errors_file).take(pa.array(change.errors))
+        errors = read_part(store, old.errors_file).take(pa.array(change.errors))
     rows = pa.table({})
     if old.rows_file and len(change.rows):
-        rows = _refresh(store.table(old.rows_file).take(pa.array(change.rows)), source, change)
+        rows = _refresh(read_part(store, old.rows_file).take(pa.array(change.rows)), source, change)
     return write_part(store, name, rows, errors, replaces=old.name)
 
 

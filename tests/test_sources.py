@@ -200,6 +200,10 @@ def test_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> None:
         ("path,embedding\na.jpg,x\n", "uses reserved column names: 'embedding'\n  Rename them."),
         ("path,label,label\na.jpg,x,y\n", "names columns twice: 'label'"),
         ("path,label\na\0.jpg,x\n", "1 path leads outside the manifest's folder: 'a\\x00.jpg'"),
+        (
+            "path,label\ns3://b/a.jpg,x\n",
+            "1 path leads outside the manifest's folder: 's3://b/a.jpg'",
+        ),
         ("file,label\na.jpg,x\n", "has no column 'path'; its columns are file, label"),
         ("paths,label\na.jpg,x\n", "Rename 'paths' to 'path'."),
         ("path,label\na.jpg\nb.jpg,x\n", "cannot be read: CSV parse error"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import paint
 
+from data.errors import StoreError
 from data.folders import Folder
 from data.records import begin, write_part
 from data.store import FeatureStore, embeddings_of, read_manifest
@@ -215,3 +216,16 @@ def test_two_parts_with_the_same_examples_count_once(
     assert (done.inferences, done.counts.kept, done.rows) == (0, 60, 60)
     ids_are_once_each(features, all_ids(photos))
     assert np.isfinite(embeddings_of(FeatureStore.open(features).read())).all()
+
+
+def test_a_damaged_part_is_named_with_what_to_do(
+    photos: Path, features: Path, tiny_backbone: Path
+) -> None:
+    (part,) = features.glob("part-*.parquet")
+    part.write_bytes(part.read_bytes()[:300])
+    with pytest.raises(StoreError) as caught:
+        extract(photos, tiny_backbone, features)
+    assert str(caught.value).startswith(f"{part} is damaged: ")
+    assert str(caught.value).endswith(
+        f"\n  Set it aside with: python -m data verify {features} --repair"
+    )

@@ -213,10 +213,10 @@ def _work(
         clock.stage("update")
     if not todo.todo.num_rows:
         return _Done(tuple(rewritten))
-    import ray
-
     job = Job(backbone.spec, source.folder, store, options.batch_size)
     with ray_session(options.address, options.workers) as workers:
+        import ray  # not sooner: the session sets what Ray reads when it is imported
+
         clock.stage("start Ray")
         crew = Crew(job, ray.put(backbone.content), workers, options.stall_after)
         parts = crew.run(todo.shards(workers))

@@ -55,7 +55,16 @@ def _start(address: str | None) -> None:
 
     quiet: Any = {"logging_level": logging.ERROR, "log_to_driver": False}
     if not address or address == "local":
-        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        try:
+            ray.init(
+                address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
+            )
+        except Exception as error:  # Ray raises bare ones where its processes do not come up
+            raise ExtractionError(
+                f"Ray does not start on this machine: {error}",
+                "Often the machine is too busy, or short of memory or disk: look, and run the same "
+                "command again.",
+            ) from error
         return
     try:
         _knock(address)

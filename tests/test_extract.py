@@ -446,3 +446,22 @@ def test_a_shard_that_fails_stops_the_job_with_a_sentence_and_can_be_gone_on_wit
     assert words.endswith("  What is done is kept. Run the same command again to go on.")
     (out / "_errors").unlink()
     assert extract(photos, tiny_backbone, out).embedded == 59
+
+
+def test_a_new_user_needs_no_setting_of_ray(
+    photos: Path, tiny_backbone: Path, tmp_path: Path
+) -> None:
+    """A fresh home, and none of the variables that the tests set: a token is made, and used."""
+    environment = {name: os.environ[name] for name in os.environ if not name.startswith("RAY_")}
+    answer = subprocess.run(
+        [
+            *(sys.executable, "-m", "extract", str(photos), "--backbone", str(tiny_backbone)),
+            *("-o", str(tmp_path / "f")),
+        ],
+        env=environment | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / ".ray" / "auth_token").exists()

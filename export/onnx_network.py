@@ -228,6 +228,9 @@ def _session(proto: Any, outputs: tuple[str, ...]) -> Any:
     names = list(dict.fromkeys([*outputs, *there]))
     whole = {n for number in computed for n in copy.graph.node[number].output}
     keep_outputs(copy, [n for n in names if n in outputs or n in whole])
+    read = {name for node in copy.graph.node for name in node.input}
+    for value in [v for v in copy.graph.input if v.name not in read]:
+        copy.graph.input.remove(value)
     providers = ["CPUExecutionProvider"]
     if size_of(copy) < LARGEST_FILE:
         return onnxruntime.InferenceSession(copy.SerializeToString(), providers=providers)

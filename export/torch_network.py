@@ -15,13 +15,13 @@ from export.scaling import Scaling
 from export.surgery import OPSET
 from export.torch_stack import import_torch
 
-WHOLE = "features"  # the name of what the module itself answers
+WHOLE = "output"  # the name of what the module itself answers
 
 
 class TorchNetwork(Original):
     """A `torch.nn.Module` from scaled pixels `[batch, 3, height, width]` to anything.
 
-    Layers are named as `named_modules` names them; `features` is the module's own answer (for timm
+    Layers are named as `named_modules` names them; `output` is the module's own answer (for timm
     and Hugging Face, what comes before pooling and classifier).
 
     Parameters
@@ -129,7 +129,10 @@ class TorchNetwork(Original):
                     verbose=False,
                 )
         except Exception as error:  # the exporter raises whatever broke inside of it
-            why = next((x for x in str(error).splitlines() if x.strip()), type(error).__name__)
+            cause: BaseException = error
+            while cause.__cause__ is not None:  # the first one names the operator
+                cause = cause.__cause__
+            why = next((x for x in str(cause).splitlines() if x.strip()), type(cause).__name__)
             raise BackboneError(
                 f"{self.name} cannot be converted to ONNX: {why}",
                 "Choose shallower layers (`python -m export layers` lists them), another network, "

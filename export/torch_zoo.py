@@ -95,7 +95,9 @@ def _open_torchvision(name: str, options: BackboneOptions) -> Original:
     module = torchvision.models.get_model(name, weights=None, **plain)
     weights = _load(torch, module, f"torchvision:{name}", options)
     scaling = chosen_scaling(options, RULES["torch"], name)
-    return TorchNetwork(module, name, (size, size), scaling, weights)
+    # Most of them keep what comes before the classifier in a module of this name.
+    layers = ("features",) if hasattr(module, "features") else ()
+    return TorchNetwork(module, name, (size, size), scaling, weights, default_layers=layers)
 
 
 def _open_hugging_face(name: str, options: BackboneOptions) -> Original:

@@ -1,6 +1,6 @@
 """What each ingredient of an embedding brings on ELPV, and what it costs.
 
-    python benchmarks/elpv_depths.py FOLDER [--rows NUMBER ...]
+    python -m benchmarks.elpv_depths FOLDER [--rows NUMBER ...]
 
 Frozen EfficientNet-Lite0; standard scaling and an RBF SVM (C = 5); mean and standard deviation of
 the accuracy over 10 stratified 75/25 splits (defective: probability >= 0.5). Backbones and
@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from data import console
-from data.backbone import INPUT, OUTPUT, load_backbone
+from data.backbone import INPUT, OUTPUT, Backbone, load_backbone
 from data.decoding import decode
 from data.samples import lay_out
 from data.sources import open_source
@@ -66,22 +66,25 @@ ROWS = (
 
 def embeddings(folder: Path, number: int, photographs: Path) -> np.ndarray:
     """The embeddings of a row, from FOLDER if they are there."""
-    backbone, kept = folder / f"row{number}.onnx", folder / f"row{number}.npy"
-    row = ROWS[number]
+    backbone, row = folder / f"row{number}.onnx", ROWS[number]
     if not backbone.exists():
         options = BackboneOptions(size=row.size)
         export_backbone(backbone, "efficientnet_lite0", options, row.features)
+    return embed_all(load_backbone(backbone), photographs, folder / f"row{number}.npy")
+
+
+def embed_all(backbone: Backbone, photographs: Path, kept: Path) -> np.ndarray:
+    """The embeddings of a folder's photographs on one thread, kept in a file for the next run."""
     if kept.exists():
         return np.asarray(np.load(kept))
-    loaded = load_backbone(backbone)
     source = open_source(photographs)
-    session = one_thread_session(loaded.content)
+    session = one_thread_session(backbone.content)
     parts = []
     paths = source.examples["path"].to_pylist()
-    with console.progress(f"embedding for {row.what!r}", len(paths)) as advance:
+    with console.progress(f"embedding for {kept.stem}", len(paths)) as advance:
         for start in range(0, len(paths), BATCH):
             files = [source.folder.read(path) for path in paths[start : start + BATCH]]
-            images = np.stack([decode(file, loaded.spec.preprocessing) for file in files])
+            images = np.stack([decode(file, backbone.spec.preprocessing) for file in files])
             parts += session.run([OUTPUT], {INPUT: images})
             advance(len(images))
     np.save(kept, np.concatenate(parts))

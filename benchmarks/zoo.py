@@ -105,13 +105,13 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 HEAD = """# Every network, exported
 
-Made by `make zoo`. Each network of `python -m export list`, and some of timm's and torchvision's, was
-exported at its own input size and held against its own framework at batch 1 and 3. Parity is the
-largest difference of an embedding, relative to its largest number; an export above 1e-4 is refused.
-Speed is in images per second of ONNX Runtime on one thread of one core{machine}, fp32 and int8 in
+Made by `make zoo`. Each network of `python -m export list`, and some of timm's and torchvision's,
+was exported at its own input size and held against its own framework at batch 1 and 3. Parity is
+the largest difference of an embedding, relative to its largest number; an export above 1e-4 is
+refused. Speed is in images per second of ONNX Runtime on one thread{machine}, fp32 and int8 in
 turns; other work ran on the machine beside it, so compare within a row rather than between rows.
-Weights are random, but for EfficientNet-Lite; parity and speed do not depend on them. int8's accuracy
-does: see [precision.md](precision.md).
+Weights are random, but for EfficientNet-Lite; parity and speed do not depend on them. int8's
+accuracy does: see [precision.md](precision.md).
 
 """
 

@@ -121,7 +121,7 @@ def test_a_hugging_face_checkpoint(tmp_path: Path, checkpoint: Path) -> None:
 
 
 def test_hugging_face_folders_that_cannot_be_used(tmp_path: Path, checkpoint: Path) -> None:
-    def fails(reference: str, options: BackboneOptions = BackboneOptions()) -> str:  # noqa: B008
+    def fails(reference: str, options: BackboneOptions = BackboneOptions()) -> str:
         with pytest.raises(BackboneError) as caught:
             export_backbone(tmp_path / "b.onnx", reference, options)
         return str(caught.value)

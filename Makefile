@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint zoo clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py demo
@@ -17,6 +17,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Every network at its full size: about an hour; goes on where it stopped.
+zoo: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.zoo docs/zoo.md
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -182,10 +182,10 @@ def list_(
         "name",
         "size",
         "embedding",
-        "million parameters",
+        "Mparams",
         "top-1",
         "licence",
-        "weights here",
+        "here",
     ]
     table = [
         [

@@ -83,9 +83,14 @@ def test_a_keras_file_is_cut_off_at_the_embedding(tmp_path: Path, keras: Any, su
     )
 
 
-def test_layers_are_listed_with_shape_and_cost(tmp_path: Path, keras: Any) -> None:
+def test_layers_are_listed_with_shape_and_cost(
+    tmp_path: Path, keras: Any, command: Callable
+) -> None:
     model, file = classifier(keras), tmp_path / "mine.keras"
     model.save(file)
+    table = command("export", "layers", file).out.splitlines()
+    assert table[0].split() == ["layer", "kind", "shape", "million", "mult-adds", "MB"]
+    assert table[2].split() == ["base/first", "Conv2D", "10x10x4", "0.0", "0.0"]
     found = {layer.name: layer for layer in list_layers(str(file), BackboneOptions())}
     first, second = found["base/first"], found["base/second"]
     assert (first.kind, first.shape) == ("Conv2D", (10, 10, 4))

@@ -16,7 +16,7 @@ from export.options import BackboneOptions, FeatureOptions, PrecisionOptions
 from export.original import Original
 from export.quantize import Quantized, quantize, read_calibration
 from export.resolve import DEFAULT, open_original
-from export.surgery import LARGEST_FILE, OPSET, check_limits, size_of, to_opset
+from export.surgery import OPSET, check_limits, refuse_huge, to_opset
 
 IR_VERSION = 8  # the one of opset 18; older runtimes refuse newer ones
 
@@ -123,11 +123,5 @@ def to_backbone(original: Original, recipe: Recipe, spec: BackboneSpec) -> Any:
 
 def serialized(proto: Any, spec: BackboneSpec) -> bytes:
     """The bytes of a graph; raises `BackboneError` where it is larger than ONNX allows."""
-    size = size_of(proto)
-    if size >= LARGEST_FILE:
-        raise BackboneError(
-            f"{spec.name} makes a file of {size / 1e9:.1f} GB; one ONNX file holds at most 2.1 GB",
-            "Choose shallower layers: what lies behind the last of them is cut off "
-            "(`python -m export layers` lists them with their sizes).",
-        )
+    refuse_huge(proto, spec.name)
     return bytes(proto.SerializeToString())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,7 @@ from data.errors import BackboneError
 from export.options import BackboneOptions
 from export.original import Layer, Original, Weights, chosen_scaling, input_size
 from export.scaling import RULES
-from export.surgery import LARGEST_FILE, ancestors, keep_outputs, size_of, with_shapes
+from export.surgery import LARGEST_FILE, cut, refuse_huge, size_of, with_shapes
 
 STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 FLOAT, UINT8, FLOAT16, DOUBLE = 1, 2, 10, 11  # TensorProto's codes of element types
@@ -79,11 +77,8 @@ class OnnxNetwork(Original):
 
     def to_onnx(self, layers: Sequence[str]) -> Any:
         """A copy, cut off behind the named layers."""
-        import onnx
-
-        copy = onnx.ModelProto()
-        copy.CopyFrom(self.proto)
-        keep_outputs(copy, layers)
+        copy = cut(self.proto, layers)
+        refuse_huge(copy, self.name)
         needed = {name for node in copy.graph.node for name in node.input}
         others = [v.name for v in copy.graph.input if v.name != self.image and v.name in needed]
         if others:
@@ -216,25 +211,17 @@ def _describe(value: Any) -> str:
 
 
 def _session(proto: Any, outputs: tuple[str, ...]) -> Any:
-    """A session of the whole graph that also gives these tensors; from a file if it is huge."""
-    import onnx
+    """A session of the whole graph that also gives these tensors; of a huge graph, only these."""
     import onnxruntime
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    there = {value.name for value in copy.graph.output}
-    # What other inputs compute is left away: they have no values here.
-    computed = ancestors(copy, outputs)
-    names = list(dict.fromkeys([*outputs, *there]))
-    whole = {n for number in computed for n in copy.graph.node[number].output}
-    keep_outputs(copy, [n for n in names if n in outputs or n in whole])
-    read = {name for node in copy.graph.node for name in node.input}
-    for value in [v for v in copy.graph.input if v.name not in read]:
-        copy.graph.input.remove(value)
-    providers = ["CPUExecutionProvider"]
-    if size_of(copy) < LARGEST_FILE:
-        return onnxruntime.InferenceSession(copy.SerializeToString(), providers=providers)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "whole.onnx")
-        onnx.save(copy, path, save_as_external_data=True, location="whole.data")
-        return onnxruntime.InferenceSession(str(path), providers=providers)
+    wanted = list(outputs)
+    if size_of(proto) < LARGEST_FILE:
+        inputs = {value.name for value in cut(proto, outputs).graph.input}
+        # What other inputs compute is left away: they have no values here.
+        for value in proto.graph.output:
+            if {other.name for other in cut(proto, [value.name]).graph.input} <= inputs:
+                wanted.append(value.name)
+    part = cut(proto, dict.fromkeys(wanted))
+    return onnxruntime.InferenceSession(
+        part.SerializeToString(), providers=["CPUExecutionProvider"]
+    )

@@ -38,6 +38,25 @@ def keep_outputs(proto: Any, outputs: Iterable[str]) -> None:
     del graph.value_info[:]
 
 
+def cut(proto: Any, outputs: Iterable[str]) -> Any:
+    """A copy that computes these tensors and holds nothing else: a huge graph is not copied whole."""
+    import onnx
+
+    wanted = list(outputs)
+    numbers = ancestors(proto, wanted)
+    nodes = [node for number, node in enumerate(proto.graph.node) if number in numbers]
+    read = {name for node in nodes for name in uses(node)} | set(wanted)
+    constants = [tensor for tensor in proto.graph.initializer if tensor.name in read]
+    copy = onnx.ModelProto(ir_version=proto.ir_version)
+    copy.opset_import.extend(proto.opset_import)
+    copy.graph.name = proto.graph.name
+    copy.graph.input.extend(value for value in proto.graph.input if value.name in read)
+    copy.graph.node.extend(nodes)
+    copy.graph.initializer.extend(constants)
+    keep_outputs(copy, wanted)
+    return copy
+
+
 def ancestors(proto: Any, outputs: Iterable[str]) -> set[int]:
     """The numbers of the nodes that these tensors are computed by."""
     producer = {name: n for n, node in enumerate(proto.graph.node) for name in node.output if name}
@@ -130,6 +149,17 @@ def size_of(proto: Any) -> int:
     return sum(
         len(tensor.raw_data) + 4 * len(tensor.float_data) for tensor in proto.graph.initializer
     )
+
+
+def refuse_huge(proto: Any, what: str) -> None:
+    """Refuse a graph larger than one ONNX file may be; raises `BackboneError`."""
+    size = size_of(proto)
+    if size >= LARGEST_FILE:
+        raise BackboneError(
+            f"{what} makes a file of {size / 1e9:.1f} GB; one ONNX file holds at most 2.1 GB",
+            "Choose shallower layers: what lies behind the last of them is cut off "
+            "(`python -m export layers` lists them with their sizes).",
+        )
 
 
 def with_shapes(proto: Any, image: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

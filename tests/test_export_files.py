@@ -402,3 +402,30 @@ def test_an_operator_that_onnx_lacks_is_named(tmp_path: Path, keras: Any) -> Non
         export_backbone(tmp_path / "b.onnx", original)
     assert "Igamma" in caught.value.message
     assert "python -m export layers" in caught.value.fix or "Choose another" in caught.value.fix
+
+
+def test_a_network_of_more_than_two_gigabytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the limit of one protobuf message set low: only what is needed has to be below it."""
+    proto = small()
+    wide = np.ones((7, 4000), np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(wide, "wide"))
+    proto.graph.node.extend(
+        [
+            helper.make_node("GlobalAveragePool", ["b"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "wide"], ["huge"]),
+        ]
+    )
+    proto.graph.output[0].name = "huge"
+    path = tmp_path / "n.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="n.data", size_threshold=9000)
+    for module in ("export.surgery", "export.onnx_network", "export.onnx_file"):
+        monkeypatch.setattr(f"{module}.LARGEST_FILE", 50_000)
+    assert export_backbone(tmp_path / "b.onnx", str(path), RAW).backbone.spec.layers == ("b",)
+    assert fails(path, layers=("huge",)) == (
+        "n makes a file of 0.0 GB; one ONNX file holds at most 2.1 GB\n"
+        "  Choose shallower layers: what lies behind the last of them is cut off "
+        "(`python -m export layers` lists them with their sizes)."
+    )

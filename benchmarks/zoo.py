@@ -1,6 +1,6 @@
 """Every network that can be named: does it export, and how good, large and fast is the file?
 
-    python -m benchmarks.zoo docs/zoo.md [--work FOLDER] [--only NAME ...]
+    python -m benchmarks.zoo docs/zoo.md [--work FOLDER] [--only NAME ...] [--table]
 
 Each network is exported at its own input size in a process of its own and held against its
 framework at batch 1 and 3; then the table is written. Weights are random (`--weights none`) where
@@ -44,6 +44,7 @@ TORCH = (
 )
 PICTURES = 2  # to measure int8's ranges on: enough for its speed, and nothing else is asked here
 LONGEST = 1800  # seconds for one network
+NOT_YET = "not measured yet"
 
 
 def cost(name: str) -> float:
@@ -93,7 +94,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         if "error" in row:
-            lines.append(f"| {row['name']} | does not export: {row['error']} | | | | | | | |")
+            why = row["error"] if row["error"] == NOT_YET else f"does not export: {row['error']}"
+            lines.append(f"| {row['name']} | {why} | | | | | | | |")
             continue
         lines.append(
             f"| {row['name']} | {row['size']} | {row['dim']:,} | {row['parity']:.0e} "
@@ -129,6 +131,7 @@ def main() -> int:
     parser.add_argument("output", type=Path, nargs="?", default=Path("docs/zoo.md"))
     parser.add_argument("--work", type=Path, default=Path("build/zoo"))
     parser.add_argument("--only", nargs="*")
+    parser.add_argument("--table", action="store_true", help="Write what is there, and stop.")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -141,6 +144,9 @@ def main() -> int:
     with console.progress("exporting", len(names)) as advance:
         for name in names:
             kept = work / f"{name.replace(':', '-')}.json"
+            if not kept.exists() and arguments.table:
+                rows.append({"name": name, "error": NOT_YET})
+                continue
             if not kept.exists():
                 command = [sys.executable, "-m", "benchmarks.zoo", "--measure", name]
                 done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST)

@@ -39,7 +39,7 @@ def keep_outputs(proto: Any, outputs: Iterable[str]) -> None:
 
 
 def cut(proto: Any, outputs: Iterable[str]) -> Any:
-    """A copy that computes these tensors and holds nothing else: a huge graph is not copied whole."""
+    """A copy that computes these tensors and no others; a huge graph is not copied whole."""
     import onnx
 
     wanted = list(outputs)

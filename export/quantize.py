@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,18 @@ def _to_fp16(proto: Any) -> Any:
     )
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantizer gives its advice through the root logger."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
 def _to_int8(content: bytes, photographs: np.ndarray) -> Any:
     """Static QDQ, weights per channel."""
     import onnx
@@ -204,8 +217,7 @@ def _to_int8(content: bytes, photographs: np.ndarray) -> Any:
             images = next(self.left, None)
             return None if images is None else {INPUT: images}
 
-    logging.getLogger().setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         # Batch normalization is folded into convolutions first: beside them it would stay fp32.
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

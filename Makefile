@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint chaos fuzz clean
+.PHONY: demo test lint chaos fuzz zoo clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py demo
@@ -23,6 +23,10 @@ chaos: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python tests/fuzz_decoding.py --files 100000
+
+# Every network at its full size: about an hour; goes on where it stopped.
+zoo: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.zoo docs/zoo.md
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

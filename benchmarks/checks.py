@@ -4,7 +4,7 @@ The peer does the same work on the same Ray actors and engine, and nothing for s
 stamp, no record, no flush to disk, no watch over stalls, no second try. Both take turns; the
 medians are compared. Exits with 1 if safety costs more than 3 %.
 
-    python benchmarks/checks.py --backbone b.onnx [--photographs 1500] [--rounds 5]
+    python -m benchmarks.checks --backbone b.onnx [--photographs 1500] [--rounds 5]
 """
 
 from __future__ import annotations

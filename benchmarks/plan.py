@@ -3,7 +3,7 @@
 Each step runs in a process of its own, whose time and peak memory are measured. Exits with 1 if a
 limit is broken: planning a new store in 60 s and 2 GB, opening a store in 2 s.
 
-    python benchmarks/plan.py [--rows 10000000] [--parts 10000]
+    python -m benchmarks.plan [--rows 10000000] [--parts 10000]
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def main() -> None:
         broken = []
         print(f"{'step':14}  {'seconds':>7}  {'limit':>5}  {'peak GB':>7}  {'limit':>5}  rows")
         for what in ("plan csv", "plan parquet", "open", "again"):
-            command = [sys.executable, __file__, "--step", what, str(folder)]
+            command = [sys.executable, "-m", "benchmarks.plan", "--step", what, str(folder)]
             answer = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
             seconds, memory = LIMITS.get(what, (None, None))
             print(

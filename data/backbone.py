@@ -42,11 +42,20 @@ class BackboneSpec:
     layers
         Names of the layers whose output is the embedding.
     pooling
-        `avg`, or `none` where the layer has no height and width.
+        Such as `avg` or `avg+max+std`; `none` where the layer has no height and width. Layers that
+        are pooled otherwise than each other have theirs in order, after commas.
     dim
         Width of the embedding.
     weights, licence
         Where the weights come from, and under which licence.
+    precision
+        `fp32`, `fp16` or `int8`.
+    scaling
+        The rule for pixels that is in the graph, for people; empty where an old file does not say.
+    power
+        Whether the embedding is the signed square root of what was pooled.
+    views
+        Which copies of a picture are averaged in the graph: `none`, `mirror` or `flips`.
     """
 
     name: str
@@ -58,6 +67,9 @@ class BackboneSpec:
     licence: str
     precision: str = "fp32"
     modality: str = "image"
+    scaling: str = ""
+    power: bool = False
+    views: str = "none"
 
     def to_metadata(self) -> dict[str, str]:
         """As ONNX `metadata_props`."""
@@ -76,6 +88,9 @@ class BackboneSpec:
             "precision": self.precision,
             "weights": self.weights,
             "licence": self.licence,
+            "scaling": self.scaling,
+            "power": "yes" if self.power else "no",
+            "views": self.views,
         }
         return {PREFIX + key: value for key, value in values.items()}
 
@@ -95,6 +110,9 @@ class BackboneSpec:
             licence=value["licence"],
             precision=value["precision"],
             modality=value["modality"],
+            scaling=value.get("scaling", ""),
+            power=value.get("power") == "yes",
+            views=value.get("views", "none"),
         )
 
 
@@ -120,8 +138,8 @@ def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
-def parse_onnx(path: str | Path, content: bytes) -> onnx.ModelProto:
-    """Parse the bytes of an ONNX file; raises `BackboneError` if they are none."""
+def parse_onnx(path: str | Path, content: bytes, fix: str = EXPORT_COMMAND) -> onnx.ModelProto:
+    """Parse the bytes of an ONNX file; raises `BackboneError`, with `fix`, if they are none."""
     import onnx
 
     try:
@@ -129,7 +147,7 @@ def parse_onnx(path: str | Path, content: bytes) -> onnx.ModelProto:
     except Exception:  # protobuf's DecodeError, whose class depends on its implementation
         model = None
     if model is None or not model.graph.node:
-        raise BackboneError(f"{path} is no ONNX file, or a damaged one", EXPORT_COMMAND)
+        raise BackboneError(f"{path} is no ONNX file, or a damaged one", fix)
     return model
 
 

@@ -81,7 +81,9 @@ def show_table(columns: list[str], rows: list[list[Any]]) -> None:
         table.add_column(escape(column), justify="right" if position else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    out.print(table, width=None if out.is_terminal else WIDEST)
+    # A console cuts at its own width, which is 80 where there is no terminal to ask.
+    wide = out if out.is_terminal else Console(highlight=False, emoji=False, width=WIDEST)
+    wide.print(table)
 
 
 def place(path: object) -> str:

@@ -19,7 +19,7 @@ class Fingerprint:
     preprocessing
         Size and resize rule of the input, in words.
     precision
-        `fp32`, `bf16` or `int8`.
+        `fp32`, `fp16`, `bf16` or `int8`.
     dim
         Width of the embedding.
     """

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from data import console
+
+if TYPE_CHECKING:
+    from export.backbone import BackboneExport
 
 app = console.new_app("Write ONNX files: backbones in, classifiers out.")
 
@@ -17,47 +20,186 @@ Output = Annotated[str, typer.Option("-o", "--output", help="ONNX file to write.
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
+Size = Annotated[int | None, typer.Option(help="Input height and width in pixels.")]
+Weights = Annotated[
+    str,
+    typer.Option(help="imagenet, none, or a file (.h5, .pth, .safetensors) for a named network."),
+]
+Scaling = Annotated[
+    str | None,
+    typer.Option(
+        help="Rule for pixels, where a file does not say: tf, torch, caffe, unit, none ..."
+    ),
+]
+Input = Annotated[str | None, typer.Option(help="Which input of an ONNX file is the picture.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Run code that a file brings along.")]
+
+
 @app.command()
 def backbone(
     name: Annotated[
-        str, typer.Argument(help="efficientnet_lite0 or a keras.applications network.")
+        str,
+        typer.Argument(
+            help="A name of `export list`, timm:NAME, torchvision:NAME, hf:FOLDER, a .keras, .h5 "
+            "or .onnx file, or a SavedModel's folder."
+        ),
     ],
     output: Output,
-    weights: Annotated[str, typer.Option(help="imagenet, none, or a file.")] = "imagenet",
+    weights: Weights = "imagenet",
     layer: Annotated[
-        list[str] | None, typer.Option(help="Layer to average; repeat for several side by side.")
+        list[str] | None,
+        typer.Option(
+            help="Layer to pool, as `export layers` names it; repeat for several side by side. "
+            "NAME=avg+max pools this one otherwise."
+        ),
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Input height and width in pixels.")] = None,
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(help="avg, max, std, gem, flatten or token; repeat for several side by side."),
+    ] = None,
+    power: Annotated[
+        bool, typer.Option("--power", help="Signed square root of the embedding.")
+    ] = False,
+    views: Annotated[
+        str, typer.Option(help="Mean over copies: none, mirror (2 passes) or flips (4 passes).")
+    ] = "none",
+    size: Size = None,
     resize: Annotated[str, typer.Option(help="squash or crop.")] = "squash",
     interpolation: Annotated[str, typer.Option(help="bilinear, bicubic or lanczos.")] = "bilinear",
     include_top: Annotated[
         bool, typer.Option("--include-top", help="Keep the ImageNet classifier: 1,000 logits.")
     ] = False,
+    scaling: Scaling = None,
+    input: Input = None,
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    calibrate: Annotated[
+        str | None, typer.Option(help="Source of photographs that int8 measures its ranges on.")
+    ] = None,
+    trust: Trust = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a pretrained network as a backbone file, preprocessing inside."""
     from export.backbone import export_backbone
-    from export.zoo import BackboneOptions
+    from export.options import BackboneOptions, FeatureOptions, PrecisionOptions
 
     start = time.monotonic()
-    options = BackboneOptions(weights, tuple(layer or ()), size, resize, interpolation, include_top)
+    options = BackboneOptions(
+        weights, size, resize, interpolation, include_top, scaling, input, trust
+    )
+    features = FeatureOptions(tuple(layer or ()), tuple(pool or ()), power, views)
+    lower = PrecisionOptions(precision, calibrate)
     with console.status(f"building, converting and checking {name}"):
-        written = export_backbone(output, name, options, overwrite)
-    spec = written.spec
+        written = export_backbone(output, name, options, features, lower, overwrite)
+    _show_backbone(written, time.monotonic() - start, as_json)
+
+
+def _show_backbone(written: BackboneExport, took: float, as_json: bool) -> None:
+    file, spec, lower = written.backbone, written.backbone.spec, written.quantized
+    warnings = lower.warnings(spec) if lower else []
     if as_json:
-        about = asdict(spec) | {"path": written.path, "sha256": written.fingerprint.sha256}
-        console.show_json(about | {"bytes": len(written.content)})
+        about = asdict(spec) | {"path": file.path, "sha256": file.fingerprint.sha256}
+        about |= {"bytes": len(file.content), "parity": written.parity}
+        if lower:
+            about["quantized"] = lower.to_json() | {"warnings": warnings}
+        console.show_json(about)
         return
-    console.show(
-        {
-            "backbone": str(written.fingerprint),
-            "weights": f"{spec.weights}, licence {spec.licence}",
-            "layers": f"{', '.join(spec.layers)} ({spec.pooling} pooling)",
-            "embedding": f"float32 [batch, {spec.dim}]",
-            "took": f"{time.monotonic() - start:.1f} s",
-            "wrote": f"{console.place(written.path)} ({console.human_bytes(len(written.content))})",
-        }
+    made = f"{', '.join(spec.layers)} ({spec.pooling} pooling)"
+    if spec.views != "none":
+        made += f", mean over views ({spec.views})"
+    rows = {
+        "backbone": str(file.fingerprint),
+        "weights": f"{spec.weights}, licence {spec.licence}",
+        "layers": made + (", signed square root" if spec.power else ""),
+        "embedding": f"float32 [batch, {spec.dim}]",
+        "parity": f"differs from the original by {written.parity:.0e} at most, relative",
+    }
+    if lower:
+        size, whole = console.human_bytes(len(lower.content)), console.human_bytes(lower.fp32_bytes)
+        what = "random pictures" if lower.random else "photographs"
+        rows["size"] = f"{size}, fp32 {whole}"
+        rows["speed"] = (
+            f"{lower.speed:.0f} img/s, fp32 {lower.fp32_speed:.0f}: {lower.ratio:.2f} times as "
+            "fast (this machine, one thread)"
+        )
+        rows["cosine"] = (
+            f"to fp32: mean {lower.cosine_mean:.4f}, worst {lower.cosine_worst:.4f} "
+            f"({lower.photographs} {what})"
+        )
+    rows["took"] = f"{took:.1f} s"
+    rows["wrote"] = f"{console.place(file.path)} ({console.human_bytes(len(file.content))})"
+    console.show(rows)
+    for warning in warnings:
+        console.note(f"warning: {warning}")
+
+
+@app.command()
+def layers(
+    name: Annotated[str, typer.Argument(help="What `export backbone` takes.")],
+    weights: Weights = "none",
+    size: Size = None,
+    scaling: Scaling = "none",
+    input: Input = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the layers that can be named, with their shapes and the cost up to there."""
+    from export.layers import list_layers
+    from export.options import BackboneOptions
+
+    options = BackboneOptions(weights, size, scaling=scaling, input=input, trust=trust)
+    with console.status(f"building and measuring {name}"):
+        found = list_layers(name, options)
+    if as_json:
+        console.show_json([asdict(layer) for layer in found])
+        return
+    rows = [
+        [
+            layer.name,
+            layer.kind,
+            "x".join(map(str, layer.shape)),
+            f"{layer.multiply_adds / 1e6:,.1f}",
+            f"{layer.parameters * 4 / 1e6:,.1f}",
+        ]
+        for layer in found
+    ]
+    console.show_table(["layer", "kind", "shape", "million mult-adds", "MB"], rows)
+
+
+@app.command("list")
+def list_(
+    pattern: Annotated[str, typer.Argument(help="Part of a name, or timm:PATTERN.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """List the networks that can be named, and whether their weights are on this machine."""
+    from export.catalogue import list_known
+
+    rows = list_known(pattern)
+    if as_json:
+        console.show_json(rows)
+        return
+    columns = [
+        "name",
+        "size",
+        "embedding",
+        "Mparams",
+        "top-1",
+        "licence",
+        "here",
+    ]
+    table = [
+        [
+            *(row["name"], row["size"], row["dim"] or "", row["parameters"] or ""),
+            *(f"{row['top1']:.1f} %" if row["top1"] else "", row["licence"]),
+            "yes" if row["weights_here"] else "no",
+        ]
+        for row in rows
+    ]
+    console.show_table(columns, table)
+    console.note(
+        "Besides: timm:NAME (`export list timm:PATTERN`), torchvision:NAME, hf:FOLDER, and .keras, "
+        ".h5, .onnx files and SavedModels of your own. Where the weights are not here: "
+        "--weights FILE."
     )
 
 

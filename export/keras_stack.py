@@ -1,4 +1,4 @@
-"""The one place that imports TensorFlow: quietly, and with a clear word where it is missing."""
+"""TensorFlow imported quietly, with a clear word where it is missing, and made convertible."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 from data.errors import MissingPackageError
+
+SEED = 0  # of weights that are not loaded
 
 
 @contextmanager
@@ -51,3 +54,33 @@ def import_keras() -> ModuleType:
     for name in ("tf2onnx", tf2onnx.tfonnx.logger.name, "tf2onnx.optimizer"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return keras
+
+
+@contextmanager
+def plain_operators() -> Iterator[None]:
+    """While this is on, Keras traces only what tf2onnx can read.
+
+    Keras compiles grouped convolutions with XLA, since TensorFlow's kernels on the CPU lack them;
+    compiled functions are opaque to tf2onnx, which needs no kernel. And TensorFlow writes gelu with
+    `Erfc`, which ONNX lacks; here it has the form of its paper (arXiv:1606.08415).
+    """
+    import tensorflow as tf
+
+    function, gelu = tf.function, tf.nn.gelu
+
+    def plain(func: Any = None, **options: Any) -> Any:
+        if options.pop("jit_compile", None) and func is None:
+            return lambda wrapped: wrapped
+        return function(func, **options) if func is not None else function(**options)
+
+    def erf_gelu(features: Any, approximate: bool = False, name: Any = None) -> Any:
+        if approximate:
+            return gelu(features, approximate=True, name=name)
+        half = tf.cast(0.5, features.dtype)
+        return half * features * (1 + tf.math.erf(features * tf.cast(0.5**0.5, features.dtype)))
+
+    tf.function, tf.nn.gelu = plain, erf_gelu
+    try:
+        yield
+    finally:
+        tf.function, tf.nn.gelu = function, gelu

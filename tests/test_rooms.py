@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {"data"},
     "cluster": set(ROOMS),
 }
-HEAVY = {"tensorflow", "keras", "tf2onnx", "torch"}
+HEAVY = {"tensorflow", "keras", "tf2onnx", "torch", "torchvision", "timm", "transformers"}
 LONGEST = 400  # lines of a file
 
 

@@ -1,0 +1,138 @@
+"""What each ingredient of an embedding brings on ELPV, and what it costs.
+
+    python -m benchmarks.elpv_depths FOLDER [--rows NUMBER ...]
+
+Frozen EfficientNet-Lite0; standard scaling and an RBF SVM (C = 5); mean and standard deviation of
+the accuracy over 10 stratified 75/25 splits (defective: probability >= 0.5). Backbones and
+embeddings are kept in FOLDER, so that a second run only trains and measures. The table is printed
+as Markdown. Needs the extras `keras` and `samples`. Speed is that of ONNX Runtime on one thread;
+the backbones are timed in turns, so that whatever else the machine does slows them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from data import console
+from data.backbone import INPUT, OUTPUT, Backbone, load_backbone
+from data.decoding import decode
+from data.samples import lay_out
+from data.sources import open_source
+from export.backbone import export_backbone
+from export.options import BackboneOptions, FeatureOptions
+from export.speed import BATCH, images_per_second, one_thread_session
+
+SPLITS, TEST, C = 10, 0.25, 5.0
+DEPTHS = ("block5", "block8", "block11", "block15", "block16")  # 31, 50, 69, 94, 100 % of blocks
+ALL = ("avg", "max", "std")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    size: int
+    features: FeatureOptions
+
+
+ROWS = (
+    Row("last layer, avg, 224 px", 224, FeatureOptions(("head",))),
+    Row("the same, 300 px", 300, FeatureOptions(("head",))),
+    Row("five depths and the last layer, avg", 300, FeatureOptions((*DEPTHS, "head"))),
+    Row("the same, avg+max+std", 300, FeatureOptions((*DEPTHS, "head=avg+max"), ALL)),
+    Row("and signed square root", 300, FeatureOptions((*DEPTHS, "head=avg+max"), ALL, True)),
+    Row(
+        "avg+max+std and four views",
+        300,
+        FeatureOptions((*DEPTHS, "head=avg+max"), ALL, False, "flips"),
+    ),
+    Row(
+        "all: avg+max+std, four views, root",
+        300,
+        FeatureOptions((*DEPTHS, "head=avg+max"), ALL, True, "flips"),
+    ),
+)
+
+
+def embeddings(folder: Path, number: int, photographs: Path) -> np.ndarray:
+    """The embeddings of a row, from FOLDER if they are there."""
+    backbone, row = folder / f"row{number}.onnx", ROWS[number]
+    if not backbone.exists():
+        options = BackboneOptions(size=row.size)
+        export_backbone(backbone, "efficientnet_lite0", options, row.features)
+    return embed_all(load_backbone(backbone), photographs, folder / f"row{number}.npy")
+
+
+def embed_all(backbone: Backbone, photographs: Path, kept: Path) -> np.ndarray:
+    """The embeddings of a folder's photographs on one thread, kept in a file for the next run."""
+    if kept.exists():
+        return np.asarray(np.load(kept))
+    source = open_source(photographs)
+    session = one_thread_session(backbone.content)
+    parts = []
+    paths = source.examples["path"].to_pylist()
+    with console.progress(f"embedding for {kept.stem}", len(paths)) as advance:
+        for start in range(0, len(paths), BATCH):
+            files = [source.folder.read(path) for path in paths[start : start + BATCH]]
+            images = np.stack([decode(file, backbone.spec.preprocessing) for file in files])
+            parts += session.run([OUTPUT], {INPUT: images})
+            advance(len(images))
+    np.save(kept, np.concatenate(parts))
+    return np.concatenate(parts)
+
+
+def accuracies(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The accuracy of every split."""
+    found = []
+    splits = StratifiedShuffleSplit(SPLITS, test_size=TEST, random_state=0)
+    for train, test in splits.split(features, labels):
+        head = make_pipeline(StandardScaler(), SVC(C=C, cache_size=1000))
+        found.append(head.fit(features[train], labels[train]).score(features[test], labels[test]))
+    return np.array(found)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="Ingredients of an embedding, on ELPV.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", type=int, nargs="*", default=list(range(len(ROWS))))
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder
+    photographs = folder / "elpv"
+    if not photographs.exists():
+        lay_out("elpv", photographs)
+    labels = np.array(open_source(photographs).examples["label"].to_pylist())
+    lines, contents = [], []
+    for number in arguments.rows:
+        features = embeddings(folder, number, photographs)
+        scores = accuracies(features, labels)
+        backbone = load_backbone(folder / f"row{number}.onnx")
+        contents.append(backbone)
+        lines.append((ROWS[number].what, features.shape[1], scores))
+        print(f"{ROWS[number].what}: {scores.mean():.4f} +- {scores.std():.4f}", file=sys.stderr)
+    print("| embedding | numbers | accuracy | img/s | MB |\n|---|---|---|---|---|")
+    for size in sorted({ROWS[n].size for n in arguments.rows}):
+        here = [n for n, row in enumerate(arguments.rows) if ROWS[row].size == size]
+        graphs = [contents[n].content for n in here]
+        speeds = images_per_second(graphs, (size, size), 5.0 * len(here))
+        for n, speed in zip(here, speeds, strict=True):
+            what, dim, scores = lines[n]
+            megabytes = len(contents[n].content) / 1e6
+            print(
+                f"| {what} | {dim:,} | {scores.mean():.4f} +- {scores.std():.4f} "
+                f"| {speed:.1f} | {megabytes:.1f} |"
+            )
+
+
+if __name__ == "__main__":
+    main()

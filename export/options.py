@@ -1,0 +1,162 @@
+"""What can be asked of an export, in three groups: which network, which features, how precise."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import BackboneError, Checklist
+from data.preprocessing import Preprocessing
+from export.scaling import find_rule
+
+LARGEST = 2048  # pixels of height and width; beyond it converters run out of memory
+POOLS = ("avg", "max", "std", "gem", "flatten", "token", "none")
+VIEWS = {"none": 1, "mirror": 2, "flips": 4}  # and how many passes of the network they take
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+def _known(option: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1, 0.5)
+        raise BackboneError(
+            f"unknown {option} {name!r}",
+            f"Did you mean {near[0]}?" if near else f"Known are {', '.join(known)}.",
+        )
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """Which network is to be exported, and what it takes in.
+
+    Parameters
+    ----------
+    weights
+        `imagenet`, `none` (random, for tests) or a file of weights.
+    size
+        Height and width of the input in pixels; the network's own if not given.
+    resize, interpolation
+        How a photograph is brought to that size; see `Preprocessing`.
+    include_top
+        Keep the ImageNet classifier: the embedding is then its 1,000 logits.
+    scaling
+        The rule for pixels, see `export.scaling`; needed only where a file does not say it.
+    input
+        Which input of a file is the image, where it has several.
+    trust
+        Run code that a file brings along (a Keras Lambda layer, file operations of a SavedModel).
+    """
+
+    weights: str = "imagenet"
+    size: int | None = None
+    resize: str = "squash"
+    interpolation: str = "bilinear"
+    include_top: bool = False
+    scaling: str | None = None
+    input: str | None = None
+    trust: bool = False
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The file of weights, where they are neither `imagenet` nor `none`."""
+        return None if self.weights in ("imagenet", "none") else Path(self.weights)
+
+    def check(self) -> None:
+        """Raise what is wrong with the options themselves, all at once."""
+        checks = Checklist()
+        with checks.item():
+            if self.weights_file and not self.weights_file.is_file():
+                raise BackboneError(
+                    f"{self.weights}: no such weights file",
+                    "--weights takes imagenet, none, or a file.",
+                )
+        with checks.item():
+            if self.scaling is not None:
+                find_rule(self.scaling)
+        with checks.item():
+            if self.size is not None and not 8 <= self.size <= LARGEST:
+                raise BackboneError(
+                    f"--size {self.size} is not possible", f"Give 8 to {LARGEST} pixels."
+                )
+            Preprocessing(8, 8, self.resize, self.interpolation)
+        checks.finish()
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """What of a network becomes the embedding.
+
+    Parameters
+    ----------
+    layers
+        Names of the layers whose pooled outputs, side by side, are the embedding; `NAME=avg+max`
+        pools one of them otherwise than the others. If none is named: the last one, or for
+        EfficientNet-Lite four depths. Deeper layers know objects, shallower ones textures. What
+        lies behind the last of them is cut off.
+    pools
+        How a layer with height and width becomes numbers, side by side if there are several: `avg`,
+        `max`, `std`, `gem` (generalized mean, power 3), `flatten` (all of them), `token` (the class
+        token of a transformer), `none` (the layer has neither). The network's own if not given.
+    power
+        Take the signed square root of the embedding: rare strong features then weigh less.
+    views
+        Average the embedding over copies of the picture: `mirror` (two: as is, left to right) or
+        `flips` (four: as is, left to right, upside down, turned by 90 degrees). One file, that many
+        passes of the network.
+    """
+
+    layers: tuple[str, ...] = ()
+    pools: tuple[str, ...] = ()
+    power: bool = False
+    views: str = "none"
+
+    def check(self) -> None:
+        """Raise what is wrong with the options themselves, all at once."""
+        checks = Checklist()
+        pools = [*self.pools, *(pool for layer in self.layers for pool in split_layer(layer)[1])]
+        for pool in dict.fromkeys(pools):
+            with checks.item():
+                _known("--pool", pool, POOLS)
+        with checks.item():
+            _known("--views", self.views, tuple(VIEWS))
+        checks.finish()
+
+
+def split_layer(text: str) -> tuple[str, tuple[str, ...]]:
+    """`NAME=avg+max` as the name and its pools; a plain name has none of its own."""
+    name, mark, pools = text.rpartition("=")
+    return (name, tuple(pools.split("+"))) if mark else (text, ())
+
+
+@dataclass(frozen=True)
+class PrecisionOptions:
+    """The precision that a backbone runs in; chosen before extraction, since heads learn it.
+
+    Parameters
+    ----------
+    precision
+        `fp32`, `fp16` (half the size; for GPUs) or `int8` (a quarter).
+    calibrate
+        The source of photographs that int8's ranges are measured on.
+    """
+
+    precision: str = "fp32"
+    calibrate: str | None = None
+
+    def check(self) -> None:
+        """Raise what is wrong with the options themselves, all at once."""
+        checks = Checklist()
+        with checks.item():
+            _known("--precision", self.precision, PRECISIONS)
+        with checks.item():
+            if self.precision == "int8" and self.calibrate is None:
+                raise BackboneError(
+                    "--precision int8 measures the ranges of a network on photographs",
+                    "Name some, at best those you will extract: --calibrate SOURCE",
+                )
+            if self.precision != "int8" and self.calibrate is not None:
+                raise BackboneError(
+                    f"--calibrate has no use with --precision {self.precision}",
+                    "Leave it out, or pass --precision int8.",
+                )
+        checks.finish()

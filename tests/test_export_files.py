@@ -1,0 +1,431 @@
+"""Networks in files of the user's own: Keras, SavedModel and ONNX; good ones and bad ones."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+from test_export_embedding import small
+
+from data.backbone import load_backbone
+from data.errors import BackboneError
+from export.backbone import export_backbone
+from export.keras_stack import import_keras
+from export.layers import list_layers
+from export.options import BackboneOptions, FeatureOptions
+
+SIZE = 12
+RAW = BackboneOptions(scaling="none")
+
+
+def classifier(keras: Any, *extra: Any) -> Any:
+    """A model in a model, as users build them: scaling, a network, pooling, classes."""
+    keras.utils.set_random_seed(1)
+    base = keras.Sequential(
+        [
+            keras.Input((SIZE, SIZE, 3)),
+            keras.layers.Conv2D(4, 3, activation="relu", name="first"),
+            keras.layers.Conv2D(6, 3, strides=2, activation="relu", name="second"),
+        ],
+        name="base",
+    )
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((SIZE, SIZE, 3)),
+            layers.Rescaling(1 / 127.5, offset=-1, name="scale"),
+            base,
+            layers.GlobalAveragePooling2D(name="pool"),
+            layers.Dropout(0.2, name="drop"),
+            *extra,
+            layers.Dense(5, activation="softmax", name="classes"),
+        ]
+    )
+
+
+@pytest.fixture(scope="session")
+def keras() -> Any:
+    return import_keras()
+
+
+def embed(path: Path, images: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(load_backbone(path).content)
+    (got,) = session.run(["embedding"], {"image": images})
+    return np.asarray(got)
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_keras_file_is_cut_off_at_the_embedding(tmp_path: Path, keras: Any, suffix: str) -> None:
+    model, out = classifier(keras), tmp_path / "b.onnx"
+    file = tmp_path / f"mine{suffix}"
+    model.save(file)
+    spec = export_backbone(out, str(file)).backbone.spec
+    assert (spec.name, spec.layers, spec.dim, spec.scaling) == ("mine", ("base",), 6, "none")
+    assert spec.weights.startswith(f"file mine{suffix} (sha256 ")
+    pooled = keras.Model(model.inputs, model.get_layer("pool").output)
+    assert np.allclose(embed(out, IMAGES), pooled(IMAGES), rtol=1e-4, atol=1e-6)
+    names = [layer.name for layer in list_layers(str(file), BackboneOptions())]
+    assert names == ["scale", "base/first", "base/second", "base", "pool", "drop", "classes"]
+    features = FeatureOptions(("base/first", "base/second=max"), ("std",))
+    assert (
+        export_backbone(out, str(file), features=features, overwrite=True).backbone.spec.dim == 10
+    )
+
+
+def test_layers_are_listed_with_shape_and_cost(
+    tmp_path: Path, keras: Any, command: Callable
+) -> None:
+    model, file = classifier(keras), tmp_path / "mine.keras"
+    model.save(file)
+    table = command("export", "layers", file).out.splitlines()
+    assert table[0].split() == ["layer", "kind", "shape", "million", "mult-adds", "MB"]
+    assert table[2].split() == ["base/first", "Conv2D", "10x10x4", "0.0", "0.0"]
+    found = {layer.name: layer for layer in list_layers(str(file), BackboneOptions())}
+    first, second = found["base/first"], found["base/second"]
+    assert (first.kind, first.shape) == ("Conv2D", (10, 10, 4))
+    assert first.multiply_adds == 10 * 10 * 4 * 3 * 3 * 3
+    assert second.multiply_adds == first.multiply_adds + 4 * 4 * 6 * 4 * 3 * 3
+    assert second.parameters - first.parameters == 6 * 4 * 9  # its bias, of zeros, is left out
+
+
+def test_a_saved_model_and_constants_that_it_captured(tmp_path: Path, keras: Any) -> None:
+    normal = keras.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0])
+    pixels = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(6, 3, activation="relu")(normal(pixels))
+    answer = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(pixels, answer)
+    model.export(tmp_path / "saved", verbose=False)
+    out = tmp_path / "b.onnx"
+    export = export_backbone(out, str(tmp_path / "saved"), RAW)
+    assert (export.backbone.spec.dim, export.backbone.spec.name) == (6, "saved")
+    pooled = keras.Model(model.inputs, model.layers[-2].output)
+    expected = np.asarray(pooled(IMAGES.astype(np.float32)))
+    assert np.allclose(embed(out, IMAGES), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_an_onnx_file_from_anywhere(tmp_path: Path, first: bool) -> None:
+    """Older opset, a symbolic batch, channels first or last, a classifier behind it."""
+    proto = small(first=first)
+    proto.opset_import[0].version = 13
+    weights = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weights, "dense"))
+    proto.graph.node.extend(
+        [
+            helper.make_node("GlobalAveragePool", ["b"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "dense"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["classes"]),
+        ]
+    )
+    proto.graph.output[0].name = "classes"
+    path, out = tmp_path / "theirs.onnx", tmp_path / "b.onnx"
+    onnx.save(proto, path)
+    spec = export_backbone(out, str(path), BackboneOptions(scaling="torch")).backbone.spec
+    assert (spec.layers, spec.dim, spec.scaling) == (("b",), 7, "torch")
+    made = onnx.load(out)
+    assert "Gemm" not in {node.op_type for node in made.graph.node}
+    assert made.opset_import[0].version == 18
+    spec = export_backbone(
+        out, str(path), RAW, FeatureOptions(("classes",)), overwrite=True
+    ).backbone.spec
+    assert (spec.dim, spec.pooling) == (4, "none")
+
+
+def test_tensors_in_a_file_beside_it(tmp_path: Path) -> None:
+    path, out = tmp_path / "n.onnx", tmp_path / "b.onnx"
+    onnx.save(small(), path, save_as_external_data=True, location="n.data", size_threshold=0)
+    assert export_backbone(out, str(path), RAW).backbone.spec.dim == 7
+    data = (tmp_path / "n.data").read_bytes()
+    (tmp_path / "n.data").write_bytes(data[:-5])
+    assert "keeps tensors in n.data, which is cut off\n" in fails(path)
+    (tmp_path / "n.data").unlink()
+    assert "keeps tensors in n.data, which is not there\n  Export it anew, or" in fails(path)
+    secret = tmp_path / "elsewhere" / "secret.data"
+    secret.parent.mkdir()
+    secret.write_bytes(data)
+    (tmp_path / "n.data").symlink_to(secret)
+    inside = tmp_path / "in"
+    inside.mkdir()
+    (inside / "n.onnx").write_bytes(path.read_bytes())
+    (inside / "n.data").symlink_to(secret)
+    words = "wants to read 'n.data', which is not beside it\n  A network's files lie in one folder."
+    assert words in fails(inside / "n.onnx")
+    for location in ("../elsewhere/secret.data", str(secret)):
+        proto = onnx.load(path, load_external_data=False)
+        for tensor in proto.graph.initializer:
+            for entry in tensor.external_data:
+                entry.value = location if entry.key == "location" else entry.value
+        (inside / "n.onnx").write_bytes(proto.SerializeToString())
+        assert f"wants to read '{location}', which is not beside it" in fails(inside / "n.onnx")
+
+
+def fails(path: Path, options: BackboneOptions = RAW, **features: Any) -> str:
+    with pytest.raises(BackboneError) as caught:
+        export_backbone(path.parent / "out.onnx", str(path), options, FeatureOptions(**features))
+    assert not (path.parent / "out.onnx").exists()
+    return str(caught.value)
+
+
+def one_input(tmp_path: Path, element: int, shape: list, node: Any = None) -> Path:
+    """An ONNX file of one node whose input is as told."""
+    image = helper.make_tensor_value_info("x", element, shape)
+    out = helper.make_tensor_value_info("y", element, None)
+    graph = helper.make_graph([node or helper.make_node("Relu", ["x"], ["y"])], "g", [image], [out])
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid("com.example", 1)]
+    path = tmp_path / "n.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), path)
+    return path
+
+
+def test_onnx_files_that_cannot_be_used(tmp_path: Path) -> None:
+    double = one_input(tmp_path, TensorProto.DOUBLE, ["n", 3, 8, 8])
+    assert fails(double) == (
+        "n takes float64 [n, 3, 8, 8] as its input 'x'; we feed float32, float16 or uint8\n"
+        "  Export it anew with a float32 input (in PyTorch: model.float())."
+    )
+    tall = one_input(tmp_path, TensorProto.FLOAT, ["n", 3, "height", 8])
+    assert fails(tall) == (
+        "n takes pictures of any size\n  Say which: --size PIXELS (such as 224)."
+    )
+    fixed = one_input(tmp_path, TensorProto.FLOAT, ["n", 3, 8, 8])
+    assert fails(fixed, BackboneOptions(size=9, scaling="none")) == (
+        "n takes pictures of 8x8, not 9x9\n  Leave --size out."
+    )
+    assert fails(fixed, BackboneOptions()).startswith(
+        "n does not say how its pixels are scaled\n  Say how it was trained, --scaling RULE: none"
+    )
+    flat = one_input(tmp_path, TensorProto.FLOAT, ["n", 192])
+    assert fails(flat) == (
+        "n takes float32 [n, 192] as its input 'x', which is no picture\n"
+        "  A picture is [batch, height, width, 3] or [batch, 3, height, width]."
+    )
+    magic = helper.make_node("Magic", ["x"], ["y"], domain="com.example")
+    foreign = one_input(tmp_path, TensorProto.FLOAT, ["n", 3, 8, 8], magic)
+    assert fails(foreign).startswith(
+        "n has operators of its own domain: com.example.Magic\n"
+        "  Export it anew with ONNX's own operators"
+    )
+
+
+def test_a_symbolic_height_is_filled_in(tmp_path: Path) -> None:
+    path = one_input(tmp_path, TensorProto.FLOAT, ["n", 3, "height", "width"])
+    options = BackboneOptions(size=16, scaling="unit")
+    spec = export_backbone(tmp_path / "b.onnx", str(path), options).backbone.spec
+    assert (spec.preprocessing.height, spec.preprocessing.width, spec.dim) == (16, 16, 3)
+
+
+def test_an_onnx_file_with_four_inputs(tmp_path: Path) -> None:
+    names = ["x", "mask", "age", "y"]
+    shapes: list[list] = [["n", 3, 8, 8], ["n", 8, 8, 3], ["n", 1], ["n", 4]]
+    inputs = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
+        for n, s in zip(names, shapes, strict=True)
+    ]
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Concat", ["f", "age", "y"], ["out"], axis=1),
+    ]
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", inputs, [out])
+    path = tmp_path / "four.onnx"
+    imports = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), path)
+    assert fails(path) == (
+        "four has 4 inputs and several could be the picture: x float32 [n, 3, 8, 8], "
+        "mask float32 [n, 8, 8, 3], age float32 [n, 1], y float32 [n, 4]\n"
+        "  Name it: --input NAME (a picture is [batch, height, width, 3] or [batch, 3, height, "
+        "width])."
+    )
+    named = BackboneOptions(scaling="none", input="x")
+    assert fails(path, named, layers=("out",)) == (
+        "four needs 'age', 'y' besides the picture 'x'\n  Choose a layer that is computed from the "
+        "picture alone, or export the network with these inputs as constants."
+    )
+    assert export_backbone(tmp_path / "b.onnx", str(path), named, FeatureOptions(("r",)))
+    wrong = BackboneOptions(scaling="none", input="picture")
+    assert fails(path, wrong).startswith("four has no input 'picture'\n  It has x float32")
+
+
+def test_a_batch_that_is_fixed_inside_is_found(tmp_path: Path) -> None:
+    proto = small()
+    shape = onnx.numpy_helper.from_array(np.array([1, -1], np.int64), "one")
+    proto.graph.initializer.append(shape)
+    proto.graph.node.append(helper.make_node("Reshape", ["b", "one"], ["flat"]))
+    proto.graph.output[0].name = "flat"
+    onnx.save(proto, tmp_path / "n.onnx")
+    words = fails(tmp_path / "n.onnx")
+    assert words.startswith("the ONNX export of n is broken: its embedding is float32 [1, ")
+
+
+def test_a_network_without_height_and_width(tmp_path: Path) -> None:
+    """An embedding of a flat layer is taken as it is; there is nothing to pool."""
+    proto = small()
+    proto.graph.node.append(helper.make_node("Flatten", ["b"], ["flat"]))
+    proto.graph.output[0].name = "flat"
+    path = tmp_path / "n.onnx"
+    onnx.save(proto, path)
+    assert fails(path, pools=("max",)) == (
+        "layer 'flat' of n has no height and width (shape [252]): there is nothing to pool by max\n"
+        "  Choose another layer, or say --layer flat=none."
+    )
+    spec = export_backbone(tmp_path / "b.onnx", str(path), RAW).backbone.spec
+    assert (spec.pooling, spec.dim) == ("none", 252)
+
+
+def test_files_that_are_damaged_or_none(tmp_path: Path, keras: Any) -> None:
+    path = tmp_path / "n.onnx"
+    onnx.save(small(), path)
+    path.write_bytes(path.read_bytes()[:100])
+    assert fails(path) == (
+        f"{path} is no ONNX file, or a damaged one\n"
+        "  Export it anew, or copy it anew with all its files."
+    )
+    saved = tmp_path / "m.keras"
+    classifier(keras).save(saved)
+    saved.write_bytes(saved.read_bytes()[:-200])
+    assert fails(saved).startswith(f"{saved} is no Keras file, or a damaged one (")
+    (tmp_path / "m.h5").write_bytes(b"\x89HDF")
+    assert fails(tmp_path / "m.h5").startswith(f"{tmp_path / 'm.h5'} is no Keras file, or a ")
+    (tmp_path / "folder").mkdir()
+    assert fails(tmp_path / "folder").startswith(f"{tmp_path}/folder is a folder without saved_")
+    (tmp_path / "folder" / "saved_model.pb").write_bytes(b"\xff\xff")
+    assert fails(tmp_path / "folder").startswith(f"{tmp_path}/folder/saved_model.pb is damaged")
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    assert fails(tmp_path / "w.pth").startswith(
+        f"{tmp_path / 'w.pth'} holds weights, but not the network that they belong to\n  Name it"
+    )
+    assert fails(tmp_path / "no.onnx") == f"{tmp_path / 'no.onnx'}: no such file\n  Check the path."
+
+
+def test_weights_alone_are_no_network(tmp_path: Path, keras: Any) -> None:
+    file = tmp_path / "mine.weights.h5"
+    classifier(keras).save_weights(file)
+    assert fails(file) == (
+        f"{file} holds weights, but not the network that they belong to\n"
+        f"  Name it too: python -m export backbone NAME --weights {file}"
+    )
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_lambda_layer_is_code_and_needs_trust(
+    tmp_path: Path, keras: Any, suffix: str, command: Callable
+) -> None:
+    layer = keras.layers.Lambda(lambda x: x * 2, output_shape=(6,), name="code")
+    file = tmp_path / f"code{suffix}"
+    classifier(keras, layer).save(file)
+    out = tmp_path / "b.onnx"
+    answer = command("export", "backbone", file, "-o", out)
+    assert answer.code == 2
+    assert answer.err.endswith(
+        f"error: {file} has a Lambda layer: Python code of whoever made the file, which would be "
+        "run\n  Pass --trust if you trust them, or replace the layer and save the model anew.\n"
+    )
+    assert not out.exists()
+    answer = command("export", "backbone", file, "-o", out, "--trust", "--layer=code", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["dim"] == 6
+
+
+def test_a_layer_of_the_users_own_is_named(tmp_path: Path, keras: Any) -> None:
+    file = tmp_path / "m.keras"
+    classifier(keras).save(file)
+    with zipfile.ZipFile(file) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts["config.json"] = parts["config.json"].replace(b'"Dropout"', b'"Mystery"')
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    words = fails(file)
+    assert "cannot be loaded: Could not deserialize 'keras.layers.Mystery'" in words
+    assert "export.keras_network.KerasNetwork" in words
+
+
+def test_an_h5_file_that_reaches_elsewhere(tmp_path: Path, keras: Any) -> None:
+    import h5py
+
+    file = tmp_path / "m.h5"
+    classifier(keras).save(file)
+    with h5py.File(file, "a") as content:
+        content["model_weights/link"] = h5py.ExternalLink("/etc/other.h5", "/")
+    assert fails(file) == (
+        f"{file} wants to read another file (by its 'link')\n  Save the model anew, as one file."
+    )
+
+
+def test_a_saved_model_that_reads_files_needs_trust(tmp_path: Path, keras: Any) -> None:
+    import tensorflow as tf
+
+    class Reads(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32, name="x")])
+        def serve(self, x: Any) -> Any:
+            return {"y": x + tf.cast(tf.strings.length(tf.io.read_file("/etc/hostname")), x.dtype)}
+
+    module = Reads()
+    tf.saved_model.save(module, str(tmp_path / "s"), {"serving_default": module.serve})
+    assert fails(tmp_path / "s") == (
+        f"{tmp_path / 's'} has operators that reach outside of it: ReadFile\n"
+        "  Pass --trust if you trust whoever made it."
+    )
+
+
+def test_an_operator_that_onnx_lacks_is_named(tmp_path: Path, keras: Any) -> None:
+    class Strange(keras.layers.Layer):  # type: ignore[name-defined,misc]
+        def call(self, x: Any) -> Any:
+            import tensorflow as tf
+
+            return tf.math.igamma(tf.abs(x) + 1.0, tf.abs(x))
+
+    from export.keras_network import KerasNetwork
+    from export.original import Weights
+    from export.scaling import RULES
+
+    pixels = keras.Input((SIZE, SIZE, 3))
+    model = keras.Model(pixels, Strange(name="strange")(pixels))
+    original = KerasNetwork(
+        keras, model, "odd", (SIZE, SIZE), RULES["unit"], Weights("none"), ("strange",)
+    )
+    with pytest.raises(BackboneError) as caught:
+        export_backbone(tmp_path / "b.onnx", original)
+    assert "Igamma" in caught.value.message
+    assert "python -m export layers" in caught.value.fix or "Choose another" in caught.value.fix
+
+
+def test_a_network_of_more_than_two_gigabytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the limit of one protobuf message set low: only what is needed has to be below it."""
+    proto = small()
+    wide = np.ones((7, 4000), np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(wide, "wide"))
+    proto.graph.node.extend(
+        [
+            helper.make_node("GlobalAveragePool", ["b"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "wide"], ["huge"]),
+        ]
+    )
+    proto.graph.output[0].name = "huge"
+    path = tmp_path / "n.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="n.data", size_threshold=9000)
+    for module in ("export.surgery", "export.onnx_network", "export.onnx_file"):
+        monkeypatch.setattr(f"{module}.LARGEST_FILE", 50_000)
+    assert export_backbone(tmp_path / "b.onnx", str(path), RAW).backbone.spec.layers == ("b",)
+    assert fails(path, layers=("huge",)) == (
+        "n makes a file of 0.0 GB; one ONNX file holds at most 2.1 GB\n"
+        "  Choose shallower layers: what lies behind the last of them is cut off "
+        "(`python -m export layers` lists them with their sizes)."
+    )

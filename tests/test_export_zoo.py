@@ -1,0 +1,144 @@
+"""Named networks: one small one of each family, and EfficientNet-Lite with its real weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import skimage
+
+from data.backbone import load_backbone
+from data.decoding import decode
+from data.preprocessing import Preprocessing
+from export.backbone import export_backbone
+from export.catalogue import APPLICATIONS, LITE, cached_applications, lite_package, package_file
+from export.keras_stack import import_keras
+from export.options import BackboneOptions, FeatureOptions
+from export.torch_stack import import_torch
+from export.zoo import application_functions
+
+PICTURES = Path(skimage.__file__).parent / "data"
+CATS, CUPS = {281, 282, 283, 284, 285}, {967, 968}  # as in test_export_backbone
+
+# One of each family, and a size at which it is quick; MobileNetV2, EfficientNet and VGG are in
+# test_export_backbone, all of them at their full size in `make zoo`.
+FAMILIES = {
+    "convnexttiny": 32,
+    "densenet121": 32,
+    "efficientnetv2b0": 32,
+    "inceptionresnetv2": 75,
+    "inceptionv3": 75,
+    "mobilenet": 32,
+    "mobilenetv3small": 32,
+    "nasnetmobile": 32,
+    "resnet50": 32,
+    "resnet50v2": 32,
+    "xception": 71,
+}
+
+
+@pytest.mark.parametrize(("name", "size"), FAMILIES.items())
+def test_one_of_each_family(tmp_path: Path, name: str, size: int) -> None:
+    """The gate holds it against Keras and the family's own preprocessing at batch 1 and 3."""
+    options = BackboneOptions(weights="none", size=size)
+    export = export_backbone(tmp_path / "b.onnx", name, options)
+    spec, facts = export.backbone.spec, APPLICATIONS[name]
+    assert export.parity <= 1e-4
+    assert (spec.dim, spec.scaling) == (facts.dim, facts.scaling)
+
+
+def test_the_catalogue_knows_every_network_of_keras_applications() -> None:
+    assert set(application_functions(import_keras())) == set(APPLICATIONS)
+
+
+def test_what_is_listed(command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    for name in (
+        "resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "vgg16_weights_tf_dim_ordering_tf_kernels.h5",  # with its classifier: of no use here
+        "efficientnetv2-b0_notop.h5",
+        "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
+        "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+    ):
+        (tmp_path / "models" / name).touch()
+    here = {"resnet50v2", "efficientnetv2b0", "mobilenetv3large", "mobilenetv2"}
+    assert cached_applications() == here
+    rows = {row["name"]: row for row in json.loads(command("export", "list", "--json").out)}
+    assert {name for name, row in rows.items() if row["weights_here"]} == here | set(LITE)
+    assert (rows["vgg16"]["dim"], rows["vgg16"]["top1"]) == (512, 71.3)
+    shown = command("export", "list", "lite0")
+    assert shown.out.splitlines()[1].split() == [
+        *("efficientnet_lite0", "224", "1280", "4.7", "75.1", "%", "Apache-2.0", "yes")
+    ]
+    assert "timm:NAME" in shown.err
+    listed = json.loads(command("export", "list", "timm:resnet18*", "--json").out)
+    assert "timm:resnet18d" in {row["name"] for row in listed}
+    nothing = command("export", "list", "resnext")
+    assert (nothing.code, nothing.err.splitlines()[0]) == (
+        2,
+        "error: no network is called anything like 'resnext'",
+    )
+
+
+def test_layers_are_listed(command: Callable) -> None:
+    answer = command("export", "layers", "efficientnet_lite0", "--size=64", "--json")
+    layers = {layer["name"]: layer for layer in json.loads(answer.out)}
+    assert layers["block8"]["shape"] == [4, 4, 80]
+    costs = [layers[f"block{n}"]["multiply_adds"] for n in range(1, 17)]
+    assert costs == sorted(costs)
+    # The paper of EfficientNet-B0, without squeeze-and-excitation: 0.4 billion at 224 pixels.
+    assert 0.95 < layers["head"]["multiply_adds"] / (64**2 / 224**2 * 385e6) < 1.1
+
+
+@pytest.fixture(
+    scope="module", params=["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
+)
+def lite(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_real_weights_against_pytorchs_forward_pass(tmp_path: Path, lite: str) -> None:
+    """The numbers of the network's own PyTorch code and ours, on photographs."""
+    import_torch()
+    import torch
+    from efficientnet_lite_pytorch import EfficientNet
+
+    name = lite.replace("_", "-")
+    file = package_file(lite_package(lite))
+    module = EfficientNet.from_name(name)
+    module.load_state_dict(torch.load(file, weights_only=True))
+    module.eval()
+    out = tmp_path / "b.onnx"
+    export_backbone(out, lite, features=FeatureOptions(("head",)))
+    size = LITE[lite].size
+    images = np.stack(
+        [
+            decode((PICTURES / name).read_bytes(), Preprocessing(size, size))
+            for name in ("chelsea.png", "coffee.png", "astronaut.png")
+        ]
+    )
+    (got,) = onnxruntime.InferenceSession(out.read_bytes()).run(None, {"image": images})
+    with torch.no_grad():
+        pixels = (torch.from_numpy(images).permute(0, 3, 1, 2).float() - 127) / 128
+        expected = module.extract_features(pixels).mean(dim=(2, 3)).numpy()
+    assert np.abs(got - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_real_weights_recognise_a_cat_and_a_cup_of_coffee(tmp_path: Path, lite: str) -> None:
+    export_backbone(tmp_path / "b.onnx", lite, BackboneOptions(include_top=True))
+    backbone = load_backbone(tmp_path / "b.onnx")
+    session = onnxruntime.InferenceSession(backbone.content)
+
+    def best(name: str) -> Any:
+        image = decode((PICTURES / name).read_bytes(), backbone.spec.preprocessing)
+        (logits,) = session.run(None, {"image": image[np.newaxis]})
+        return np.argsort(-logits[0]).tolist()
+
+    assert best("chelsea.png")[0] in CATS
+    assert CUPS & set(best("coffee.png")[:3])

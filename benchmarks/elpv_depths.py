@@ -25,6 +25,7 @@ from sklearn.svm import SVC
 from data import console
 from data.backbone import INPUT, OUTPUT, Backbone, load_backbone
 from data.decoding import decode
+from data.reading import Reader
 from data.samples import lay_out
 from data.sources import open_source
 from export.backbone import export_backbone
@@ -79,11 +80,11 @@ def embed_all(backbone: Backbone, photographs: Path, kept: Path) -> np.ndarray:
         return np.asarray(np.load(kept))
     source = open_source(photographs)
     session = one_thread_session(backbone.content)
-    parts = []
+    parts, reader = [], Reader(source.folder)
     paths = source.examples["path"].to_pylist()
     with console.progress(f"embedding for {kept.stem}", len(paths)) as advance:
         for start in range(0, len(paths), BATCH):
-            files = [source.folder.read(path) for path in paths[start : start + BATCH]]
+            files = [reader.read(path) for path in paths[start : start + BATCH]]
             images = np.stack([decode(file, backbone.spec.preprocessing) for file in files])
             parts += session.run([OUTPUT], {INPUT: images})
             advance(len(images))

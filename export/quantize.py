@@ -16,6 +16,7 @@ from data.backbone import INPUT, OUTPUT, BackboneSpec
 from data.decoding import DecodeError, decode
 from data.errors import BackboneError
 from data.preprocessing import Preprocessing
+from data.reading import Reader
 from data.sources import open_source
 from export.embedding import OWN
 from export.options import PrecisionOptions
@@ -99,10 +100,10 @@ def read_calibration(options: PrecisionOptions, preprocessing: Preprocessing) ->
         return None
     source = open_source(options.calibrate, allow_unlabelled=True)
     paths = source.examples["path"].to_pylist()
-    images = []
+    images, reader = [], Reader(source.folder)
     for number in np.random.default_rng(SEED).permutation(len(paths)):
         try:
-            images.append(decode(source.folder.read(paths[number]), preprocessing))
+            images.append(decode(reader.read(paths[number]), preprocessing))
         except (OSError, DecodeError):
             continue  # too few of them is an error, below
         if len(images) == PHOTOGRAPHS:

@@ -200,29 +200,38 @@ def _work(
     todo: Plan,
     clock: _Clock,
 ) -> _Done:
-    if not todo.unfinished:
-        begin(store, backbone.fingerprint, source.path, inferences=todo.inferences)
-    # What the manifest names stays as well: readers follow it until the new one is written.
-    sweep(store, (*todo.parts, *(todo.manifest.parts if todo.manifest else ())))
-    rewritten = []
-    if todo.rewrites:
-        with console.progress("updating parts", len(todo.rewrites)) as advance:
-            for change in todo.rewrites:
-                rewritten.append(rewrite(store, source, change))
-                advance(1)
-        clock.stage("update")
     if not todo.todo.num_rows:
-        return _Done(tuple(rewritten))
+        return _Done(_update(source, backbone, store, todo, clock))
     job = Job(backbone.spec, source.folder, store, options.batch_size)
     with ray_session(options.address, options.workers) as workers:
         import ray  # not sooner: the session sets what Ray reads when it is imported
 
         clock.stage("start Ray")
+        rewritten = _update(source, backbone, store, todo, clock)
         crew = Crew(job, ray.put(backbone.content), workers, options.stall_after)
         parts = crew.run(todo.shards(workers))
         clock.stage("embed")
     clock.stage("stop Ray")
-    return _Done(tuple(rewritten), tuple(parts), crew.lost, workers)
+    return _Done(rewritten, tuple(parts), crew.lost, workers)
+
+
+def _update(
+    source: Source, backbone: Backbone, store: Folder, todo: Plan, clock: _Clock
+) -> tuple[PartRecord, ...]:
+    """Begin the run, and write those parts anew that keep only some of their examples."""
+    if not todo.unfinished:
+        begin(store, backbone.fingerprint, source.path, inferences=todo.inferences)
+    # What the manifest names stays as well: readers follow it until the new one is written.
+    sweep(store, (*todo.parts, *(todo.manifest.parts if todo.manifest else ())))
+    if not todo.rewrites:
+        return ()
+    rewritten = []
+    with console.progress("updating parts", len(todo.rewrites)) as advance:
+        for change in todo.rewrites:
+            rewritten.append(rewrite(store, source, change))
+            advance(1)
+    clock.stage("update")
+    return tuple(rewritten)
 
 
 def _manifest(

@@ -27,7 +27,7 @@ from export.quantize import Quantized
 def digits(folder: Path, count: int) -> Path:
     from sklearn.datasets import load_digits
 
-    from data.files import Folder
+    from data.folders import Folder
     from data.samples import SAMPLES
 
     target = Folder.at(folder)

@@ -192,7 +192,7 @@ def test_an_update_that_died_in_the_middle_is_gone_on_with(
     def die(*arguments: object) -> None:
         raise Died
 
-    monkeypatch.setattr("extract.job.ray_session", die)
+    monkeypatch.setattr("extract.job.Crew", die)
     with pytest.raises(Died):
         extract(photos, tiny_backbone, features)
     assert rows(features) == before  # readers see the old store until the new one is there

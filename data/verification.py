@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from data import console
 from data.errors import HeadstartError, StoreError
+from data.examples import has_repeats
 from data.files import UNFINISHED, digest
 from data.folders import Folder
 from data.lock import sole_writer
@@ -149,7 +150,7 @@ def _look(folder: Folder, part: PartRecord, dim: int) -> _Look:
         if not np.isfinite(embeddings_of(rows)).all():
             return _Look(part.name, nothing, "its embeddings have NaN or infinite numbers")
     ids = _concat([table["id"] for table in (rows, errors) if table is not None])
-    if pc.count_distinct(ids).as_py() != len(ids):
+    if has_repeats(ids):
         return _Look(part.name, nothing, "it has an example twice")
     return _Look(part.name, ids)
 
@@ -182,7 +183,7 @@ def _concat(columns: list[pa.ChunkedArray]) -> pa.ChunkedArray:
 def _repeated(looks: list[_Look]) -> dict[str, str]:
     """Parts with an example that an earlier part has as well."""
     ids = _concat([look.ids for look in looks])
-    if pc.count_distinct(ids).as_py() == len(ids):
+    if not has_repeats(ids):
         return {}
     found: dict[str, str] = {}
     seen: set[str] = set()

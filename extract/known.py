@@ -64,8 +64,7 @@ def read_known(store: Folder, parts: tuple[PartRecord, ...], source: Source) -> 
     StoreError
         If a part that counts cannot be read.
     """
-    ids = source.examples["id"]
-    batches = [_compare(batch, source, ids) for batch in _batches(store, parts)]
+    batches = [_compare(batch, source) for batch in _batches(store, parts)]
     columns = [np.concatenate(column) for column in zip(*batches, strict=True)] if batches else []
     if not columns:
         columns = [np.empty(0, t) for t in (np.int32, np.int32, bool, np.int64, bool, bool)]
@@ -100,10 +99,34 @@ def _read(store: Folder, file: str, failed: bool) -> pa.Table:
     return read_part(store, file, [name for name in names if name not in leave_out])
 
 
-def _compare(batch: list[_Entries], source: Source, ids: pa.ChunkedArray) -> list[np.ndarray]:
+def _find(batch: list[_Entries], source: Source) -> np.ndarray:
+    """The rows of examples in the source, -1 for none, int64 `[examples]`.
+
+    Parts mostly follow the source's order: while each goes on as the one before it ended, comparing
+    is enough; only the rest needs a table of all ids, which takes seconds and memory.
+    """
+    ids = source.examples["id"]
+    rows, strangers = [], []
+    next_row = pc.index(ids, batch[0].table["id"][0]).as_py()
+    for entries in batch:
+        own = entries.table["id"]
+        if next_row >= 0 and ids.slice(next_row, len(own)).equals(own):
+            rows.append(np.arange(next_row, next_row + len(own), dtype=np.int64))
+            next_row += len(own)
+        else:
+            rows.append(np.full(len(own), -2, np.int64))
+            strangers.extend(own.chunks)
+            next_row = -1
+    found = np.concatenate(rows)
+    if strangers:
+        places = pc.index_in(pa.chunked_array(strangers, pa.string()), value_set=ids)
+        found[found == -2] = pc.fill_null(places, -1).to_numpy()
+    return found
+
+
+def _compare(batch: list[_Entries], source: Source) -> list[np.ndarray]:
     """The columns of `Known`, but `parts`, for some files."""
-    wanted = pa.chunked_array([chunk for e in batch for chunk in e.table["id"].chunks], pa.string())
-    found = pc.fill_null(pc.index_in(wanted, value_set=ids), -1).to_numpy().astype(np.int64)
+    found = _find(batch, source)
     stamps = np.full(len(found), None, object)
     stamps[found >= 0] = source.stamps(found[found >= 0])
     sizes = [entries.table.num_rows for entries in batch]

@@ -65,22 +65,23 @@ def without(source: Source, backbone: Backbone, out: Path, workers: int) -> floa
     """The same shards on plain actors that read, decode, embed and write; seconds."""
     import ray
 
+    size, dim, root = backbone.spec.preprocessing, backbone.spec.dim, source.folder.root
+
     @ray.remote(num_cpus=1)
     class Plain:
         def __init__(self, content: list[Any]) -> None:
             self.engine = OnnxRuntimeEngine(ray.get(content[0]))
 
         def extract(self, number: int, paths: list[str]) -> None:
-            size = backbone.spec.preprocessing
             images = np.empty((BATCH, size.height, size.width, 3), np.uint8)
             embeddings = []
             for start in range(0, len(paths), BATCH):
                 batch = paths[start : start + BATCH]
                 for row, path in enumerate(batch):
-                    images[row] = decode(Path(source.folder.root, path).read_bytes(), size)
+                    images[row] = decode(Path(root, path).read_bytes(), size)
                 embeddings.append(self.engine.embed(images[: len(batch)]))
             flat = pa.array(np.concatenate(embeddings).ravel())
-            rows = pa.FixedSizeListArray.from_arrays(flat, backbone.spec.dim)
+            rows = pa.FixedSizeListArray.from_arrays(flat, dim)
             table = pa.table({"id": paths, "embedding": rows})
             pq.write_table(table, out / f"part-{number}.parquet", compression="none")
 

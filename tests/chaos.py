@@ -162,7 +162,7 @@ class Chaos:
         victims = [family]
         if kind in names:
             victims = wait_for(lambda: children(family, names[kind]), process)
-        time.sleep(moment * self.duration * (0.5 if kind in names else 1))
+        time.sleep(moment * self.duration * (0.5 if kind in names else 1.3))
         everyone = family.children(recursive=True)
         for victim in victims[:1]:
             kill(victim)

@@ -95,6 +95,12 @@ class StoppedError(HeadstartError):
     exit_code = 130
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line; its name, where it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
+
+
 class Checklist:
     """Collects the mistakes of cheap checks, so that all are reported at once.
 

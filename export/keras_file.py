@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.errors import BackboneError
+from data.errors import BackboneError, first_line
 from export.keras_network import KerasNetwork
 from export.keras_stack import import_keras
 from export.options import BackboneOptions
@@ -40,7 +40,7 @@ def open_keras_file(path: Path, options: BackboneOptions) -> Original:
         model = keras.models.load_model(path, compile=False, safe_mode=not options.trust)
     except Exception as error:  # Keras raises whatever a damaged or foreign file leads it to
         raise BackboneError(
-            f"{path} cannot be loaded: {str(error).strip().splitlines()[0]}",
+            f"{path} cannot be loaded: {first_line(error)}",
             "If it has layers of your own, open it in Python and pass "
             "export.keras_network.KerasNetwork to export_backbone; if it is damaged, save it anew.",
         ) from error

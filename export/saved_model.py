@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import BackboneError
+from data.errors import BackboneError, first_line
 from export.check import BATCHES, TOLERANCE
 from export.keras_stack import import_keras
 from export.onnx_network import OnnxNetwork
@@ -48,7 +48,7 @@ def open_saved_model(path: Path, options: BackboneOptions) -> Original:
         loaded = tf.saved_model.load(str(path))
     except Exception as error:  # a damaged one makes TensorFlow raise whatever there is
         raise BackboneError(
-            f"{path} cannot be loaded: {str(error).strip().splitlines()[0]}", "Save it anew."
+            f"{path} cannot be loaded: {first_line(error)}", "Save it anew."
         ) from error
     if SIGNATURE not in loaded.signatures:
         raise BackboneError(
@@ -100,7 +100,7 @@ def _convert(signature: Any, path: Path) -> Any:
         _fix_captured(proto, function.get_concrete_function(*named))
     except Exception as error:  # tf2onnx raises whatever broke inside of it
         raise BackboneError(
-            f"{path} cannot be converted to ONNX: {str(error).strip().splitlines()[0]}",
+            f"{path} cannot be converted to ONNX: {first_line(error)}",
             "Save the network without the operators that are named, or choose another one.",
         ) from error
     return proto

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import BackboneError
+from data.errors import BackboneError, first_line
 from export.original import Layer, Original, Weights, last_features
 from export.scaling import Scaling
 from export.surgery import OPSET
@@ -62,7 +62,7 @@ class TorchNetwork(Original):
             except Exception as error:  # the module raises whatever a size that it lacks leads to
                 raise BackboneError(
                     f"{self.name} does not run on pictures of {self.height}x{self.width}: "
-                    f"{str(error).strip().splitlines()[0]}",
+                    f"{first_line(error)}",
                     "Choose another --size.",
                 ) from error
             self._layers = [
@@ -132,7 +132,7 @@ class TorchNetwork(Original):
             cause: BaseException = error
             while cause.__cause__ is not None:  # the first one names the operator
                 cause = cause.__cause__
-            why = next((x for x in str(cause).splitlines() if x.strip()), type(cause).__name__)
+            why = first_line(cause)
             raise BackboneError(
                 f"{self.name} cannot be converted to ONNX: {why}",
                 "Choose shallower layers (`python -m export layers` lists them), another network, "

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data.errors import BackboneError
+from data.errors import BackboneError, first_line
 from data.files import local_path
 from export.options import BackboneOptions
 from export.original import Original, Weights, chosen_scaling
@@ -144,7 +144,7 @@ def _open_hugging_face(name: str, options: BackboneOptions) -> Original:
         raise
     except Exception as error:  # transformers raises whatever a damaged checkpoint leads it to
         raise BackboneError(
-            f"hf:{name} cannot be loaded: {str(error).strip().splitlines()[0]}",
+            f"hf:{name} cannot be loaded: {first_line(error)}",
             "Download the checkpoint anew, or choose one that transformers knows.",
         ) from error
     if lacking:
@@ -210,7 +210,7 @@ def _load(torch: Any, module: Any, what: str, options: BackboneOptions) -> Weigh
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged, cut off, or with something else than tensors inside
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        why = first_line(error)
         raise BackboneError(
             f"{file} cannot be read as weights: {why}",
             "Give a state dict: torch.save(model.state_dict(), FILE), or safetensors. Anything "

@@ -82,13 +82,15 @@ class _Entries:
 
 def _batches(store: Folder, parts: tuple[PartRecord, ...]) -> Iterator[list[_Entries]]:
     batch: list[_Entries] = []
+    examples = 0
     for number, part in enumerate(parts):
         for file, failed in ((part.rows_file, False), (part.errors_file, True)):
             if file:
                 batch.append(_Entries(number, failed, _read(store, file, failed)))
-        if sum(entries.table.num_rows for entries in batch) >= BATCH:
+        examples += part.rows + part.errors
+        if examples >= BATCH:
             yield batch
-            batch = []
+            batch, examples = [], 0
     if batch:
         yield batch
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import tiny_model, write_tiny_backbone
 
 from data.backbone import BackboneSpec, load_backbone
-from data.errors import BackboneError, ModelError, StoreError
+from data.errors import BackboneError, ModelError, StoreError, first_line
 from data.files import write_whole
 from data.fingerprint import Fingerprint
 from data.folders import Folder
@@ -216,3 +216,8 @@ def test_files_of_format_version_1_are_still_read() -> None:
     assert FeatureStore.open(old / "features").read().num_rows == 60
     assert Model.open(old / "model").card.classes == ("blue", "green", "red")
     assert evaluate(old / "model", old / "features").scores.accuracy == 1.0
+
+
+def test_an_error_of_another_library_has_one_line_even_if_it_says_nothing() -> None:
+    assert first_line(ValueError("\n  what is wrong  \nand a stack")) == "what is wrong"
+    assert first_line(AssertionError()) == "AssertionError"

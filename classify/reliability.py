@@ -1,0 +1,112 @@
+"""Whether probabilities can be believed, and what an answer of "I don't know" buys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest
+
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f})"
+
+
+def proportion(successes: int, total: int) -> Interval:
+    """A share, and its interval by Wilson's score (Wilson 1927), which stays inside 0 to 1."""
+    if not total:
+        return Interval(float("nan"), 0.0, 1.0)
+    interval = binomtest(successes, total).proportion_ci(0.95, "wilson")
+    return Interval(successes / total, float(interval.low), float(interval.high))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Predictions in bins of equal width by their confidence; empty bins are left out.
+
+    Parameters
+    ----------
+    confidence, accuracy
+        Means over the bin, `[bins]`.
+    count
+        Predictions in the bin, `[bins]`.
+    """
+
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    count: np.ndarray
+
+    @property
+    def expected_calibration_error(self) -> float:
+        """Mean distance of confidence and accuracy (Naeini et al. 2015; Guo et al. 2017)."""
+        gaps = np.abs(self.confidence - self.accuracy)
+        return float((gaps * self.count).sum() / max(1, self.count.sum()))
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> Reliability:
+    """Compare the probability of the predicted class with how often it is right.
+
+    Parameters
+    ----------
+    labels
+        True classes, int `[examples]`.
+    probabilities
+        Float `[examples, classes]`.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    position = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    count = np.bincount(position, minlength=bins)
+    filled = count > 0
+    means = [
+        np.bincount(position, values, bins)[filled] / count[filled]
+        for values in (confidence, right)
+    ]
+    return Reliability(means[0], means[1], count[filled])
+
+
+@dataclass(frozen=True)
+class RiskCoverage:
+    """What is answered and how often wrongly, for every threshold from the highest down.
+
+    Parameters
+    ----------
+    threshold
+        Confidences in descending order, `[thresholds]`.
+    coverage
+        Share of the examples with at least that confidence.
+    precision
+        Share of those that are right; the risk is 1 - precision.
+    """
+
+    threshold: np.ndarray
+    coverage: np.ndarray
+    precision: np.ndarray
+
+
+def risk_coverage(labels: np.ndarray, probabilities: np.ndarray) -> RiskCoverage:
+    """The risk-coverage curve (El-Yaniv and Wiener 2010) of "answer if confident enough".
+
+    Parameters
+    ----------
+    labels
+        True classes, int `[examples]`.
+    probabilities
+        Float `[examples, classes]`.
+    """
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    sorted_confidence = confidence[order]
+    right = np.cumsum(probabilities.argmax(axis=1)[order] == labels[order])
+    last = np.append(np.flatnonzero(np.diff(sorted_confidence)), len(order) - 1)
+    return RiskCoverage(sorted_confidence[last], (last + 1) / len(order), right[last] / (last + 1))

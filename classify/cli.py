@@ -114,7 +114,11 @@ def _title(name: str) -> str:
 def _show_scores(scores: Scores) -> None:
     headlines = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
     console.out.print()
-    console.show({_title(name): f"{getattr(scores, name):.4f}" for name in headlines})
+    figures = {_title(name): f"{getattr(scores, name):.4f}" for name in headlines}
+    low, high = scores.accuracy_interval.low, scores.accuracy_interval.high
+    figures["accuracy"] += f"  (95 %: {low:.4f} to {high:.4f})"
+    figures["calibration error"] = f"{scores.calibration_error:.4f}"
+    console.show(figures)
     console.out.print()
     console.show_table(
         ["class", "precision", "recall", "F1", "examples"],

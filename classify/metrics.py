@@ -14,6 +14,8 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
+from classify.reliability import Interval, proportion, reliability
+
 HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
 
 
@@ -34,8 +36,13 @@ class Scores:
 
     Parameters
     ----------
+    accuracy_interval
+        The accuracy with its 95 % confidence interval, by the number of examples that were tested.
     log_loss
         Mean negative logarithm (base e) of the probability given to the true class.
+    calibration_error
+        How far the probability of the predicted class is from the share that is right, on average
+        (expected calibration error): 0 for probabilities that can be taken at their word.
     confusion
         Row: true class, column: prediction; counts, in the order of `per_class`.
     """
@@ -45,6 +52,8 @@ class Scores:
     balanced_accuracy: float
     macro_f1: float
     log_loss: float
+    accuracy_interval: Interval
+    calibration_error: float
     per_class: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
 
@@ -85,6 +94,8 @@ def score(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...
             f1_score(labels, predictions, labels=present, average="macro", zero_division=0)
         ),
         log_loss=float(log_loss(labels, normalized, labels=indices)),
+        accuracy_interval=proportion(int((predictions == labels).sum()), len(labels)),
+        calibration_error=reliability(labels, normalized).expected_calibration_error,
         per_class=tuple(
             ClassScores(name, float(precision[i]), float(recall[i]), float(f1[i]), int(support[i]))
             for i, name in enumerate(classes)

@@ -1,4 +1,4 @@
-"""Whether probabilities can be believed, and what an answer of "I don't know" buys."""
+"""Whether scores and probabilities can be believed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ class Interval:
     value: float
     low: float
     high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f})"
 
 
 def proportion(successes: int, total: int) -> Interval:
@@ -73,40 +70,3 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS)
         for values in (confidence, right)
     ]
     return Reliability(means[0], means[1], count[filled])
-
-
-@dataclass(frozen=True)
-class RiskCoverage:
-    """What is answered and how often wrongly, for every threshold from the highest down.
-
-    Parameters
-    ----------
-    threshold
-        Confidences in descending order, `[thresholds]`.
-    coverage
-        Share of the examples with at least that confidence.
-    precision
-        Share of those that are right; the risk is 1 - precision.
-    """
-
-    threshold: np.ndarray
-    coverage: np.ndarray
-    precision: np.ndarray
-
-
-def risk_coverage(labels: np.ndarray, probabilities: np.ndarray) -> RiskCoverage:
-    """The risk-coverage curve (El-Yaniv and Wiener 2010) of "answer if confident enough".
-
-    Parameters
-    ----------
-    labels
-        True classes, int `[examples]`.
-    probabilities
-        Float `[examples, classes]`.
-    """
-    confidence = probabilities.max(axis=1)
-    order = np.argsort(-confidence, kind="stable")
-    sorted_confidence = confidence[order]
-    right = np.cumsum(probabilities.argmax(axis=1)[order] == labels[order])
-    last = np.append(np.flatnonzero(np.diff(sorted_confidence)), len(order) - 1)
-    return RiskCoverage(sorted_confidence[last], (last + 1) / len(order), right[last] / (last + 1))

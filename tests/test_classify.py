@@ -24,6 +24,7 @@ from classify.evaluation import evaluate
 from classify.heads import HeadOptions, head_to_onnx, make_head
 from classify.metrics import score
 from classify.prediction import predict, run_head
+from classify.reliability import proportion, reliability
 from classify.splits import SplitOptions, choose_split, labelled, stratified_splits
 from classify.training import train
 from data.errors import InputError, ManyInputErrors, ModelError, ParityError
@@ -250,6 +251,7 @@ def test_training_prints_scores_and_spread(
     answer = command("classify", "train", features, "-o", tmp_path / "m", "--repeats", 3)
     assert answer.code == 0
     assert "tested on   15 examples that training never saw" in answer.out
+    assert "\naccuracy           1.0000  (95 %: 0.7961 to 1.0000)\n" in answer.out
     assert "over 3 random splits" in answer.out
     assert "accuracy           1.0000 +- 0.0000" in answer.out
     repeats = json.loads((tmp_path / "m" / "model.json").read_text())["metrics"]["repeats"]
@@ -407,3 +409,29 @@ def test_mistakes_are_reported_at_once(tmp_path: Path, command: Callable) -> Non
         "classify", "train", tmp_path / "f", "-o", tmp_path / "m", "--head", "logistik"
     )
     assert answer.err == "error: unknown head 'logistik'\n  Did you mean logistic?\n"
+
+
+# Whether scores and probabilities can be believed
+
+
+def test_the_interval_of_an_accuracy_is_wilsons() -> None:
+    interval = proportion(9, 10)  # by Wilson's formula with z = 1.959964
+    assert (interval.low, interval.high) == pytest.approx((0.5958, 0.9821), abs=1e-4)
+    assert proportion(5, 5).high == pytest.approx(1)
+    scores = score(np.array([0, 1]), np.array([[0.9, 0.1], [0.4, 0.6]]), ("a", "b"))
+    assert (scores.accuracy_interval.value, scores.accuracy_interval.high) == pytest.approx((1, 1))
+    assert scores.accuracy_interval.low == pytest.approx(0.3424, abs=1e-4)
+
+
+def test_the_calibration_error_is_the_mean_distance_of_confidence_and_accuracy() -> None:
+    labels = np.array([0, 0, 1, 1])  # three of four right at 0.8, all four in one bin
+    sure = np.array([[0.8, 0.2], [0.8, 0.2], [0.2, 0.8], [0.8, 0.2]])
+    assert reliability(labels, sure).expected_calibration_error == pytest.approx(0.05)
+    half = np.array([[0.5, 0.5]] * 2 + [[0.0, 1.0]] * 2)  # half of those at 0.5, all of those at 1
+    assert reliability(np.array([0, 1, 1, 1]), half).expected_calibration_error == 0
+    random = np.random.default_rng(0)
+    honest = random.uniform(0.5, 1, 50_000)
+    drawn = (random.uniform(size=50_000) > honest).astype(np.int64)
+    probabilities = np.stack([honest, 1 - honest], axis=1)
+    assert reliability(drawn, probabilities).expected_calibration_error < 0.01
+    assert reliability(drawn, np.sqrt(probabilities)).expected_calibration_error > 0.05

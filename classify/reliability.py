@@ -20,9 +20,10 @@ class Interval:
 
 
 def proportion(successes: int, total: int) -> Interval:
-    """A share, and its interval by Wilson's score (Wilson 1927), which stays inside 0 to 1."""
-    if not total:
-        return Interval(float("nan"), 0.0, 1.0)
+    """A share, and its interval by Wilson's score (Wilson 1927), which stays inside 0 to 1.
+
+    `total` is at least 1.
+    """
     interval = binomtest(successes, total).proportion_ci(0.95, "wilson")
     return Interval(successes / total, float(interval.low), float(interval.high))
 

@@ -49,8 +49,10 @@ def test_a_room_imports_what_it_may(room: str) -> None:
 
 @pytest.mark.parametrize("room", ["data", "extract", "cluster", "classify"])
 def test_only_export_knows_tensorflow(room: str) -> None:
+    """But for the one head that is a Keras model, which imports it inside of its functions."""
     for path in files(room):
-        assert not imports(path) & HEAVY, path
+        own = path == ROOT / "classify" / "keras_head.py"
+        assert imports(path) & HEAVY == ({"tensorflow", "tf2onnx"} if own else set()), path
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -26,11 +26,11 @@ from data.backbone import Backbone, load_backbone
 from data.decoding import decode
 from data.folders import Folder
 from data.records import begin
+from data.session import ray_session
 from data.sources import Source, open_source
 from extract.crew import Crew
 from extract.engines import OnnxRuntimeEngine
 from extract.plan import plan
-from extract.session import ray_session
 from extract.worker import Job
 
 BATCH, LIMIT = 16, 0.03

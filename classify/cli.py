@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from data import console
 
 if TYPE_CHECKING:
-    from classify.metrics import Scores
+    from classify.metrics import Answered, RepeatedScores, Scores
+    from classify.search import Trial
 
 app = console.new_app("Train heads on embeddings, score them, and predict.")
 
@@ -18,51 +19,94 @@ ModelFolder = Annotated[str, typer.Argument(help="Model folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it is there.")]
 
-MOST_CLASSES = 20  # whose confusion matrix still fits a terminal
+MOST_IN_MATRIX, MOST_LISTED = 20, 100  # classes that a terminal still shows well
 
 
 @app.command()
 def train(
     features: Features,
     output: Annotated[str, typer.Option("-o", "--output", help="Model folder to write.")],
-    head: Annotated[str, typer.Option(help="Kind of head.")] = "logistic",
-    c: Annotated[float, typer.Option("--c", help="Inverse regularization strength.")] = 0.01,
+    head: Annotated[str, typer.Option(help="Kind of head; auto tries all.")] = "logistic",
+    param: Annotated[
+        list[str] | None,
+        typer.Option(help="A parameter of the head, as NAME=VALUE; may be repeated."),
+    ] = None,
+    class_weight: Annotated[
+        str, typer.Option(help="balanced: rare classes count as much as frequent ones.")
+    ] = "",
+    calibration: Annotated[
+        str, typer.Option(help="temperature, isotonic (for many examples) or none.")
+    ] = "temperature",
+    precision: Annotated[
+        float | None, typer.Option(help="Say unknown so that this share of the answers is right.")
+    ] = None,
+    coverage: Annotated[
+        float | None, typer.Option(help="Answer for this share of the examples only.")
+    ] = None,
     test_size: Annotated[
         float, typer.Option(help="Share held out, without declared splits.")
     ] = 0.25,
     repeats: Annotated[int, typer.Option(help="Also score this many random splits.")] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of the random splits.")] = 0,
+    samples_per_class: Annotated[
+        int | None, typer.Option(help="Train on this many examples of each class.")
+    ] = None,
+    group: Annotated[
+        str, typer.Option(help="Column whose values never stand on both sides of a split.")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a head on FEATURES and score it on examples that it never saw."""
-    from classify.heads import HeadOptions
+    from classify.calibration import AnswerOptions
+    from classify.fitting import FitOptions
+    from classify.heads import HeadOptions, parse_parameters
     from classify.splits import SplitOptions
     from classify.training import train
+    from data.errors import Checklist
+    from data.model import EXAMPLES
 
-    trained = train(
-        features, output, HeadOptions(head, c), SplitOptions(test_size, seed, repeats), overwrite
-    )
+    checks = Checklist()
+    with checks.item():
+        heads = HeadOptions(head, parse_parameters(param or []), class_weight or None)
+    with checks.item():
+        answers = AnswerOptions(calibration, precision, coverage)
+    with checks.item():
+        splits = SplitOptions(test_size, seed, repeats, samples_per_class, group)
+    checks.finish()
+    trained = train(features, output, FitOptions(heads, answers, seed), splits, overwrite)
     if as_json:
         console.show_json(trained.model.card.metrics)
         return
-    split = trained.split
+    split, fitted = trained.split, trained.fitted
+    if fitted.trials:
+        _show_trials(fitted.trials)
     console.show(
         {
             "trained on": f"{len(split.train):,} examples",
             "tested on": f"{len(split.test):,} examples that training never saw",
             "split": split.how,
+            "head": " ".join([fitted.head.name, *_in_words(fitted.head.all_parameters)]),
         }
         | ({"not tested on": f"{split.copies:,} copies of them"} if split.copies else {})
     )
     untested = [c.name for c in trained.scores.per_class if not c.support]
     if untested:
-        console.note(f"no test example is of {', '.join(map(repr, untested))}: not scored")
+        more = f" and {len(untested) - 5:,} more classes" if len(untested) > 5 else ""
+        names = ", ".join(map(repr, untested[:5]))
+        console.note(f"no test example is of {names}{more}: not scored")
     _show_scores(trained.scores)
+    if fitted.threshold:
+        wanted = fitted.threshold
+        console.out.print(f"\nthreshold {wanted.value:.4f}, for {wanted.chosen_for}")
     if trained.repeated:
         console.out.print(f"\nover {trained.repeated.repeats} random splits")
-        mean, std = trained.repeated.mean, trained.repeated.std
-        console.show({_title(name): f"{mean[name]:.4f} +- {std[name]:.4f}" for name in mean})
+        console.show(_over_splits(trained.repeated))
+    if trained.unlabelled:
+        console.note(
+            f"{trained.unlabelled:,} examples without a label were predicted: "
+            f"{console.place(trained.model.folder)}/{EXAMPLES}"
+        )
     console.out.print(
         f"\nwrote {console.place(trained.model.folder)}", soft_wrap=True, markup=False
     )
@@ -107,6 +151,35 @@ def predict(
     )
 
 
+def _in_words(parameters: dict[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in parameters.items()]
+
+
+def _show_trials(trials: tuple[Trial, ...]) -> None:
+    console.show_table(
+        ["head", "parameters", "accuracy in folds", "seconds"],
+        [
+            [
+                trial.head,
+                " ".join(_in_words(dict(trial.parameters))),
+                f"{trial.mean:.4f} +- {trial.std:.4f}",
+                f"{trial.seconds:.1f}",
+            ]
+            for trial in trials
+        ],
+    )
+    console.out.print()
+
+
+def _over_splits(repeated: RepeatedScores) -> dict[str, str]:
+    return {
+        _title(name): f"{mean:.4f} +- {repeated.std[name]:.4f}"
+        f"  (95 % of the mean: {repeated.intervals[name].low:.4f} to "
+        f"{repeated.intervals[name].high:.4f})"
+        for name, mean in repeated.mean.items()
+    }
+
+
 def _title(name: str) -> str:
     return name.replace("_", " ").replace("f1", "F1")
 
@@ -118,17 +191,38 @@ def _show_scores(scores: Scores) -> None:
     low, high = scores.accuracy_interval.low, scores.accuracy_interval.high
     figures["accuracy"] += f"  (95 %: {low:.4f} to {high:.4f})"
     figures["calibration error"] = f"{scores.calibration_error:.4f}"
+    if scores.uncalibrated_error is not None:
+        figures["calibration error"] += f"  (before calibration: {scores.uncalibrated_error:.4f})"
+    if scores.answered:
+        figures |= _answered(scores.answered)
     console.show(figures)
     console.out.print()
+    listed = scores.per_class
+    if len(listed) > MOST_LISTED:
+        tested = [found for found in listed if found.support]
+        listed = tuple(sorted(tested, key=lambda found: found.f1)[:MOST_LISTED])
+        console.out.print(f"the {MOST_LISTED} classes with the lowest F1")
     console.show_table(
         ["class", "precision", "recall", "F1", "examples"],
         [
             [c.name, f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.f1:.3f}", f"{c.support:,}"]
-            for c in scores.per_class
+            for c in listed
         ],
     )
-    if len(scores.per_class) <= MOST_CLASSES:
+    if len(scores.per_class) <= MOST_IN_MATRIX:
         names = [c.name for c in scores.per_class]
         rows = [[name, *counts] for name, counts in zip(names, scores.confusion, strict=True)]
         console.out.print()
         console.show_table(["true \\ predicted", *names], rows)
+
+
+def _answered(answered: Answered) -> dict[str, str]:
+    coverage, precision = answered.coverage, answered.precision
+    figures = {
+        "answered": f"{coverage.value:.4f}  (95 %: {coverage.low:.4f} to {coverage.high:.4f})"
+    }
+    if precision:
+        figures["right of answers"] = (
+            f"{precision.value:.4f}  (95 %: {precision.low:.4f} to {precision.high:.4f})"
+        )
+    return figures

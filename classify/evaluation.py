@@ -57,12 +57,14 @@ def evaluate(model: str | Path, features: str | Path) -> Evaluation:
         )
     _, probabilities = run_head(opened.head, embeddings_of(fresh))
     labels = position.to_numpy().astype(np.int64)
-    return Evaluation(score(labels, probabilities, classes), table.num_rows - fresh.num_rows)
+    scores = score(labels, probabilities, classes, opened.card.threshold)
+    return Evaluation(scores, table.num_rows - fresh.num_rows)
 
 
 def held_out(model: Model, table: pa.Table) -> pa.Table:
     """The rows of a table with a column `content` whose bytes the training never saw."""
     examples = model.examples()
-    used = examples.filter(pc.not_equal(examples["split"].fill_null(""), "test"))
+    labelled = examples.filter(pc.is_valid(examples["label"]))
+    used = labelled.filter(pc.not_equal(labelled["split"].fill_null(""), "test"))
     seen = pc.is_in(table["content"], value_set=used["content"].combine_chunks())
     return table.filter(pc.invert(seen))

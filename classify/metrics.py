@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import t
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
@@ -16,6 +17,7 @@ from sklearn.metrics import (
 
 from classify.reliability import Interval, proportion, reliability
 
+MOST_CLASSES = 1000  # whose confusion matrix is kept
 HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
 
 
@@ -28,6 +30,14 @@ class ClassScores:
     recall: float
     f1: float
     support: int
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Share of the examples above the threshold, and share of those that is right."""
+
+    coverage: Interval
+    precision: Interval | None
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,13 @@ class Scores:
         How far the probability of the predicted class is from the share that is right, on average
         (expected calibration error): 0 for probabilities that can be taken at their word.
     confusion
-        Row: true class, column: prediction; counts, in the order of `per_class`.
+        Row: true class, column: prediction; counts, in the order of `per_class`. Empty for more
+        than 1,000 classes.
+    answered
+        How many get an answer and how many of these are right, where a threshold lets the model say
+        "unknown". The other scores are those of an answer to every example.
+    uncalibrated_error
+        The calibration error of the scores before calibration; none if that was not measured.
     """
 
     examples: int
@@ -56,13 +72,20 @@ class Scores:
     calibration_error: float
     per_class: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
+    answered: Answered | None = None
+    uncalibrated_error: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return asdict(self)
 
 
-def score(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]) -> Scores:
+def score(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: tuple[str, ...],
+    threshold: float | None = None,
+) -> Scores:
     """Score predictions.
 
     Parameters
@@ -71,6 +94,8 @@ def score(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...
         True classes as indices, int `[examples]`.
     probabilities
         Float `[examples, classes]`.
+    threshold
+        Of the model's card.
 
     Notes
     -----
@@ -100,30 +125,67 @@ def score(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...
             ClassScores(name, float(precision[i]), float(recall[i]), float(f1[i]), int(support[i]))
             for i, name in enumerate(classes)
         ),
-        confusion=tuple(
-            tuple(map(int, row)) for row in confusion_matrix(labels, predictions, labels=indices)
-        ),
+        confusion=_confusion(labels, predictions, len(classes)),
+        answered=_answered(predictions == labels, probabilities, threshold),
     )
+
+
+def _confusion(
+    labels: np.ndarray, predictions: np.ndarray, classes: int
+) -> tuple[tuple[int, ...], ...]:
+    if classes > MOST_CLASSES:
+        return ()
+    counts = confusion_matrix(labels, predictions, labels=np.arange(classes))
+    return tuple(tuple(map(int, row)) for row in counts)
+
+
+def _answered(
+    right: np.ndarray, probabilities: np.ndarray, threshold: float | None
+) -> Answered | None:
+    if threshold is None:
+        return None
+    sure = probabilities.max(axis=1) >= threshold
+    count = int(sure.sum())
+    precision = proportion(int(right[sure].sum()), count) if count else None
+    return Answered(proportion(count, len(right)), precision)
 
 
 @dataclass(frozen=True)
 class RepeatedScores:
-    """Scores over repeated splits: mean and sample standard deviation of each headline."""
+    """Scores over repeated splits: of each headline mean, sample standard deviation, interval.
+
+    Parameters
+    ----------
+    intervals
+        Of the mean, at 95 %. The splits share examples, so that the variance of their mean is not
+        the variance of one divided by their number; corrected after Nadeau and Bengio (2003).
+    """
 
     repeats: int
     mean: dict[str, float]
     std: dict[str, float]
+    intervals: dict[str, Interval]
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return asdict(self)
 
 
-def summarize(scores: list[Scores]) -> RepeatedScores:
-    """Mean and standard deviation (one degree of freedom) over splits."""
-    values = {name: np.array([getattr(s, name) for s in scores]) for name in HEADLINES}
-    return RepeatedScores(
-        len(scores),
-        {name: float(column.mean()) for name, column in values.items()},
-        {name: float(column.std(ddof=1)) for name, column in values.items()},
-    )
+def summarize(scores: list[Scores], test_share: float) -> RepeatedScores:
+    """Mean, standard deviation (one degree of freedom) and interval over splits.
+
+    Parameters
+    ----------
+    test_share
+        Number of test examples divided by that of training examples.
+    """
+    names = (*HEADLINES, "calibration_error")
+    values = {name: np.array([getattr(s, name) for s in scores]) for name in names}
+    mean = {name: float(column.mean()) for name, column in values.items()}
+    std = {name: float(column.std(ddof=1)) for name, column in values.items()}
+    width = float(t.ppf(0.975, len(scores) - 1)) * (1 / len(scores) + test_share) ** 0.5
+    intervals = {
+        name: Interval(mean[name], mean[name] - width * std[name], mean[name] + width * std[name])
+        for name in names
+    }
+    return RepeatedScores(len(scores), mean, std, intervals)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -17,18 +18,25 @@ from data.model import HEAD, INPUT, LABEL, PROBABILITIES, TRAIN_COMMAND, Model
 from data.store import FeatureStore, embeddings_of
 
 FORMATS = (".parquet", ".csv")
+ROWS = 4096  # embeddings in one go: a head of neighbours holds distances to all of its own
 
 
-def run_head(content: bytes, embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Run `head.onnx` on embeddings: labels int64 `[n]`, probabilities float32 `[n, classes]`."""
+def run_head(
+    content: bytes, embeddings: np.ndarray, outputs: Sequence[str] = (LABEL, PROBABILITIES)
+) -> list[np.ndarray]:
+    """Run `head.onnx` on embeddings, a few thousand at a time.
+
+    Returns labels int64 `[n]` (-1 for "unknown") and probabilities float32 `[n, classes]`.
+    """
     import onnxruntime
 
     try:
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no one class for files that it cannot load
         raise ModelError(f"{HEAD} cannot be loaded: {error}", TRAIN_COMMAND) from error
-    labels, probabilities = session.run([LABEL, PROBABILITIES], {INPUT: embeddings})
-    return labels, probabilities
+    starts = range(0, max(1, len(embeddings)), ROWS)
+    parts = [session.run(outputs, {INPUT: embeddings[at : at + ROWS]}) for at in starts]
+    return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 
 def open_pair(model: str | Path, features: str | Path) -> tuple[Model, FeatureStore]:
@@ -89,18 +97,26 @@ def predictions(model: Model, features: pa.Table) -> pa.Table:
     """The predictions table for rows of features."""
     classes = model.card.classes
     labels, probabilities = run_head(model.head, embeddings_of(features))
-    confidence = probabilities.max(axis=1, initial=0)
-    unknown = confidence < (model.card.threshold or 0)
+    names, confidence = answers_in_words(labels, probabilities, classes)
     flat = pa.array(probabilities.ravel())
     return pa.table(
         {
             "id": features["id"],
-            "prediction": pa.array(np.array(classes, object)[labels], pa.string(), mask=unknown),
+            "prediction": pa.array(names, pa.string()),
             "confidence": pa.array(confidence),
             "probabilities": pa.FixedSizeListArray.from_arrays(flat, len(classes)),
             "label": features["label"],
         }
     )
+
+
+def answers_in_words(
+    labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Names of the predicted classes, none for "unknown", and the confidence in them."""
+    names = np.array(classes, object)[labels]
+    names[labels < 0] = None
+    return names, probabilities.max(axis=1, initial=0)
 
 
 def _to_parquet(table: pa.Table) -> bytes:

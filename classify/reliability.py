@@ -71,3 +71,35 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS)
         for values in (confidence, right)
     ]
     return Reliability(means[0], means[1], count[filled])
+
+
+@dataclass(frozen=True)
+class RiskCoverage:
+    """What is gained by not answering: one entry for each possible threshold, the highest first.
+
+    Parameters
+    ----------
+    threshold
+        The lowest confidence that still gets an answer, `[thresholds]`.
+    coverage
+        Share of the examples that get one, ascending, `[thresholds]`.
+    precision
+        Share of those answers that is right, `[thresholds]`; the risk is what is left of one.
+    """
+
+    threshold: np.ndarray
+    coverage: np.ndarray
+    precision: np.ndarray
+
+
+def risk_coverage(labels: np.ndarray, probabilities: np.ndarray) -> RiskCoverage:
+    """Coverage and precision for every threshold (El-Yaniv and Wiener 2010); inputs as above."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    order = np.argsort(-confidence, kind="stable")
+    falling = confidence[order]
+    answered = np.arange(1, len(order) + 1)
+    # Examples of one confidence are answered together, or not at all.
+    ends = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
+    precision = np.cumsum(right[order]) / answered
+    return RiskCoverage(falling[ends], answered[ends] / len(order), precision[ends])

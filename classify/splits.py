@@ -23,11 +23,17 @@ class SplitOptions:
         Share of the examples that is held out, 0 to 1.
     repeats
         How many stratified splits to score besides the recorded one; 0 for none.
+    samples_per_class
+        Train on this many examples of each class, drawn at random; none for all.
+    group
+        Column of the store whose values are the groups; empty for its column `group`.
     """
 
     test_size: float = 0.25
     seed: int = 0
     repeats: int = 0
+    samples_per_class: int | None = None
+    group: str = ""
 
     def __post_init__(self) -> None:
         checks = Checklist()
@@ -44,6 +50,12 @@ class SplitOptions:
                 raise InputError(
                     f"--repeats {self.repeats} is not possible",
                     "Give 2 or more (a standard deviation needs two), or 0 for none.",
+                )
+        with checks.item():
+            if self.samples_per_class is not None and self.samples_per_class < 1:
+                raise InputError(
+                    f"--samples-per-class {self.samples_per_class} is not possible",
+                    "Give 1 or more.",
                 )
         checks.finish()
 
@@ -72,22 +84,35 @@ class Labelled:
         Index into `classes`, int64 `[examples]`.
     groups
         Index of the group, `[examples]`; none if no example has one.
+    group
+        Column that has them.
     """
 
     examples: pa.Table
     classes: tuple[str, ...]
     labels: np.ndarray
     groups: np.ndarray | None
+    group: str = "group"
 
 
-def labelled(features: pa.Table) -> Labelled:
+def labelled(features: pa.Table, group: str = "") -> Labelled:
     """The examples of a store that have a label; labels become indices of the sorted classes.
+
+    Parameters
+    ----------
+    group
+        Column whose values are the groups, instead of `group`.
 
     Raises
     ------
     InputError
-        If there are not at least two classes with two examples each.
+        If there is no such column, or there are not at least two classes with two examples each.
     """
+    if group and group not in features.column_names:
+        columns = ", ".join(name for name in features.column_names if name != "embedding")
+        raise InputError(
+            f"--group {group}: the features have no such column", f"They have {columns}."
+        )
     examples = features.filter(pc.is_valid(features["label"]))
     if not examples.num_rows:
         raise InputError(
@@ -112,11 +137,12 @@ def labelled(features: pa.Table) -> Labelled:
             "Add examples of it, or take it out, and extract again.",
         )
     groups = None
-    if examples["group"].null_count < examples.num_rows:
+    column = examples[group or "group"].cast(pa.string())
+    if column.null_count < examples.num_rows:
         # An example without a group is a group of its own.
-        own = [group or f"\0{row}" for row, group in enumerate(examples["group"].to_pylist())]
+        own = [name or f"\0{row}" for row, name in enumerate(column.to_pylist())]
         groups = np.unique(np.array(own, object), return_inverse=True)[1]
-    return Labelled(examples, classes, labels.astype(np.int64), groups)
+    return Labelled(examples, classes, labels.astype(np.int64), groups, group or "group")
 
 
 def choose_split(data: Labelled, options: SplitOptions) -> Split:
@@ -144,6 +170,20 @@ def choose_split(data: Labelled, options: SplitOptions) -> Split:
     return _without_copies(data, split)
 
 
+def few(data: Labelled, split: Split, options: SplitOptions, repeat: int = 0) -> Split:
+    """The split with `samples_per_class` training rows of each class, drawn by the seed."""
+    count = options.samples_per_class
+    if count is None:
+        return split
+    random = np.random.default_rng([options.seed, repeat])
+    order = random.permutation(split.train)
+    order = order[np.argsort(data.labels[order], kind="stable")]
+    labels = data.labels[order]
+    place = np.arange(len(order)) - np.searchsorted(labels, labels)
+    how = f"{split.how}, {count:,} of each class to train on"
+    return replace(split, train=np.sort(order[place < count]), how=how)
+
+
 def _without_copies(data: Labelled, split: Split) -> Split:
     """Take test rows out whose bytes training sees under another name."""
     contents = data.examples["content"].to_numpy(zero_copy_only=False)
@@ -166,8 +206,9 @@ def _check_declared(data: Labelled, split: Split, held_out: str) -> None:
             both = np.intersect1d(data.groups[split.train], data.groups[split.test])
             if len(both):
                 row = int(np.flatnonzero(data.groups == both[0])[0])
+                name = data.examples[data.group][row].as_py()
                 raise InputError(
-                    f"{len(both):,} groups, such as {data.examples['group'][row].as_py()!r}, stand "
+                    f"{len(both):,} groups, such as {name!r}, stand "
                     f"in the training split and in {held_out!r}: the score would be too good",
                     "Keep every group in one split, and extract again.",
                 )

@@ -3,10 +3,14 @@
 Format version 1:
 
 - `head.onnx`: input `embedding` float32 `[batch, dim]`; outputs `label` (int64 index of the class,
-  `[batch]`) and `probabilities` (float32 `[batch, classes]`).
-- `head.skops`: the trained estimator.
-- `examples.parquet`: `id`, `path`, `content`, `label`, `split` of every example with a label.
-- `model.json`, written last: classes in order, fingerprint, parameters, metrics, versions.
+  -1 for "unknown", `[batch]`) and `probabilities` (float32 `[batch, classes]`). Calibration and
+  threshold are inside.
+- `head.skops` or `head.keras`: the trained estimator, without them.
+- `examples.parquet`: `id`, `path`, `content`, `label`, `split` of every example; of those that were
+  tested or had no label also `prediction` (none for "unknown") and `confidence`.
+- `report.html`: for people.
+- `model.json`, written last: classes in order, fingerprint, parameters, calibration, threshold,
+  metrics, versions.
 
 The version is bumped when a reader of the old version would read a new model wrongly; a new
 optional key is no reason.
@@ -23,13 +27,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.calibration import Calibration
 from data.errors import ModelError
 from data.fingerprint import Fingerprint
 from data.folders import LocalFolder
 
 FORMAT_VERSION = 1
-MODEL, HEAD, ESTIMATOR, EXAMPLES = "model.json", "head.onnx", "head.skops", "examples.parquet"
-INPUT, LABEL, PROBABILITIES = "embedding", "label", "probabilities"
+MODEL, HEAD, EXAMPLES, REPORT = "model.json", "head.onnx", "examples.parquet", "report.html"
+SKOPS, KERAS = "head.skops", "head.keras"
+INPUT, LABEL, PROBABILITIES, SCORES = "embedding", "label", "probabilities", "scores"
 TRAIN_COMMAND = "Train one with: python -m classify train FEATURES -o MODEL"
 
 
@@ -53,6 +59,9 @@ class ModelCard:
         Of the packages that trained the head.
     threshold
         Probability below which the answer is "unknown"; none for never.
+    calibration
+        How the estimator's scores became probabilities. Models of before it had logistic heads
+        whose probabilities were softmax of the scores, which is the default.
     """
 
     classes: tuple[str, ...]
@@ -64,6 +73,7 @@ class ModelCard:
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     threshold: float | None = None
+    calibration: Calibration = Calibration()
 
     def to_bytes(self) -> bytes:
         """As the bytes of `model.json`."""
@@ -77,6 +87,8 @@ class ModelCard:
         del value["format_version"]
         value["classes"] = tuple(value["classes"])
         value["fingerprint"] = Fingerprint.from_json(value["fingerprint"])
+        if "calibration" in value:
+            value["calibration"] = Calibration.from_json(value["calibration"])
         return cls(**value)
 
 
@@ -113,7 +125,9 @@ class Model:
                 f"{path} is a model of format {version}; this headstart reads {FORMAT_VERSION}",
                 "Update headstart, or train again.",
             )
-        missing = [name for name in (HEAD, ESTIMATOR, EXAMPLES) if not folder.exists(name)]
+        missing = [name for name in (HEAD, EXAMPLES) if not folder.exists(name)]
+        if not any(folder.exists(name) for name in (SKOPS, KERAS)):
+            missing.insert(1, f"{SKOPS} or {KERAS}")
         if missing:
             raise ModelError(f"{path} lacks {', '.join(missing)}", TRAIN_COMMAND)
         return cls(folder, card)
@@ -124,9 +138,14 @@ class Model:
         return self.folder.read(HEAD)
 
     @property
+    def estimator_file(self) -> str:
+        """The name of the file with the trained estimator."""
+        return SKOPS if self.folder.exists(SKOPS) else KERAS
+
+    @property
     def estimator(self) -> bytes:
-        """The bytes of `head.skops`."""
-        return self.folder.read(ESTIMATOR)
+        """The bytes of `head.skops` or `head.keras`."""
+        return self.folder.read(self.estimator_file)
 
     def examples(self) -> pa.Table:
         """The examples with a label, and the split that each was in."""
@@ -174,15 +193,32 @@ def prepare_model_folder(path: str | Path, overwrite: bool) -> LocalFolder:
     return folder
 
 
-def write_model(
-    folder: LocalFolder, card: ModelCard, head: bytes, estimator: bytes, examples: pa.Table
-) -> Model:
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a model folder holds beside `model.json`.
+
+    Parameters
+    ----------
+    estimator_file
+        `head.skops` or `head.keras`, and its bytes.
+    """
+
+    head: bytes
+    estimator_file: str
+    estimator: bytes
+    examples: pa.Table
+
+
+def write_model(folder: LocalFolder, card: ModelCard, files: ModelFiles) -> Model:
     """Write a model folder; the old model, if any, stops counting before the new one is written."""
     folder.remove(MODEL)
-    folder.write(HEAD, head)
-    folder.write(ESTIMATOR, estimator)
+    folder.write(HEAD, files.head)
+    folder.write(files.estimator_file, files.estimator)
+    for other in {SKOPS, KERAS} - {files.estimator_file}:
+        if folder.exists(other):
+            folder.remove(other)
     sink = BytesIO()
-    pq.write_table(examples, sink, compression="zstd")
+    pq.write_table(files.examples, sink, compression="zstd")
     folder.write(EXAMPLES, sink.getvalue())
     folder.write(MODEL, card.to_bytes())
     return Model(folder, card)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,19 @@ import skops.io
 
 from data import backbone as contract
 from data.backbone import Backbone
+from data.calibration import changed, scores_of
 from data.decoding import DecodeError, decode
 from data.errors import ModelError, ParityError
 from data.folders import Folder
-from data.model import ESTIMATOR, LABEL, PROBABILITIES, Model
+from data.model import HEAD, INPUT, LABEL, PROBABILITIES, SKOPS, Model
 from data.reading import Reader
 
 EXAMPLES, FEWEST = 128, 64  # compared, and required: of a small model, half of its examples
 TOLERANCE = 1e-3  # largest difference of a probability
 BATCH = 16
+ESTIMATOR = "the trained estimator"
+# Beside what skops trusts by itself: the trees of gradient boosting, which are plain arrays.
+TRUSTED = {"sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"}
 SEED = 0
 
 
@@ -38,12 +43,15 @@ class Parity:
         Of a probability.
     changed
         Ids of the photographs whose label changed.
+    reference
+        What gave training's answers: the trained estimator, or `head.onnx`.
     """
 
     examples: int
     held_out: int
     largest_difference: float
     changed: tuple[str, ...]
+    reference: str = ESTIMATOR
 
     def check(self) -> None:
         """Raise `ParityError` where the edge model must not appear."""
@@ -60,7 +68,9 @@ class Parity:
 def compare(edge: bytes, backbone: Backbone, model: Model, source: str | Path | None) -> Parity:
     """Send photographs from their files through both ways, held-out ones first.
 
-    Training's path is: decode, the backbone's graph, the scikit-learn estimator.
+    Training's path is: decode, the backbone's graph, the scikit-learn estimator, its calibration.
+    An estimator that we do not load (Keras, or the user's own) was held against `head.onnx` when it
+    was trained, which then stands in for it.
 
     Parameters
     ----------
@@ -70,23 +80,23 @@ def compare(edge: bytes, backbone: Backbone, model: Model, source: str | Path | 
     Raises
     ------
     ModelError
-        If too few of the photographs can be found, or the estimator is not one that we load.
+        If too few of the photographs can be found, or the estimator is damaged.
     """
     root = Folder.at(source if source is not None else model.card.root)
     examples, images = _photographs(model, root, backbone)
-    estimator = _load_estimator(model)
+    answer, reference = _training_answers(model)
     embed, classify = _session(backbone.content), _session(edge)
-    worst, changed = 0.0, []
+    worst, others = 0.0, []
     for start in range(0, len(images), BATCH):
         batch = np.stack(images[start : start + BATCH])
         (embeddings,) = embed.run([contract.OUTPUT], {contract.INPUT: batch})
-        expected = estimator.predict_proba(embeddings)
+        expected = answer(embeddings)
         labels, got = classify.run([LABEL, PROBABILITIES], {contract.INPUT: batch})
         worst = max(worst, float(np.abs(got - expected).max()))
-        for offset in np.flatnonzero(labels != expected.argmax(axis=1)):
-            changed.append(examples["id"][start + int(offset)].as_py())
+        for offset in changed(labels, expected, model.card.threshold, TOLERANCE):
+            others.append(examples["id"][start + int(offset)].as_py())
     held_out = pc.sum(pc.equal(examples["split"], "test")).as_py() or 0
-    return Parity(len(images), held_out, worst, tuple(changed))
+    return Parity(len(images), held_out, worst, tuple(others), reference)
 
 
 def _session(content: bytes) -> Any:
@@ -118,17 +128,27 @@ def _photographs(model: Model, root: Folder, backbone: Backbone) -> tuple[pa.Tab
     return known.take(pa.array(rows)), images
 
 
+def _training_answers(model: Model) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """From embeddings to training's probabilities, and what gives them."""
+    estimator = _load_estimator(model) if model.estimator_file == SKOPS else None
+    if estimator is None:
+        head = _session(model.head)
+        return lambda found: head.run([PROBABILITIES], {INPUT: found})[0], HEAD
+    calibration = model.card.calibration
+
+    def answer(embeddings: np.ndarray) -> np.ndarray:
+        return calibration.probabilities(scores_of(estimator, embeddings, calibration.scores))
+
+    return answer, ESTIMATOR
+
+
 def _load_estimator(model: Model) -> Any:
+    """The estimator of `head.skops`; none if it holds types that we do not load."""
     content = model.estimator
     try:
-        unknown = skops.io.get_untrusted_types(data=content)
+        unknown = set(skops.io.get_untrusted_types(data=content)) - TRUSTED
     except Exception as error:  # a damaged zip or schema: skops lets anything through
         raise ModelError(
-            f"{model.folder.path(ESTIMATOR)} is damaged: {error}", "Train the model again."
+            f"{model.folder.path(SKOPS)} is damaged: {error}", "Train the model again."
         ) from error
-    if unknown:
-        raise ModelError(
-            f"{model.folder.path(ESTIMATOR)} holds types that we do not load: {', '.join(unknown)}",
-            "Train the model again.",
-        )
-    return skops.io.loads(content)
+    return None if unknown else skops.io.loads(content, trusted=sorted(TRUSTED))

@@ -16,12 +16,12 @@ from data.errors import Checklist, ExtractionError, InputError, StoppedError
 from data.folders import Folder
 from data.lock import sole_writer
 from data.records import begin, finish, sweep
+from data.session import ray_session
 from data.sources import Source, open_source
 from data.store import FeatureStore, PartRecord, StoreManifest, read_part
 from extract.crew import Crew
 from extract.plan import Counts, Plan, Update, plan, state
 from extract.rewrite import rewrite
-from extract.session import ray_session
 from extract.worker import Job
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,13 +20,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
 from classify.evaluation import evaluate
-from classify.heads import HeadOptions, head_to_onnx, make_head
 from classify.metrics import score
 from classify.prediction import predict, run_head
 from classify.reliability import proportion, reliability
 from classify.splits import SplitOptions, choose_split, labelled, stratified_splits
 from classify.training import train
-from data.errors import InputError, ManyInputErrors, ModelError, ParityError
+from data.calibration import scores_of
+from data.errors import InputError, ManyInputErrors, ModelError
 from data.model import Model
 from data.store import FeatureStore, embeddings_of
 from extract.job import extract
@@ -157,40 +156,7 @@ def test_what_cannot_be_divided() -> None:
     )
 
 
-# Heads and scores
-
-
-@pytest.mark.parametrize("classes", [2, 3, 10])
-def test_a_heads_onnx_form_is_the_head(classes: int) -> None:
-    random = np.random.default_rng(classes)
-    labels = np.arange(classes * 40) % classes
-    embeddings = (random.normal(size=(len(labels), 24)) + labels[:, None]).astype(np.float32)
-    head = make_head(HeadOptions()).fit(embeddings, labels)
-    wild = np.concatenate([embeddings, random.normal(scale=30, size=(10_000, 24))]).astype(
-        np.float32
-    )
-    content = head_to_onnx(head, wild)
-    got, probabilities = run_head(content, wild)
-    assert np.abs(probabilities - head.predict_proba(wild)).max() <= 1e-4
-    assert np.array_equal(got, head.predict(wild))
-    assert np.array_equal(got, probabilities.argmax(axis=1))
-    assert (got.dtype, probabilities.dtype) == (np.int64, np.float32)
-    model = onnx.load_model_from_string(content)
-    assert [value.name for value in model.graph.input] == ["embedding"]
-    assert [value.name for value in model.graph.output] == ["label", "probabilities"]
-    assert "ZipMap" not in {node.op_type for node in model.graph.node}
-
-
-def test_a_head_whose_onnx_form_differs_is_refused() -> None:
-    random = np.random.default_rng(0)
-    embeddings, labels = random.normal(size=(50, 4)).astype(np.float32), np.arange(50) % 2
-    head = make_head(HeadOptions()).fit(embeddings, labels)
-    honest = head.predict_proba
-    head.predict_proba = lambda rows: honest(rows) * 0.99
-    with pytest.raises(
-        ParityError, match="the head's ONNX form differs from scikit-learn's: by up "
-    ):
-        head_to_onnx(head, embeddings)
+# Scores
 
 
 def test_scores_are_those_of_their_definitions() -> None:
@@ -242,7 +208,8 @@ def test_a_model_folder_holds_what_the_contract_says(model: Path, features: Path
     table = FeatureStore.open(features).read()
     head = skops.io.load(model / "head.skops", trusted=[])
     _, probabilities = run_head(opened.head, embeddings_of(table))
-    assert np.abs(head.predict_proba(embeddings_of(table)) - probabilities).max() < 1e-4
+    scores = scores_of(head, embeddings_of(table), opened.card.calibration.scores)
+    assert np.abs(opened.card.calibration.probabilities(scores) - probabilities).max() < 1e-4
 
 
 def test_training_prints_scores_and_spread(
@@ -408,7 +375,7 @@ def test_mistakes_are_reported_at_once(tmp_path: Path, command: Callable) -> Non
     answer = command(
         "classify", "train", tmp_path / "f", "-o", tmp_path / "m", "--head", "logistik"
     )
-    assert answer.err == "error: unknown head 'logistik'\n  Did you mean logistic?\n"
+    assert answer.err.startswith("error: unknown head 'logistik'\n  Did you mean logistic? Known")
 
 
 # Whether scores and probabilities can be believed

@@ -1,0 +1,100 @@
+"""From training examples to a finished head: chosen, calibrated, and written as ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from classify.calibration import AnswerOptions, Threshold, choose_threshold, fit_calibration
+from classify.division import Training
+from classify.folds import FOLDS, MANY, OutOfFold, fit_head, make_folds, score_folds
+from classify.head_onnx import Answering, Written, head_to_onnx
+from classify.heads import AUTO, HeadOptions, score_method
+from classify.search import Trial, search
+from data.calibration import scores_of
+
+COMPARED = 10_000  # training examples that the ONNX form is compared on, at most
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Which head, how it answers, and the seed of all that is drawn."""
+
+    head: HeadOptions = HeadOptions()
+    answers: AnswerOptions = AnswerOptions()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished head.
+
+    Parameters
+    ----------
+    head
+        With the parameters that a search chose.
+    written
+        Its ONNX form.
+    out_of_fold
+        Scores of training examples by estimators that did not see them.
+    trials
+        What the search tried; empty without one.
+    converged
+        Whether training came to its end.
+    """
+
+    head: HeadOptions
+    answering: Answering
+    written: Written
+    out_of_fold: OutOfFold
+    threshold: Threshold | None
+    trials: tuple[Trial, ...]
+    converged: bool
+
+
+def fit(training: Training, options: FitOptions, advance: Callable[[int], None]) -> Fitted:
+    """Train a head, calibrate it, choose its threshold, and write it as ONNX.
+
+    Parameters
+    ----------
+    advance
+        Is called with the number of steps done, `steps` in all.
+
+    Raises
+    ------
+    InputError
+        If a search, the threshold or the conversion is not possible.
+    ParityError
+        If the ONNX form answers otherwise than the estimator.
+    """
+    head, seed = options.head, options.seed
+    folds = make_folds(training, seed)
+    trials: tuple[Trial, ...] = ()
+    scores = None
+    if head.name == AUTO:
+        found = search(head, training, folds, seed)
+        head, scores, trials = found.head, found.scores, found.trials
+    one_part = len(training.labels) > MANY and bool(folds)
+    estimator, converged = fit_head(
+        head, training.take(folds[0].train) if one_part else training, seed
+    )
+    advance(1)
+    source = score_method(head, estimator)
+    if scores is None and one_part:
+        held = training.embeddings[folds[0].held]
+        scores = OutOfFold(folds[0].held, scores_of(estimator, held, source))
+    elif scores is None:
+        scores = score_folds(head, training, folds, seed, advance)
+        advance(FOLDS - len(folds))
+    labels = training.labels[scores.rows]
+    calibration = fit_calibration(options.answers.calibration, scores.scores, labels, source)
+    threshold = choose_threshold(options.answers, calibration.probabilities(scores.scores), labels)
+    answering = Answering(estimator, calibration, threshold.value if threshold else None)
+    sample = training.embeddings[:COMPARED]
+    written = head_to_onnx(answering, sample, f"the head {head.name}")
+    return Fitted(head, answering, written, scores, threshold, trials, converged)
+
+
+def steps(options: FitOptions, examples: int) -> int:
+    """How many steps `fit` takes; a search shows its own progress."""
+    return 1 if options.head.name == AUTO or examples > MANY else 1 + FOLDS

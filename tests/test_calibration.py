@@ -1,0 +1,224 @@
+"""Probabilities that can be believed, thresholds that hold, and the wall before the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+
+from classify.calibration import AnswerOptions, choose_threshold, fit_calibration
+from classify.division import HeldOut, Training
+from classify.fitting import FitOptions, Fitted, fit
+from classify.folds import MANY, make_folds
+from classify.heads import HeadOptions
+from classify.reliability import proportion, reliability, risk_coverage
+from data.calibration import Calibration, changed, labels_of, scores_of, softmax
+from data.errors import InputError, ManyInputErrors
+
+
+def words(call: Callable[[], object]) -> str:
+    with pytest.raises((InputError, ManyInputErrors)) as caught:
+        call()
+    return str(caught.value)
+
+
+def drawn(count: int, sharpness: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Scores whose softmax is the truth, given `sharpness` times too large, and labels."""
+    random = np.random.default_rng(seed)
+    scores = random.normal(0, 2, (count, 4))
+    truth = softmax(scores)
+    labels = (truth.cumsum(axis=1) < random.random((count, 1))).sum(axis=1)
+    return scores * sharpness, labels.clip(0, 3)
+
+
+@pytest.mark.parametrize("sharpness", [0.2, 1.0, 5.0])
+def test_the_temperature_is_found(sharpness: float) -> None:
+    scores, labels = drawn(20_000, sharpness)
+    found = fit_calibration("temperature", scores, labels, "decision_function")
+    assert found.temperature == pytest.approx(sharpness, rel=0.05)
+
+
+@pytest.mark.parametrize("method", ["temperature", "isotonic"])
+def test_calibration_holds_on_other_examples(method: str) -> None:
+    scores, labels = drawn(4000, 5.0)
+    others, theirs = drawn(20_000, 5.0, seed=1)
+    found = fit_calibration(method, scores, labels, "decision_function")
+    before = reliability(theirs, softmax(others)).expected_calibration_error
+    after = reliability(theirs, found.probabilities(others)).expected_calibration_error
+    assert before > 0.2
+    assert after < 0.03
+    assert Calibration.from_json(found.to_json()) == found
+
+
+def test_examples_that_are_all_right_do_not_make_every_answer_certain() -> None:
+    labels = np.arange(60) % 3
+    scores = np.eye(3)[labels]
+    found = fit_calibration("temperature", scores, labels, "decision_function")
+    assert 0.95 < found.probabilities(scores).max() < 0.999
+
+
+def test_a_class_that_calibration_never_saw_stays_possible() -> None:
+    scores, labels = drawn(500, 1.0)
+    found = fit_calibration("isotonic", scores, np.minimum(labels, 2), "decision_function")
+    assert (found.probabilities(scores) > 0).all()
+
+
+def test_none_is_the_softmax_of_the_scores() -> None:
+    scores, labels = drawn(50, 1.0)
+    found = fit_calibration("none", scores, labels, "decision_function")
+    assert np.allclose(found.probabilities(scores), softmax(scores))
+
+
+def test_two_classes_have_a_score_each() -> None:
+    pixels, labels = load_digits(n_class=2, return_X_y=True)
+    head = LogisticRegression().fit(pixels, labels)
+    for method in ("decision_function", "predict_proba"):
+        probabilities = softmax(scores_of(head, pixels, method))
+        assert np.allclose(probabilities, head.predict_proba(pixels), atol=0.01)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 10), st.booleans()), min_size=20, max_size=200),
+    st.floats(0.3, 1),
+)
+def test_a_threshold_gives_what_it_was_chosen_for(
+    answers: list[tuple[int, bool]], wanted: float
+) -> None:
+    confidence = np.array([0.5 + step / 20 for step, _ in answers])
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    labels = np.array([0 if right else 1 for _, right in answers])
+    found = choose_threshold(AnswerOptions(coverage=wanted), probabilities, labels)
+    assert found is not None
+    sure = confidence >= found.value
+    assert sure.mean() == pytest.approx(found.coverage.value)
+    assert found.coverage.value >= wanted - 1e-9
+    curve = risk_coverage(labels, probabilities)
+    reachable = curve.precision[np.round(curve.coverage * len(labels)) >= 20].max()
+    options = AnswerOptions(precision=wanted)
+    if reachable < wanted:
+        said = words(lambda: choose_threshold(options, probabilities, labels))
+        assert said.startswith(f"no threshold reaches a precision of {wanted:.4g}: at best ")
+        return
+    found = choose_threshold(options, probabilities, labels)
+    assert found is not None
+    sure = confidence >= found.value
+    assert (labels[sure] == 0).mean() == pytest.approx(found.precision.value)
+    assert found.precision.value >= wanted
+
+
+def test_a_label_at_the_threshold_may_be_either() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    assert labels_of(probabilities, 0.7).tolist() == [0, -1, -1]
+    assert changed(np.array([0, -1, 0]), probabilities, 0.60001, 1e-4).tolist() == []
+    assert changed(np.array([0, -1, 1]), probabilities, 0.60001, 1e-4).tolist() == [2]
+    assert changed(np.array([-1, -1, 0]), probabilities, 0.7, 1e-4).tolist() == [0, 2]
+
+
+def test_what_cannot_be_chosen() -> None:
+    assert words(lambda: AnswerOptions("platt", 0, 2)) == (
+        "1. unknown --calibration 'platt'\n  Known are temperature, isotonic, none.\n"
+        "2. --precision 0 is not possible\n  Give a share above 0, at most 1.\n"
+        "3. --coverage 2 is not possible\n  Give a share above 0, at most 1.\n"
+        "4. --precision and --coverage choose the same threshold\n  Give one of the two."
+    )
+    nothing = np.zeros((0, 2))
+    assert words(
+        lambda: choose_threshold(AnswerOptions(coverage=0.9), nothing, np.zeros(0, int))
+    ) == (
+        "no threshold can be chosen for a coverage of 0.9: there are too few training examples of "
+        "each class to score some that training did not see\n"
+        "  Add examples, or leave --precision and --coverage out."
+    )
+
+
+# Folds, and the wall
+
+
+def some(labels: np.ndarray, groups: np.ndarray | None = None) -> Training:
+    random = np.random.default_rng(0)
+    embeddings = random.normal(size=(len(labels), 4)) + labels[:, None]
+    names = tuple(map(str, range(int(labels.max()) + 1)))
+    return Training(names, embeddings.astype(np.float32), labels, groups)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=2, max_size=120), st.integers(0, 5))
+def test_every_class_trains_in_every_fold(values: list[int], seed: int) -> None:
+    labels = np.unique(values, return_inverse=True)[1]
+    folds = make_folds(some(labels), seed)
+    for fold in folds:
+        assert not np.intersect1d(fold.train, fold.held).size
+        assert len(fold.train) + len(fold.held) == len(labels)
+        assert set(labels[fold.train]) == set(labels)
+    counts = np.bincount(labels)
+    held = np.concatenate([fold.held for fold in folds]) if folds else np.zeros(0, int)
+    assert len(held) == len(np.unique(held))
+    if counts.max() > 1:
+        assert set(held) == set(np.flatnonzero(counts[labels] > 1))
+
+
+def test_groups_stay_together_in_folds() -> None:
+    labels = np.arange(200) % 2
+    groups = np.arange(200) // 10
+    folds = make_folds(some(labels, groups), 0)
+    assert len(folds) == 5
+    for fold in folds:
+        assert not set(groups[fold.train]) & set(groups[fold.held])
+    assert make_folds(some(labels, labels), 0) == []  # each class in one group only
+    assert make_folds(some(labels, np.zeros(200, int)), 0) == []
+
+
+def test_of_many_examples_a_tenth_is_held_back() -> None:
+    labels = np.arange(MANY + 1000) % 3
+    labels[:2] = 3, 4  # classes of one example
+    (fold,) = make_folds(some(labels), 0)
+    assert len(fold.held) == round(0.1 * len(labels))
+    assert not set(labels[fold.held]) & {3, 4}
+    fitted = fit(some(labels), FitOptions(), lambda step: None)
+    assert np.array_equal(fitted.out_of_fold.rows, fold.held)
+    assert fitted.answering.estimator[-1].coef_.shape == (5, 4)
+
+
+def test_the_test_examples_answer_once() -> None:
+    training = some(np.arange(40) % 2)
+    fitted = fit(training, FitOptions(), lambda step: None)
+    held_out = HeldOut(training.embeddings, training.labels)
+    answers = held_out.answers(fitted.written.with_scores)
+    assert np.array_equal(answers.labels, training.labels)
+    with pytest.raises(RuntimeError, match="a second head would be a choice"):
+        held_out.answers(fitted.written.with_scores)
+
+
+def fitted_digits(options: FitOptions, seed: int) -> tuple[Fitted, np.ndarray, np.ndarray]:
+    pixels, labels = load_digits(return_X_y=True)
+    noise = np.random.default_rng(seed).normal(0, 6, pixels.shape)
+    embeddings = (pixels + noise).astype(np.float32)
+    parts = train_test_split(
+        embeddings, labels.astype(np.int64), test_size=0.5, stratify=labels, random_state=seed
+    )
+    training = Training(tuple(map(str, range(10))), parts[0], parts[2])
+    fitted = fit(training, options, lambda step: None)
+    answers = HeldOut(parts[1], parts[3]).answers(fitted.written.with_scores)
+    right = answers.probabilities.argmax(axis=1) == answers.labels
+    before = reliability(answers.labels, answers.uncalibrated).expected_calibration_error
+    after = reliability(answers.labels, answers.probabilities).expected_calibration_error
+    return fitted, right[answers.predictions >= 0], np.array([before, after])
+
+
+def test_an_svms_calibration_error_is_at_most_halved_and_its_precision_kept() -> None:
+    options = FitOptions(HeadOptions("rbf-svm"), AnswerOptions(precision=0.95))
+    for seed in range(2):
+        fitted, right, errors = fitted_digits(options, seed)
+        assert errors[1] <= errors[0] / 2
+        assert 0.5 < len(right) / 899 < 1
+        interval = proportion(int(right.sum()), len(right))
+        assert interval.low <= 0.95 <= interval.high or interval.low > 0.95
+        assert fitted.threshold is not None
+        assert fitted.threshold.precision.value >= 0.95

@@ -10,6 +10,7 @@ from data import console
 
 if TYPE_CHECKING:
     from classify.metrics import Answered, RepeatedScores, Scores
+    from classify.reliability import Interval
     from classify.search import Trial
 
 app = console.new_app("Train heads on embeddings, score them, and predict.")
@@ -188,8 +189,7 @@ def _show_scores(scores: Scores) -> None:
     headlines = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
     console.out.print()
     figures = {_title(name): f"{getattr(scores, name):.4f}" for name in headlines}
-    low, high = scores.accuracy_interval.low, scores.accuracy_interval.high
-    figures["accuracy"] += f"  (95 %: {low:.4f} to {high:.4f})"
+    figures["accuracy"] = _with_interval(scores.accuracy_interval)
     figures["calibration error"] = f"{scores.calibration_error:.4f}"
     if scores.uncalibrated_error is not None:
         figures["calibration error"] += f"  (before calibration: {scores.uncalibrated_error:.4f})"
@@ -217,12 +217,11 @@ def _show_scores(scores: Scores) -> None:
 
 
 def _answered(answered: Answered) -> dict[str, str]:
-    coverage, precision = answered.coverage, answered.precision
-    figures = {
-        "answered": f"{coverage.value:.4f}  (95 %: {coverage.low:.4f} to {coverage.high:.4f})"
-    }
-    if precision:
-        figures["right of answers"] = (
-            f"{precision.value:.4f}  (95 %: {precision.low:.4f} to {precision.high:.4f})"
-        )
+    figures = {"answered": _with_interval(answered.coverage)}
+    if answered.precision:
+        figures["right of answers"] = _with_interval(answered.precision)
     return figures
+
+
+def _with_interval(found: Interval) -> str:
+    return f"{found.value:.4f}  (95 %: {found.low:.4f} to {found.high:.4f})"

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from classify.reliability import Reliability, proportion, reliability, risk_coverage
 from classify.report.content import HeldOut
 from classify.report.drawing import INK, MUTED, colour, draw, thinned
-from classify.report.parts import Key, Plot, Section, percent
+from classify.report.parts import INTERVAL, PERCENT, Key, Plot, Section, percent
 
 
 def calibration(held_out: HeldOut) -> Section:
@@ -44,12 +44,12 @@ def calibration(held_out: HeldOut) -> Section:
     return Section(
         "calibration",
         "Can the probabilities be believed?",
-        "Of all answers given with 80 % confidence, 80 % should be right.",
+        f"Of all answers given with 80{PERCENT} confidence, 80{PERCENT} should be right.",
         (
             Plot(
                 draw("calibration", f"Reliability diagram: {error}", paint, 340),
                 "On the dotted line confidence is what it says; below it the model is too sure of "
-                f"itself, above it too modest: {error}. Bars are 95 % intervals; below, how many "
+                f"itself, above it too modest: {error}. Bars are {INTERVAL}s; below, how many "
                 "answers had that confidence.",
                 tuple(Key(name, series) for series, name, _ in drawn),
             ),
@@ -116,7 +116,7 @@ def _at_threshold(held_out: HeldOut, threshold: float) -> tuple[str, tuple[float
     precision = proportion(int((right & answered).sum()), total)
     return (
         f"{start}{percent(total / len(answered))} of these examples are answered, and "
-        f"{percent(precision.value)} of the answers are right (95 % interval "
+        f"{percent(precision.value)} of the answers are right ({INTERVAL} "
         f"{percent(precision.low)} to {percent(precision.high)}).",
         (total / len(answered), 1 - precision.value),
     )

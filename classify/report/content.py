@@ -111,13 +111,22 @@ class Summary:
 
 @dataclass(frozen=True)
 class Trial:
-    """A head that the search tried: accuracy over the folds (mean, standard deviation), time."""
+    """A head that the search tried.
+
+    Parameters
+    ----------
+    mean, std
+        Of the accuracy over the folds.
+    chosen
+        Whether it is the head of this report.
+    """
 
     head: str
     parameters: Mapping[str, Any]
     mean: float
     std: float
     seconds: float
+    chosen: bool = False
 
 
 @dataclass(frozen=True)

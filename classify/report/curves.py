@@ -59,7 +59,9 @@ def ranking(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
             roc.append(_mean([_roc("", truth[:, i], probabilities[:, i]) for i in present]))
     plots = (
         _plot("recall", ("recall", "precision"), recall, "average precision", False),
-        _plot("roc", ("false positive rate", "true positive rate"), roc, "area", True),
+        _plot(
+            "roc", ("false positive rate", "true positive rate"), roc, "area under the curve", True
+        ),
     )
     return Section("ranking", title, what + note, plots)
 
@@ -97,19 +99,20 @@ def _plot(
         title = "ROC curves"
         caption = (
             "How many examples of a class are found (up) for how many false alarms (right). Good "
-            "curves hug the upper left corner; guessing is the dotted line, with an area of 0.5."
+            "curves hug the upper left corner; guessing is the dotted line, with an area of 0.5. "
+            "The legend has the area under each curve."
         )
     else:
         title = "Precision-recall curves"
         caption = (
             "What share of the answers for a class is right (up) when so many of its examples are "
-            "to be found (right). Good curves hug the upper right corner."
+            "to be found (right). Good curves hug the upper right corner. The legend has the "
+            "average precision of each curve."
         )
     return Plot(
         draw(name, f"{title}, {count(len(curves), 'curve')}: {figures}", paint),
         caption,
         tuple(
-            Key(f"{who}: {area} {value:.3f}", series)
-            for series, (who, _, _, value) in enumerate(curves)
+            Key(f"{who}: {value:.3f}", series) for series, (who, _, _, value) in enumerate(curves)
         ),
     )

@@ -50,7 +50,9 @@ _STYLE: dict[Any, Any] = {  # of keys that matplotlib types as literals
     "ytick.color": MUTED,
     "lines.linewidth": 1.8,
 }
-_UNSEEN = re.compile(r"^.*?(?=<svg)|<metadata>.*?</metadata>|<!--.*?-->", re.DOTALL)
+_UNSEEN = re.compile(
+    r"^.*?(?=<svg)|<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", re.DOTALL
+)
 
 
 def colour(series: int) -> str:

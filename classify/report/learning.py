@@ -7,7 +7,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from classify.report.content import LearningCurve
 from classify.report.drawing import colour, draw
-from classify.report.parts import Plot, Section, percent
+from classify.report.parts import INTERVAL, Plot, Section, percent
 
 
 def learning(curve: LearningCurve) -> Section:
@@ -44,7 +44,7 @@ def learning(curve: LearningCurve) -> Section:
                 draw("learning", alt, paint),
                 "A curve that still rises at its right end says that more labels would help; a "
                 "flat one, that they would not. Each step to the right multiplies the labels. The "
-                "band is the 95 % interval.",
+                f"band is the {INTERVAL}.",
             ),
         ),
     )

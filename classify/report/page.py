@@ -11,7 +11,7 @@ from classify.report.curves import ranking
 from classify.report.embedding_map import embedding_map
 from classify.report.galleries import label_errors, mistakes, near_duplicates
 from classify.report.learning import learning
-from classify.report.parts import Section, count, percent
+from classify.report.parts import INTERVAL, Section, count, percent
 from classify.report.scores import headlines, made_with, per_class, tried
 from classify.report.thumbnails import Thumbnails
 
@@ -33,7 +33,7 @@ def render(content: ReportContent) -> str:
     about, accuracy = content.about, content.summary.accuracy
     lead = (
         f"{percent(accuracy.value)} of {count(about.held_out, 'held-out example')} are classified "
-        f"rightly (95 % interval {percent(accuracy.low)} to {percent(accuracy.high)}): "
+        f"rightly ({INTERVAL} {percent(accuracy.low)} to {percent(accuracy.high)}): "
         f"{len(about.classes):,} classes, head {about.head}, trained on "
         f"{count(about.training, 'example')}."
     )
@@ -62,5 +62,5 @@ def _sections(content: ReportContent) -> list[Section]:
     if content.near_duplicates is not None:
         sections.append(near_duplicates(content.near_duplicates, thumbnails))
     if content.trials:
-        sections.append(tried(content.trials, content.about))
+        sections.append(tried(content.trials))
     return [*sections, made_with(content.about)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 WIDEST_COLUMN = 6  # letters
+PERCENT = "\u00a0%"  # never at the start of a line
+INTERVAL = f"95{PERCENT} interval"
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,14 @@ class Section:
 
 
 def percent(share: float) -> str:
-    """A share such as `92.4 %`; as many digits as tell it from 0 and 100 %."""
-    text = f"{100 * share:.1f}"
-    if text in ("0.0", "100.0") and share not in (0, 1):
-        text = f"{100 * share:.2f}"
-    return f"{text} %"
+    """A share such as `92.4 %`; only all is `100.0 %`, and only none is `0.0 %`."""
+    if 0 < share < 0.0005:
+        return f"< 0.1{PERCENT}"
+    if 0.9995 <= share < 1:
+        return f"> 99.9{PERCENT}"
+    return f"{100 * share:.1f}{PERCENT}"
 
 
-def count(number: int, thing: str) -> str:
+def count(number: int, thing: str, things: str = "") -> str:
     """A number of things, such as `1 example` or `1,200 examples`."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"

@@ -11,7 +11,7 @@ from scipy.stats import bootstrap
 from classify.metrics import Scores
 from classify.reliability import Interval, proportion
 from classify.report.content import About, HeldOut, ReportContent, Trial
-from classify.report.parts import Section, Table, count, percent
+from classify.report.parts import INTERVAL, Section, Table, count, percent
 
 TITLES = {
     "accuracy": "accuracy",
@@ -32,7 +32,7 @@ def headlines(content: ReportContent) -> Section:
     if summary.without_duplicates is not None:
         left_out = f"accuracy without {count(summary.duplicates, 'near-duplicate')} of training"
         rows.append((left_out, *_figures("accuracy", summary.without_duplicates)))
-    columns = ("score", "value", "95 % interval")
+    columns = ("score", "value", INTERVAL)
     text = (
         f"Measured on {count(summary.scores.examples, 'example')} that training never saw. The "
         "interval says how far the figure may be from that of many more such examples: two heads "
@@ -112,7 +112,7 @@ def per_class(scores: Scores) -> Section:
         tested = sorted(tested, key=lambda found: found.f1)[:MOST_CLASSES]
     if untested:
         text += (
-            f" {count(len(untested), 'class').replace('classs', 'classes')} without a held-out "
+            f" {count(len(untested), 'class', 'classes')} without a held-out "
             f"example could not be scored: {_some(untested)}."
         )
     rows = []
@@ -128,7 +128,7 @@ def per_class(scores: Scores) -> Section:
                 f"{found.support:,}",
             )
         )
-    columns = ("class", "precision", "recall", "95 % interval of recall", "F1", "examples")
+    columns = ("class", "precision", "recall", f"{INTERVAL} of recall", "F1", "examples")
     return Section("classes", "Every class", text, tables=(Table(columns, tuple(rows)),))
 
 
@@ -137,7 +137,7 @@ def _some(names: Sequence[str], most: int = 5) -> str:
     return f"{', '.join(names[:most])}{more}"
 
 
-def tried(trials: Sequence[Trial], about: About) -> Section:
+def tried(trials: Sequence[Trial]) -> Section:
     """The heads that the search tried, the best first."""
     best = sorted(trials, key=lambda trial: -trial.mean)
     text = (
@@ -148,16 +148,15 @@ def tried(trials: Sequence[Trial], about: About) -> Section:
         text += f" The best {MOST_TRIALS} are shown."
     rows = []
     for trial in best[:MOST_TRIALS]:
-        chosen = (trial.head, dict(trial.parameters)) == (about.head, dict(about.parameters))
         rows.append(
             (
-                f"{trial.head} (chosen)" if chosen else trial.head,
+                f"{trial.head} (chosen)" if trial.chosen else trial.head,
                 in_words(trial.parameters),
                 f"{percent(trial.mean)} ± {100 * trial.std:.1f}",
                 f"{trial.seconds:.1f}",
             )
         )
-    columns = ("head", "parameters", "accuracy, % (mean ± sd)", "seconds")
+    columns = ("head", "parameters", "accuracy (mean ± sd)", "seconds")
     return Section("tried", "Heads that were tried", text, tables=(Table(columns, tuple(rows), 2),))
 
 

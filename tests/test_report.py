@@ -176,7 +176,9 @@ def test_classes_without_examples_are_named_and_of_many_the_worst_are_shown() ->
 
     section = per_class(scores(4, 0, 2))
     assert [row[0] for row in section.tables[0].rows] == ["c0", "c2"]
-    assert section.text.endswith("1 class without a held-out example could not be scored: c1.")
+    assert section.text.endswith(
+        "1 class without a held-out example could not be scored: \u2068c1\u2069."
+    )
     section = per_class(scores(*[2] * 300))
     assert section.text.endswith("Of 300 classes, the 100 with the lowest F1.")
     assert [row[0] for row in section.tables[0].rows[:2]] == ["c299", "c298"]
@@ -205,8 +207,8 @@ def test_curves_have_the_areas_of_scikit_learn() -> None:
     answered = held_out(90, 3)
     section = ranking(answered, ("a", "b", "c"))
     for plot, area in zip(section.plots, (average_precision_score, roc_auc_score), strict=True):
-        assert [key.text for key in plot.keys] == [
-            f"{name}: {area(answered.labels == row, answered.probabilities[:, row]):.3f}"
+        assert [(key.text, key.figure) for key in plot.keys] == [
+            (name, f"{area(answered.labels == row, answered.probabilities[:, row]):.3f}")
             for row, name in enumerate("abc")
         ]
 
@@ -218,9 +220,9 @@ def test_of_many_classes_the_averages_are_drawn(monkeypatch: pytest.MonkeyPatch)
     section = ranking(answered, names)
     for plot, area in zip(section.plots, (average_precision_score, roc_auc_score), strict=True):
         micro, macro = (area(truth, answered.probabilities, average=a) for a in ("micro", "macro"))
-        assert [key.text for key in plot.keys] == [
-            f"micro average: {micro:.3f}",
-            f"macro average: {macro:.3f}",
+        assert [(key.text, key.figure) for key in plot.keys] == [
+            ("micro average", f"{micro:.3f}"),
+            ("macro average", f"{macro:.3f}"),
         ]
     monkeypatch.setattr("classify.report.curves.MOST_VALUES", 1200)
     section = ranking(answered, names)

@@ -114,3 +114,23 @@ def luminance(colour: str) -> float:
     values = np.array([int(part) for part in re.findall(r"\d+", colour)[:3]]) / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_a_label_neither_turns_nor_hides_the_figure_beside_it(
+    browser: webdriver.Chrome, report: Path, width: int
+) -> None:
+    show(browser, report, width)
+    keys = browser.execute_script(
+        "return [...document.querySelectorAll('#ranking .keys li')].map(li => {"
+        " const figure = li.querySelector('span'), name = li.querySelector('bdi');"
+        " return [figure.textContent, name.textContent.includes(figure.textContent),"
+        " figure.scrollWidth <= li.clientWidth,"
+        " figure.getBoundingClientRect().left >= name.getBoundingClientRect().right,"
+        " figure.getBoundingClientRect().right <= innerWidth]})"
+    )
+    assert len(keys) == 2 * len(WILD)
+    for figure, in_the_name, *fits in keys:
+        assert re.fullmatch(r"[01]\.\d{3}", figure)
+        assert not in_the_name
+        assert all(fits)

@@ -113,6 +113,7 @@ def _plot(
         draw(name, f"{title}, {count(len(curves), 'curve')}: {figures}", paint),
         caption,
         tuple(
-            Key(f"{who}: {value:.3f}", series) for series, (who, _, _, value) in enumerate(curves)
+            Key(who, series, figure=f"{value:.3f}")
+            for series, (who, _, _, value) in enumerate(curves)
         ),
     )

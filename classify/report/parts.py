@@ -19,11 +19,15 @@ class Key:
         Number of the series, which decides colour and dash or shape; -1 for grey.
     shape
         `line`, `circle`, `triangle`, or `ring`.
+    figure
+        A number that belongs to it; apart from the text, which may be cut short or run from right
+        to left.
     """
 
     text: str
     series: int
     shape: str = "line"
+    figure: str = ""
 
 
 @dataclass(frozen=True)

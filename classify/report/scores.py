@@ -134,7 +134,9 @@ def per_class(scores: Scores) -> Section:
 
 def _some(names: Sequence[str], most: int = 5) -> str:
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"
+    # Isolated (Unicode UAX 9), so that a name from right to left does not turn its neighbours.
+    isolated = (f"\u2068{name}\u2069" for name in names[:most])
+    return f"{', '.join(isolated)}{more}"
 
 
 def tried(trials: Sequence[Trial]) -> Section:

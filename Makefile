@@ -10,6 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py demo
 
+# The report is tested in a browser: apt-get install chromium chromium-driver, as .ci/run does.
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 

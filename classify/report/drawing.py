@@ -1,0 +1,105 @@
+"""Drawings as SVG that takes its colours from the page, so that it follows light and dark.
+
+No text of the user's is ever drawn: legends are HTML, which wraps, and knows every script.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+# Of the colours of Okabe and Ito (2008), which colour-blind people can tell apart, those that stand
+# out from white; beyond these, a series is dashed or has another shape.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000001")
+INK, MUTED, GRID, PAGE = "#1f2328", "#59636e", "#d8dee4", "#fefefe"
+MOST_SERIES = 2 * len(PALETTE)
+WIDTH = 380  # points; text of 12 is still 10 pixels high on a telephone
+MOST_POINTS = 200  # of a curve: more cannot be seen
+
+_VARIABLES = {colour: f"var(--series-{number})" for number, colour in enumerate(PALETTE)} | {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--grid)",
+    PAGE: "var(--page)",
+}
+_STYLE: dict[Any, Any] = {  # of keys that matplotlib types as literals
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "headstart",  # the same drawing, the same bytes
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 12,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "grid.color": GRID,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "lines.linewidth": 1.8,
+}
+_UNSEEN = re.compile(
+    r"^.*?(?=<svg)|<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", re.DOTALL
+)
+
+
+def colour(series: int) -> str:
+    """The colour of a series; grey for -1."""
+    return MUTED if series < 0 else PALETTE[series % len(PALETTE)]
+
+
+def dash(series: int) -> str:
+    """The line style of a series."""
+    return "--" if series >= len(PALETTE) else "-"
+
+
+def draw(name: str, alt: str, paint: Callable[[Figure], None], height: int = 300) -> str:
+    """A drawing as an `<svg>` element.
+
+    Parameters
+    ----------
+    name
+        Prefix of all ids in it; another for each drawing of a page.
+    alt
+        What can be seen, for those who cannot.
+    paint
+        Draws on an empty figure, with `PALETTE`, `INK`, `MUTED`, `GRID` and `PAGE` alone.
+    height
+        In points, the width being 380.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
+        paint(figure)
+        buffer = StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = _UNSEEN.sub("", buffer.getvalue())
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
+    svg = re.sub(r"#[0-9a-f]{6}\b", lambda found: _VARIABLES.get(found[0], found[0]), svg)
+    svg = re.sub(r"(\.\d)\d{2,}", r"\1", svg)
+    label = html.escape(alt)
+    return re.sub(
+        r"<svg[^>]*>",
+        lambda _: f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">',
+        svg,
+        count=1,
+    ).strip()
+
+
+def thinned(*columns: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The same rows of every column, no more than can be seen; the first and the last stay."""
+    length = len(columns[0])
+    rows = np.unique(np.linspace(0, length - 1, min(length, MOST_POINTS)).round().astype(np.int64))
+    return tuple(column[rows] for column in columns)

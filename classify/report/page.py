@@ -1,0 +1,66 @@
+"""The report: one HTML file that opens without a network and runs no script."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from classify.report.confidence import calibration, rejection
+from classify.report.confusion import confusion
+from classify.report.content import ReportContent
+from classify.report.curves import ranking
+from classify.report.embedding_map import embedding_map
+from classify.report.galleries import label_errors, mistakes, near_duplicates
+from classify.report.learning import learning
+from classify.report.parts import INTERVAL, Section, count, percent
+from classify.report.scores import headlines, made_with, per_class, tried
+from classify.report.thumbnails import Thumbnails
+
+
+def render(content: ReportContent) -> str:
+    """The report as the text of one HTML file.
+
+    Everything of the user's is escaped, and the page's own policy (Content Security Policy Level 3)
+    lets nothing be loaded and no script run. A photograph that cannot be read is shown as the
+    reason; sections without data are left out or say why.
+    """
+    environment = Environment(
+        loader=PackageLoader("classify.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    about, accuracy = content.about, content.summary.accuracy
+    lead = (
+        f"{percent(accuracy.value)} of {count(about.held_out, 'held-out example')} are classified "
+        f"rightly ({INTERVAL} {percent(accuracy.low)} to {percent(accuracy.high)}): "
+        f"{len(about.classes):,} classes, head {about.head}, trained on "
+        f"{count(about.training, 'example')}."
+    )
+    page = environment.get_template("template.html")
+    return page.render(lead=lead, sections=_sections(content))
+
+
+def _sections(content: ReportContent) -> list[Section]:
+    classes, held_out = content.about.classes, content.held_out
+    thumbnails = Thumbnails(content.root)
+    sections = [
+        headlines(content),
+        confusion(held_out, classes),
+        per_class(content.summary.scores),
+        calibration(held_out),
+        ranking(held_out, classes),
+        rejection(held_out),
+    ]
+    if content.learning_curve is not None:
+        sections.append(learning(content.learning_curve))
+    if content.sample is not None:
+        sections.append(embedding_map(content.sample, classes))
+    sections.append(mistakes(held_out, classes, thumbnails))
+    if content.suspects is not None:
+        sections.append(label_errors(content.suspects, classes, thumbnails))
+    if content.near_duplicates is not None:
+        sections.append(near_duplicates(content.near_duplicates, thumbnails))
+    if content.trials:
+        sections.append(tried(content.trials))
+    return [*sections, made_with(content.about)]

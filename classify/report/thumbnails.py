@@ -1,0 +1,65 @@
+"""Small photographs inside the page, as JPEG data URIs; what cannot be read says why."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from classify.report.parts import Thumbnail
+from data.decoding import DecodeError, decode
+from data.errors import StorageError
+from data.folders import Folder
+from data.preprocessing import Preprocessing
+from data.reading import Reader, why_unread
+
+SIDE = 128  # pixels, at most
+QUALITY = 80
+
+
+@dataclass(frozen=True)
+class _Fitting(Preprocessing):
+    """Keeps the proportions: what is larger than the size shrinks, what is tiny grows by pixels."""
+
+    def apply(self, image: Image.Image) -> np.ndarray:
+        longest = max(image.size)
+        if longest <= self.width // 2:
+            factor = self.width // longest
+            image = image.resize(
+                (factor * image.width, factor * image.height), Image.Resampling.NEAREST
+            )
+        elif longest > self.width:
+            width, height = (max(1, round(side * self.width / longest)) for side in image.size)
+            image = image.resize((width, height), Image.Resampling.LANCZOS)
+        return np.asarray(image.convert("RGB"))
+
+
+class Thumbnails:
+    """Makes thumbnails of the photographs in a folder.
+
+    Parameters
+    ----------
+    folder
+        The folder that the paths are relative to.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._reader = Reader(folder)
+
+    def of(self, id: str, path: str) -> Thumbnail:
+        """The thumbnail of an example; one that cannot be read has a reason instead."""
+        try:
+            pixels = decode(self._reader.read(path), _Fitting(SIDE, SIDE))
+        except DecodeError as error:
+            return Thumbnail(id, reason=error.message)
+        except OSError as error:
+            return Thumbnail(id, reason=why_unread(error)[1])
+        except StorageError as error:
+            return Thumbnail(id, reason=error.message)
+        buffer = BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY, optimize=True)
+        encoded = base64.b64encode(buffer.getvalue()).decode()
+        return Thumbnail(id, f"data:image/jpeg;base64,{encoded}")

@@ -1,0 +1,125 @@
+"""The content of reports, made by code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from conftest import paint
+
+from classify.metrics import score
+from classify.reliability import Interval, proportion
+from classify.report.content import (
+    RIGHT,
+    TRAINING,
+    WRONG,
+    About,
+    Examples,
+    HeldOut,
+    LearningCurve,
+    NearDuplicates,
+    Repeated,
+    ReportContent,
+    Sample,
+    Summary,
+    Suspects,
+    Trial,
+)
+from data.folders import Folder
+
+WILD = (
+    "<script>window.ran = 1</script>",
+    '<img src=x onerror="window.ran=1">',
+    "\"&'",
+    "$\\frac{1}{2}$ and $broken",
+    "{{ 7 * 7 }}{% raw %}",
+    "\u202e\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd",  # Hebrew
+    "🦊 fox",
+    "w" * 200,
+    "words " * 33 + "e",
+    "plain",
+)
+
+
+def answers(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and probabilities that are mostly right."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    logits = random.normal(size=(count, classes)).astype(np.float32)
+    logits[np.arange(count), labels] += 2.5
+    probabilities = np.exp(logits)
+    return labels, probabilities / probabilities.sum(axis=1, keepdims=True)
+
+
+def held_out(count: int, classes: int, threshold: float | None = None) -> HeldOut:
+    """Answers for examples whose files are nowhere."""
+    names = [f"{row}.png" for row in range(count)]
+    labels, probabilities = answers(count, classes)
+    return HeldOut(Examples(names, names), labels, probabilities, threshold=threshold)
+
+
+def full_content(folder: Path, classes: tuple[str, ...], ids: Sequence[str] = ()) -> ReportContent:
+    """A report with every section; its photographs are written, but for one that is missing."""
+    count = 40 * len(classes)
+    names = [f"{row}.png" for row in range(count)]
+    for name in names[:60]:
+        paint(folder / name, (60, 80, 190), seed=int(name.split(".")[0]))
+    ids = [*ids, *names[len(ids) :]]
+    examples = Examples(ids, [names[row % 60] for row in range(count)])
+    labels, probabilities = answers(count, len(classes))
+    unsure = np.sqrt(probabilities)
+    right = probabilities.argmax(axis=1) == labels
+    some = Examples(ids[:4], names[:4])
+    random = np.random.default_rng(1)
+    marks = [TRAINING] * 20 + [RIGHT if hit else WRONG for hit in right[20:40]]
+    accuracy = proportion(int(right.sum()), count)
+    return ReportContent(
+        About(
+            classes,
+            "logistic",
+            {"c": 0.01, "solver": classes[0]},
+            "stratified 75%/25%, seed 0",
+            "tiny 0123456789ab (8x8 squash bilinear, fp32)",
+            1200,
+            count,
+            "/features",
+            {"headstart": "0.1.0"},
+        ),
+        HeldOut(
+            examples,
+            labels,
+            probabilities,
+            unsure / unsure.sum(axis=1, keepdims=True),
+            0.8,
+            "a precision of 95 %",
+        ),
+        Summary(
+            score(labels, probabilities, classes),
+            accuracy,
+            Repeated(10, {"accuracy": accuracy, "log_loss": Interval(0.5, 0.4, 0.6)}),
+            accuracy,
+            3,
+        ),
+        Folder.at(folder),
+        (
+            Trial("logistic", {"c": 1.0}, 0.81, 0.02, 1.5),
+            Trial("logistic", {"c": 0.01}, 0.84, 0.02, 1.5, chosen=True),
+        ),
+        LearningCurve(
+            np.array([5, 10, 20]),
+            np.array([0.6, 0.7, 0.75]),
+            np.array([0.5, 0.65, 0.7]),
+            np.array([0.7, 0.75, 0.8]),
+            "100 more labels for each class would bring about 3 points.",
+        ),
+        Suspects(some, labels[:4], labels[1:5], np.array([0.01, 0.02, 0.1, 0.2]), "By their way."),
+        NearDuplicates(
+            some, Examples(ids[4:8], ["gone.png", *names[5:8]]), np.full(4, 0.999), "By theirs."
+        ),
+        Sample(
+            (random.normal(size=(40, 12)) + labels[:40, None]).astype(np.float32),
+            labels[:40],
+            marks,
+        ),
+    )

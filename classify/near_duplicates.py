@@ -49,7 +49,8 @@ def near_duplicates(train: np.ndarray, test: np.ndarray) -> NearDuplicates:
     near-duplicate if d1 is below the ratio that one independent example in a thousand stays below,
     times its own d10, and times the median d10 as well: a dense or an odd corner of the data alone
     does not make duplicates. It follows that a row with ten near-duplicates or more in training is
-    not found; groups are for those.
+    not found; groups are for those. Nor is a copy that the backbone itself sees as another picture,
+    as many do with a crop or a turn.
 
     Parameters
     ----------

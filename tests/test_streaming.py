@@ -1,0 +1,190 @@
+"""Training larger than memory: the same answers as scikit-learn's from all rows at once."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from classify.streaming import Batches, needs, outcomes, predict_logits
+from data.errors import InputError, StoreError
+from data.fingerprint import Fingerprint
+from data.folders import Folder, LocalFolder
+from data.records import begin, finish, write_part
+from data.store import ERROR_SCHEMA, FeatureStore, StoreManifest, part_schema
+
+Result = TypeVar("Result")
+
+DIM = 12
+PRINT = Fingerprint("tiny", "ab" * 32, "8x8 squash bilinear", "fp32", DIM)
+PARTS = (150, 0, 37, 400, 1, 212)  # rows; one part is empty, one larger than a batch
+SIZE = 64  # of a batch
+
+
+def write_store(path: Path, embeddings: np.ndarray, parts: tuple[int, ...] = PARTS) -> FeatureStore:
+    """A store of the embeddings in parts of these sizes; an empty part has one error."""
+    folder, schema = Folder.at(path), part_schema(DIM, [])
+    begin(folder, PRINT, "/photos")
+    records, start = [], 0
+    for number, rows in enumerate(parts):
+        ids = pa.array([f"{start + row}" for row in range(rows)])
+        nothing = pa.nulls(rows, pa.string())
+        flat = pa.array(embeddings[start : start + rows].ravel())
+        embedding = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("embedding").type)
+        columns = [ids, ids, ids, nothing, nothing, nothing, nothing, embedding]
+        errors = ERROR_SCHEMA.empty_table()
+        if not rows:
+            errors = pa.table([["bad"], ["read"], ["missing"], ["gone"], [None]], ERROR_SCHEMA)
+        name = f"part-{number:05d}-{number:012x}"
+        records.append(write_part(folder, name, pa.table(columns, schema=schema), errors))
+        start += rows
+    finish(folder, StoreManifest(PRINT, "/photos", "/photos", (), tuple(records)))
+    return FeatureStore.open(path)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A store, what it was made of, and the rows to train on."""
+
+    store: FeatureStore
+    embeddings: np.ndarray
+    labels: np.ndarray
+    chosen: np.ndarray
+    classes: tuple[str, ...]
+
+    @property
+    def batches(self) -> Batches:
+        return Batches(self.store, self.chosen, size=SIZE)
+
+    @property
+    def train(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.embeddings[self.chosen], self.labels[self.chosen]
+
+
+def make(path: Path, classes: int, seed: int = 0) -> Data:
+    """Classes that overlap, of unequal sizes; features of unlike scales, one of them constant."""
+    random = np.random.default_rng(seed)
+    rows = sum(PARTS)
+    shares = np.arange(classes, 0, -1) / np.arange(classes + 1).sum()
+    labels = random.choice(classes, rows, p=shares)
+    means = random.normal(size=(classes, DIM))
+    mixing = random.normal(size=(DIM, DIM)) * np.geomspace(0.01, 10, DIM)
+    embeddings = (means[labels] + random.normal(size=(rows, DIM))) @ mixing + 3
+    embeddings[:, 4] = 0.7
+    embeddings = embeddings.astype(np.float32)
+    chosen = random.uniform(size=rows) < 0.8
+    chosen[187:300] = False  # batches in the largest part, and all of the next but one
+    chosen[587:588] = False
+    names = tuple(f"class {index}" for index in range(classes))
+    return Data(write_store(path, embeddings), embeddings, labels, chosen, names)
+
+
+@pytest.fixture(params=[2, 5], ids=["2 classes", "5 classes"])
+def data(request: pytest.FixtureRequest, tmp_path: Path) -> Data:
+    return make(tmp_path / "features", request.param)
+
+
+# Batches
+
+
+@pytest.mark.parametrize("size", [1, SIZE, 0])
+def test_batches_give_the_chosen_rows_in_the_order_of_the_parts(data: Data, size: int) -> None:
+    batches = Batches(data.store, data.chosen, size=size)
+    for _ in range(2):
+        rows, embeddings = zip(*batches, strict=True)
+        assert all(0 < len(piece) <= (size or 400) for piece in rows)
+        assert np.array_equal(np.concatenate(rows), np.flatnonzero(data.chosen))
+        assert np.array_equal(np.concatenate(embeddings), data.embeddings[data.chosen])
+        assert embeddings[0].dtype == np.float32
+    assert batches.rows == data.chosen.sum()
+
+
+def test_batches_are_divided_by_parts(data: Data) -> None:
+    for count in (1, 2, 4, 50):
+        pieces = data.batches.divided(count)
+        assert len(pieces) == min(count, len(PARTS))
+        rows = [row for piece in pieces for batch, _ in piece for row in batch]
+        assert rows == np.flatnonzero(data.chosen).tolist()
+        assert sum(piece.rows for piece in pieces) == len(rows)
+    again = data.batches.divided(2)[1].divided(2)
+    assert [(piece.first, piece.last) for piece in again] == [(3, 4), (4, 6)]
+
+
+def test_parts_without_a_chosen_row_are_not_read(data: Data) -> None:
+    Path(str(data.store.folder), "part-00003-000000000003.parquet").write_bytes(b"damaged")
+    chosen = data.chosen.copy()
+    chosen[187:587] = False
+    rows = np.concatenate([rows for rows, _ in Batches(data.store, chosen)])
+    assert np.array_equal(rows, np.flatnonzero(chosen))
+
+
+def test_batches_can_be_left_early(data: Data) -> None:
+    assert len(next(iter(data.batches))[0]) <= SIZE
+
+
+def test_damaged_parts_are_named(data: Data) -> None:
+    path = Path(str(data.store.folder), "part-00003-000000000003.parquet")
+    fix = f"\n  Set it aside with: python -m data verify {data.store.folder} --repair"
+
+    def fails() -> str:
+        with pytest.raises(StoreError) as caught:
+            list(data.batches)
+        return str(caught.value)
+
+    path.write_bytes(Path(str(data.store.folder), "part-00000-000000000000.parquet").read_bytes())
+    assert fails() == f"{path} is damaged: 150 rows instead of 400{fix}"
+    path.write_bytes(
+        Path(str(data.store.folder), "part-00005-000000000005.parquet").read_bytes()[:99]
+    )
+    assert fails().startswith(f"{path} is damaged: ")
+
+
+class TornFile(io.FileIO):
+    """A file whose storage fails at the first read beyond its middle."""
+
+    torn: ClassVar[list[str]] = []
+
+    def read(self, size: int | None = -1) -> bytes:
+        middle = Path(str(self.name)).stat().st_size // 2
+        if self.tell() < middle < self.tell() + (size or 0) < 2 * middle and not self.torn:
+            self.torn.append(str(self.name))
+            raise OSError("connection reset")
+        return super().read(size)
+
+
+@dataclass(frozen=True)
+class TornFolder(LocalFolder):
+    """A folder of such files; what fails is tried again."""
+
+    def open(self, name: str) -> pa.NativeFile:
+        return pa.PythonFile(TornFile(self.path(name)), "r")
+
+    def attempt(self, call: Callable[[], Result]) -> Result:
+        try:
+            return call()
+        except OSError:
+            return call()
+
+
+def test_a_part_is_read_on_from_where_the_storage_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("classify.streaming.READ_BYTES", 2**16)
+    embeddings = np.random.default_rng(0).normal(size=(60_000, DIM)).astype(np.float32)
+    whole = write_store(tmp_path / "features", embeddings, (60_000,))
+    store = FeatureStore(TornFolder(str(whole.folder)), whole.manifest)
+    TornFile.torn.clear()
+    pieces = list(Batches(store, np.ones(60_000, bool), size=10_000))
+    assert len(TornFile.torn) == 1
+    assert np.array_equal(np.concatenate([rows for rows, _ in pieces]), np.arange(60_000))
+    assert np.array_equal(np.concatenate([piece for _, piece in pieces]), embeddings)
+
+
+def test_what_training_in_memory_needs(data: Data) -> None:
+    assert needs(data.store) == 800 * DIM * 4 * 4

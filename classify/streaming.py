@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -72,8 +73,9 @@ class Batches:
         """The same rows in at most `count` pieces of about as many parts each, in order."""
         last = len(self.store.manifest.parts) if self.last is None else self.last
         edges = np.linspace(self.first, last, count + 1).astype(int).tolist()
-        pieces = zip(edges, edges[1:], strict=False)
-        return [replace(self, first=start, last=end) for start, end in pieces if start < end]
+        return [
+            replace(self, first=start, last=end) for start, end in pairwise(edges) if start < end
+        ]
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return _ahead(self._read())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,16 @@ from typing import ClassVar, TypeVar
 import numpy as np
 import pyarrow as pa
 import pytest
+import skops.io
+from sklearn.base import BaseEstimator
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import RidgeClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+from classify.streamed_moments import fit_lda, fit_ridge
 from classify.streaming import Batches, needs, outcomes, predict_logits
-from data.errors import InputError, StoreError
+from data.errors import InputError
 from data.fingerprint import Fingerprint
 from data.folders import Folder, LocalFolder
 from data.records import begin, finish, write_part
@@ -25,6 +33,12 @@ DIM = 12
 PRINT = Fingerprint("tiny", "ab" * 32, "8x8 squash bilinear", "fp32", DIM)
 PARTS = (150, 0, 37, 400, 1, 212)  # rows; one part is empty, one larger than a batch
 SIZE = 64  # of a batch
+
+
+def words(call: Callable[[], object]) -> str:
+    with pytest.raises(InputError) as caught:
+        call()
+    return str(caught.value)
 
 
 def write_store(path: Path, embeddings: np.ndarray, parts: tuple[int, ...] = PARTS) -> FeatureStore:
@@ -132,17 +146,12 @@ def test_damaged_parts_are_named(data: Data) -> None:
     path = Path(str(data.store.folder), "part-00003-000000000003.parquet")
     fix = f"\n  Set it aside with: python -m data verify {data.store.folder} --repair"
 
-    def fails() -> str:
-        with pytest.raises(StoreError) as caught:
-            list(data.batches)
-        return str(caught.value)
-
     path.write_bytes(Path(str(data.store.folder), "part-00000-000000000000.parquet").read_bytes())
-    assert fails() == f"{path} is damaged: 150 rows instead of 400{fix}"
+    assert words(lambda: list(data.batches)) == f"{path} is damaged: 150 rows instead of 400{fix}"
     path.write_bytes(
         Path(str(data.store.folder), "part-00005-000000000005.parquet").read_bytes()[:99]
     )
-    assert fails().startswith(f"{path} is damaged: ")
+    assert words(lambda: list(data.batches)).startswith(f"{path} is damaged: ")
 
 
 class TornFile(io.FileIO):
@@ -188,3 +197,109 @@ def test_a_part_is_read_on_from_where_the_storage_failed(
 
 def test_what_training_in_memory_needs(data: Data) -> None:
     assert needs(data.store) == 800 * DIM * 4 * 4
+
+
+# Heads
+
+
+def in_memory(data: Data, head: BaseEstimator) -> Pipeline:
+    """scikit-learn's own, in double precision."""
+    train, labels = data.train
+    return make_pipeline(StandardScaler(), head).fit(train.astype(np.float64), labels)
+
+
+def assert_same(streamed: Pipeline, expected: Pipeline, data: Data, tolerance: float) -> None:
+    """The same kind of object with the same numbers, before and after it was saved."""
+    for ours, theirs in zip(streamed, expected, strict=True):
+        assert vars(ours).keys() == vars(theirs).keys()
+        assert ours.get_params() == theirs.get_params()
+        for name, value in vars(theirs).items():
+            if isinstance(value, np.ndarray) and name != "n_iter_":
+                scale = np.abs(value).max()
+                assert getattr(ours, name) == pytest.approx(value, rel=0, abs=tolerance * scale)
+    saved = skops.io.loads(skops.io.dumps(streamed), trusted=[])
+    everything = data.embeddings.astype(np.float64)
+    assert np.array_equal(saved.predict(everything), expected.predict(everything))
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nobody had started Ray."""
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 100.0])
+def test_ridge_is_scikit_learns(data: Data, alpha: float, no_ray: None) -> None:
+    streamed = fit_ridge(data.batches, data.labels, data.classes, alpha)
+    assert_same(streamed, in_memory(data, RidgeClassifier(alpha=alpha)), data, 1e-9)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3, 1.0])
+def test_lda_is_scikit_learns(data: Data, shrinkage: float, no_ray: None) -> None:
+    streamed = fit_lda(data.batches, data.labels, data.classes, shrinkage)
+    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
+    assert_same(streamed, in_memory(data, lda), data, 1e-6)
+
+
+def test_ray_adds_up_the_same(data: Data, local_ray: None) -> None:
+    streamed = fit_ridge(data.batches, data.labels, data.classes)
+    assert_same(streamed, in_memory(data, RidgeClassifier()), data, 1e-9)
+
+
+def test_what_a_task_of_ray_finds_wrong_is_said_as_here(data: Data, local_ray: None) -> None:
+    path = Path(str(data.store.folder), "part-00005-000000000005.parquet")
+    path.write_bytes(Path(str(data.store.folder), "part-00000-000000000000.parquet").read_bytes())
+    assert words(lambda: fit_ridge(data.batches, data.labels, data.classes)) == (
+        f"{path} is damaged: 150 rows instead of 212\n"
+        f"  Set it aside with: python -m data verify {data.store.folder} --repair"
+    )
+
+
+def test_logits_are_the_decision_function(data: Data) -> None:
+    head = fit_lda(data.batches, data.labels, data.classes)
+    rows, logits = map(np.concatenate, zip(*predict_logits(head, data.batches), strict=True))
+    assert np.array_equal(rows, np.flatnonzero(data.chosen))
+    assert (logits.dtype, logits.shape) == (np.float32, (len(rows), len(data.classes)))
+    probabilities = head.predict_proba(data.embeddings)[rows]
+    found = outcomes(predict_logits(head, data.batches), data.labels)
+    assert np.array_equal(found.rows, rows)
+    assert np.array_equal(found.predictions, head.predict(data.embeddings)[rows])
+    assert found.confidence == pytest.approx(probabilities.max(axis=1), abs=1e-5)
+    own = probabilities[np.arange(len(rows)), data.labels[rows]]
+    assert found.true_probability == pytest.approx(own, abs=1e-5)
+    warm = outcomes(predict_logits(head, data.batches), data.labels, temperature=4)
+    assert np.array_equal(warm.predictions, found.predictions)
+    assert (warm.confidence < found.confidence).all()
+
+
+def test_nothing_chosen_has_no_outcomes(data: Data) -> None:
+    head = fit_ridge(data.batches, data.labels, data.classes)
+    nobody = Batches(data.store, np.zeros(800, bool))
+    assert len(outcomes(predict_logits(head, nobody), data.labels).rows) == 0
+
+
+FITS = [fit_ridge, fit_lda]
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_a_class_without_training_examples_is_named(data: Data, fit: Callable) -> None:
+    assert words(lambda: fit(data.batches, data.labels, (*data.classes, "moth"))) == (
+        "no training example is of 'moth'\n  Add examples, or change the splits."
+    )
+    many = (*data.classes, *map(str, range(1205)))
+    assert words(lambda: fit(data.batches, data.labels, many)).startswith(
+        "no training example is of '0', '1', '2', '3', '4' and 1,200 more\n"
+    )
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_none_are_refused(tmp_path: Path, fit: Callable, value: float) -> None:
+    labels = np.arange(800) % 2
+    embeddings = np.random.default_rng(0).normal(size=(800, DIM)).astype(np.float32)
+    embeddings[700, 3] = value
+    store = write_store(tmp_path / "features", embeddings)
+    batches = Batches(store, np.ones(800, bool), size=SIZE)
+    assert words(lambda: fit(batches, labels, ("a", "b"))) == (
+        f"{store.folder} holds embeddings with NaN or infinite numbers\n  Extract them again."
+    )

@@ -15,10 +15,11 @@ import pytest
 import skops.io
 from sklearn.base import BaseEstimator
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import RidgeClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from classify.streamed_logistic import LogisticOptions, fit_logistic
 from classify.streamed_moments import fit_lda, fit_ridge
 from classify.streaming import Batches, needs, outcomes, predict_logits
 from data.errors import InputError
@@ -278,7 +279,42 @@ def test_nothing_chosen_has_no_outcomes(data: Data) -> None:
     assert len(outcomes(predict_logits(head, nobody), data.labels).rows) == 0
 
 
-FITS = [fit_ridge, fit_lda]
+# tight, since two runs that stop early at 1e-4 stop at different places
+CLOSE = {"c": 0.05, "tol": 1e-6}
+
+
+@pytest.mark.parametrize("sample_rows", [100, 800], ids=["streamed", "all in the sample"])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_logistic_regression_is_scikit_learns(
+    data: Data, balanced: bool, sample_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("classify.streamed_logistic.SAMPLE_BYTES", sample_rows * DIM * 4)
+    options = LogisticOptions(**CLOSE, balanced=balanced)
+    streamed = fit_logistic(data.batches, data.labels, data.classes, options)
+    weight = "balanced" if balanced else None
+    head = LogisticRegression(C=0.05, tol=1e-6, max_iter=1000, class_weight=weight)
+    assert_same(streamed, in_memory(data, head), data, 1e-3)
+
+
+def test_the_sample_saves_passes(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("classify.streamed_logistic.SAMPLE_BYTES", 300 * DIM * 4)
+    head = fit_logistic(data.batches, data.labels, data.classes)
+    alone = in_memory(data, LogisticRegression(C=0.01, max_iter=1000))
+    assert head[1].n_iter_[0] < alone[1].n_iter_[0]
+
+
+def test_too_few_iterations_are_said(
+    data: Data, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("classify.streamed_logistic.SAMPLE_BYTES", 100 * DIM * 4)
+    options = LogisticOptions(tol=1e-6, max_iter=2)
+    fit_logistic(data.batches, data.labels, data.classes, options)
+    assert "the head did not converge in 2 iterations; try a smaller --c\n" in (
+        capsys.readouterr().err
+    )
+
+
+FITS = [fit_logistic, fit_ridge, fit_lda]
 
 
 @pytest.mark.parametrize("fit", FITS)

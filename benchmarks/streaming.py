@@ -2,9 +2,9 @@
 
 The classes are normal distributions around orthogonal means, mixed into correlated features of
 unlike means and scales: the best possible accuracy is known, and mixing does not change it. Each
-training runs in a process of its own, whose peak memory is measured. Exits with 1 if streaming takes
-2.5 GB or more, takes over 10 % more for the most rows than for the fewest, or if its accuracy on
-20,000 fresh rows is more than 0.2 points from scikit-learn's.
+training runs in a process of its own, whose peak memory is measured. Exits with 1 if streaming
+takes 2.5 GB or more, takes over 10 % more for the most rows than for the fewest, or if its accuracy
+on 20,000 fresh rows is more than 0.2 points from scikit-learn's.
 
     python -m benchmarks.streaming [--rows 1000000] [--dim 1280] [--classes 10] [--folder DIR]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from conftest import paint
 
+from classify.learning_curve import LearningCurve
 from classify.metrics import score
 from classify.reliability import Interval, proportion
 from classify.report.content import (
@@ -17,15 +18,14 @@ from classify.report.content import (
     About,
     Examples,
     HeldOut,
-    LearningCurve,
     NearDuplicates,
     Repeated,
     ReportContent,
     Sample,
     Summary,
     Suspects,
-    Trial,
 )
+from classify.search import Trial
 from data.folders import Folder
 
 WILD = (

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from classify.learning_curve import LearningCurve
 from classify.metrics import Scores
 from classify.reliability import Interval
+from classify.search import Trial
 from data.folders import Folder
 
 TRAINING, RIGHT, WRONG = "training", "right", "wrong"
@@ -107,47 +109,6 @@ class Summary:
     repeated: Repeated | None = None
     without_duplicates: Interval | None = None
     duplicates: int = 0
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A head that the search tried.
-
-    Parameters
-    ----------
-    mean, std
-        Of the accuracy over the folds.
-    chosen
-        Whether it is the head of this report.
-    """
-
-    head: str
-    parameters: Mapping[str, Any]
-    mean: float
-    std: float
-    seconds: float
-    chosen: bool = False
-
-
-@dataclass(frozen=True)
-class LearningCurve:
-    """Accuracy by the number of labels for each class, ascending.
-
-    Parameters
-    ----------
-    labels_per_class
-        Int `[sizes]`.
-    accuracy, low, high
-        Mean and 95 % interval, float `[sizes]`.
-    advice
-        What more labels would bring, as a sentence.
-    """
-
-    labels_per_class: np.ndarray
-    accuracy: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    advice: str
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from classify.report.content import LearningCurve
+from classify.learning_curve import LearningCurve
 from classify.report.drawing import colour, draw
 from classify.report.parts import INTERVAL, Plot, Section, percent
 

@@ -10,8 +10,9 @@ from scipy.stats import bootstrap
 
 from classify.metrics import Scores
 from classify.reliability import Interval, proportion
-from classify.report.content import About, HeldOut, ReportContent, Trial
+from classify.report.content import About, HeldOut, ReportContent
 from classify.report.parts import INTERVAL, Section, Table, count, percent
+from classify.search import Trial
 
 TITLES = {
     "accuracy": "accuracy",

@@ -1,0 +1,96 @@
+"""What a finished head tells about the data: leaks, label errors, and whether more would help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from classify.division import Answers, Training
+from classify.fitting import Fitted
+from classify.folds import MANY, fit_head
+from classify.learning_curve import LearningCurve, learning_curve
+from classify.near_duplicates import NearDuplicates, near_duplicates
+from classify.reliability import Interval, proportion
+from classify.suspects import Suspects, suspects
+
+PRODUCTS = 2e11  # multiplications that the search for near-duplicates may take: some seconds
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """Test examples that look like training examples, and the accuracy without them.
+
+    Parameters
+    ----------
+    looked_at
+        Rows of the test examples that were compared, a random sample of very many, int64.
+    pairs
+        The near-duplicates; their test rows count within `looked_at`.
+    accuracy
+        Of the examples that were looked at and have none; none if there is no such example.
+    """
+
+    looked_at: np.ndarray
+    pairs: NearDuplicates
+    accuracy: Interval | None
+
+    @property
+    def test_rows(self) -> np.ndarray:
+        """Rows of the test examples with a near-duplicate, the most similar first, int64."""
+        return self.looked_at[self.pairs.test]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found out after the head was finished.
+
+    Parameters
+    ----------
+    leaks
+        None where it was not looked for.
+    suspects
+        Of the training examples that were scored out of fold: rows count within `rows`.
+    rows
+        Those training examples, int64.
+    curve
+        None for too few or too many examples.
+    """
+
+    leaks: Leaks | None
+    suspects: Suspects
+    rows: np.ndarray
+    curve: LearningCurve | None
+
+
+def find_leaks(training: np.ndarray, test: np.ndarray, answers: Answers) -> Leaks:
+    """Near-duplicates between training and test embeddings, float32 `[examples, dim]` each."""
+    most = max(1, int(PRODUCTS / training.size))
+    looked_at = np.arange(len(test))
+    if len(test) > most:
+        looked_at = np.sort(np.random.default_rng(SEED).permutation(len(test))[:most])
+    pairs = near_duplicates(training, test[looked_at])
+    others = looked_at[~pairs.is_duplicate]
+    right = answers.probabilities[others].argmax(axis=1) == answers.labels[others]
+    accuracy = proportion(int(right.sum()), len(others)) if len(others) else None
+    return Leaks(looked_at, pairs, accuracy)
+
+
+def find_suspects(training: Training, fitted: Fitted) -> Suspects:
+    """Probable label errors among the training examples that were scored out of fold."""
+    scores = fitted.out_of_fold
+    probabilities = fitted.answering.calibration.probabilities(scores.scores)
+    return suspects(training.labels[scores.rows], probabilities)
+
+
+def find_curve(training: Training, fitted: Fitted, seed: int) -> LearningCurve | None:
+    """The learning curve of the chosen head; none of more than 20,000 examples."""
+    if len(training.labels) > MANY:
+        return None
+
+    def fit_predict(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        estimator, _ = fit_head(fitted.head, training.take(rows), seed)
+        return estimator.predict(training.embeddings[others])
+
+    return learning_curve(training.labels, fit_predict, training.groups, seed)

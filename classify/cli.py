@@ -9,6 +9,7 @@ import typer
 from data import console
 
 if TYPE_CHECKING:
+    from classify.diagnosis import Diagnosis
     from classify.metrics import Answered, RepeatedScores, Scores
     from classify.reliability import Interval
     from classify.search import Trial
@@ -55,6 +56,10 @@ def train(
         str, typer.Option(help="Column whose values never stand on both sides of a split.")
     ] = "",
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
+    report: Annotated[bool, typer.Option(help="Write report.html as well.")] = True,
+    memory: Annotated[
+        float | None, typer.Option(help="Gigabytes that embeddings may take; more are streamed.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -63,7 +68,7 @@ def train(
     from classify.fitting import FitOptions
     from classify.heads import HeadOptions, parse_parameters
     from classify.splits import SplitOptions
-    from classify.training import train
+    from classify.training import RunOptions, train
     from data.errors import Checklist
     from data.model import EXAMPLES
 
@@ -74,8 +79,10 @@ def train(
         answers = AnswerOptions(calibration, precision, coverage)
     with checks.item():
         splits = SplitOptions(test_size, seed, repeats, samples_per_class, group)
+    with checks.item():
+        run = RunOptions(overwrite, report, None if memory is None else int(memory * 1e9))
     checks.finish()
-    trained = train(features, output, FitOptions(heads, answers, seed), splits, overwrite)
+    trained = train(features, output, FitOptions(heads, answers, seed), splits, run)
     if as_json:
         console.show_json(trained.model.card.metrics)
         return
@@ -103,6 +110,8 @@ def train(
     if trained.repeated:
         console.out.print(f"\nover {trained.repeated.repeats} random splits")
         console.show(_over_splits(trained.repeated))
+    if trained.diagnosis:
+        _show_diagnosis(trained.diagnosis)
     if trained.unlabelled:
         console.note(
             f"{trained.unlabelled:,} examples without a label were predicted: "
@@ -132,6 +141,40 @@ def evaluate(model: ModelFolder, features: Features, as_json: AsJson = False) ->
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="Model folder.")],
+    b: Annotated[str, typer.Argument(help="Another model folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare models A and B on the test examples that both have."""
+    from classify.comparison import compare
+
+    found = compare(a, b)
+    if as_json:
+        console.show_json(found.to_json())
+        return
+    console.show(
+        {
+            "tested on": f"{found.examples:,} examples",
+            "left out": f"{found.left_out:,}; the other model trained on {found.seen:,} of them",
+            "accuracy of A": _with_interval(found.accuracy_a),
+            "accuracy of B": _with_interval(found.accuracy_b),
+            "log loss": f"A {found.log_loss_a:.4f}, B {found.log_loss_b:.4f}",
+            "right": f"both {found.both_right:,}, only A {found.only_a:,}, "
+            f"only B {found.only_b:,}, none {found.none_right:,}",
+        }
+    )
+    if found.changes:
+        shown = found.changes[:MOST_IN_MATRIX]
+        console.out.print(f"\n{len(found.changes):,} answers differ, of which {len(shown)}:")
+        console.show_table(
+            ["example", "true", "A", "B"],
+            [[c.id, c.label, c.a or "unknown", c.b or "unknown"] for c in shown],
+        )
+    console.out.print(f"\n{found.verdict}", soft_wrap=True, markup=False)
+
+
+@app.command()
 def predict(
     model: ModelFolder,
     features: Features,
@@ -150,6 +193,23 @@ def predict(
     console.out.print(
         f"\nwrote {table.num_rows:,} predictions to {output}", soft_wrap=True, markup=False
     )
+
+
+def _show_diagnosis(diagnosis: Diagnosis) -> None:
+    lines = {}
+    leaks = diagnosis.leaks
+    if leaks and len(leaks.test_rows):
+        without = f"; accuracy without them {_with_interval(leaks.accuracy)}" * bool(leaks.accuracy)
+        lines["near-duplicates"] = (
+            f"{len(leaks.test_rows):,} test examples look like training{without}"
+        )
+    if errors := int(diagnosis.suspects.is_error.sum()):
+        lines["labels"] = f"{errors:,} are probably wrong; the report shows them"
+    if diagnosis.curve:
+        lines["more labels"] = diagnosis.curve.advice
+    if lines:
+        console.out.print()
+        console.show(lines)
 
 
 def _in_words(parameters: dict[str, Any]) -> list[str]:

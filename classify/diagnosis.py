@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from classify.division import Answers, Training
+from classify.embeddings import InMemory
 from classify.fitting import Fitted
 from classify.folds import MANY, fit_head
 from classify.learning_curve import LearningCurve, learning_curve
+from classify.loading import Loaded
 from classify.near_duplicates import NearDuplicates, near_duplicates
 from classify.reliability import Interval, proportion
+from classify.splits import Split
 from classify.suspects import Suspects, suspects
 
 PRODUCTS = 2e11  # multiplications that the search for near-duplicates may take: some seconds
@@ -63,9 +67,40 @@ class Diagnosis:
     rows: np.ndarray
     curve: LearningCurve | None
 
+    def to_json(self) -> dict[str, Any]:
+        """In short, for `model.json`."""
+        leaks, curve = self.leaks, self.curve
+        return {
+            "near_duplicates": None
+            if leaks is None
+            else {
+                "looked_at": len(leaks.looked_at),
+                "found": len(leaks.test_rows),
+                "accuracy_without": asdict(leaks.accuracy) if leaks.accuracy else None,
+            },
+            "suspects": int(self.suspects.is_error.sum()),
+            "learning_curve": curve.advice if curve else None,
+        }
 
-def find_leaks(training: np.ndarray, test: np.ndarray, answers: Answers) -> Leaks:
-    """Near-duplicates between training and test embeddings, float32 `[examples, dim]` each."""
+
+def diagnose(
+    loaded: Loaded, split: Split, fitted: Fitted, answers: Answers, seed: int
+) -> Diagnosis:
+    """Look into the data by a finished head; only suspects where embeddings are not in memory."""
+    data, scored = loaded.data, fitted.out_of_fold
+    labels = data.labels[split.train]
+    probabilities = fitted.answering.calibration.probabilities(scored.scores)
+    found = suspects(labels[scored.rows], probabilities)
+    if not isinstance(loaded.embeddings, InMemory):
+        return Diagnosis(None, found, scored.rows, None)
+    embeddings = loaded.embeddings.take(split.train)
+    groups = None if data.groups is None else data.groups[split.train]
+    training = Training(data.classes, embeddings, labels, groups)
+    leaks = _leaks(embeddings, loaded.embeddings.take(split.test), answers)
+    return Diagnosis(leaks, found, scored.rows, _curve(training, fitted, seed))
+
+
+def _leaks(training: np.ndarray, test: np.ndarray, answers: Answers) -> Leaks:
     most = max(1, int(PRODUCTS / training.size))
     looked_at = np.arange(len(test))
     if len(test) > most:
@@ -77,15 +112,7 @@ def find_leaks(training: np.ndarray, test: np.ndarray, answers: Answers) -> Leak
     return Leaks(looked_at, pairs, accuracy)
 
 
-def find_suspects(training: Training, fitted: Fitted) -> Suspects:
-    """Probable label errors among the training examples that were scored out of fold."""
-    scores = fitted.out_of_fold
-    probabilities = fitted.answering.calibration.probabilities(scores.scores)
-    return suspects(training.labels[scores.rows], probabilities)
-
-
-def find_curve(training: Training, fitted: Fitted, seed: int) -> LearningCurve | None:
-    """The learning curve of the chosen head; none of more than 20,000 examples."""
+def _curve(training: Training, fitted: Fitted, seed: int) -> LearningCurve | None:
     if len(training.labels) > MANY:
         return None
 

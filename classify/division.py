@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from classify.prediction import run_head
+from classify.embeddings import Embeddings, InMemory
+from classify.prediction import HeadSession
 from classify.splits import Labelled, Split
 from data.calibration import softmax
 from data.model import LABEL, PROBABILITIES, SCORES
@@ -69,8 +70,9 @@ class Answers:
 class HeldOut:
     """The test examples, sealed until a head is finished."""
 
-    def __init__(self, embeddings: np.ndarray, labels: np.ndarray) -> None:
-        self.__sealed: tuple[np.ndarray, np.ndarray] | None = (embeddings, labels)
+    def __init__(self, embeddings: Embeddings, rows: np.ndarray, labels: np.ndarray) -> None:
+        self.__sealed: Embeddings | None = embeddings
+        self.__rows, self.__labels = rows, labels
 
     def answers(self, head: bytes) -> Answers:
         """The answers of a finished head, an ONNX form that gives its scores as well.
@@ -79,14 +81,19 @@ class HeldOut:
         """
         if self.__sealed is None:
             raise RuntimeError("the test examples have answered: a second head would be a choice")
-        (embeddings, labels), self.__sealed = self.__sealed, None
-        predictions, probabilities, scores = run_head(
-            head, embeddings, (LABEL, PROBABILITIES, SCORES)
-        )
-        return Answers(labels, predictions, probabilities, softmax(scores))
+        embeddings, self.__sealed = self.__sealed, None
+        session = HeadSession(head, (LABEL, PROBABILITIES, SCORES))
+        parts = [session.run(batch) for batch in embeddings.batches(self.__rows)]
+        predictions, probabilities, scores = map(np.concatenate, zip(*parts, strict=True))
+        return Answers(self.__labels, predictions, probabilities, softmax(scores))
 
 
-def divide(data: Labelled, embeddings: np.ndarray, split: Split) -> tuple[Training, HeldOut]:
-    """The two sides of a split of `data`, whose embeddings are float32 `[examples, dim]`."""
-    everything = Training(data.classes, embeddings, data.labels, data.groups)
-    return everything.take(split.train), HeldOut(embeddings[split.test], data.labels[split.test])
+def divide(data: Labelled, embeddings: InMemory, split: Split) -> tuple[Training, HeldOut]:
+    """The two sides of a split of `data`."""
+    everything = Training(data.classes, embeddings.array, data.labels, data.groups)
+    return everything.take(split.train), hold_out(data, embeddings, split)
+
+
+def hold_out(data: Labelled, embeddings: Embeddings, split: Split) -> HeldOut:
+    """The test side of a split of `data`."""
+    return HeldOut(embeddings, split.test, data.labels[split.test])

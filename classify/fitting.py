@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from classify.calibration import AnswerOptions, Threshold, choose_threshold, fit_calibration
 from classify.division import Training
@@ -48,8 +51,8 @@ class Fitted:
     written: Written
     out_of_fold: OutOfFold
     threshold: Threshold | None
-    trials: tuple[Trial, ...]
-    converged: bool
+    trials: tuple[Trial, ...] = ()
+    converged: bool = True
 
 
 def fit(training: Training, options: FitOptions, advance: Callable[[int], None]) -> Fitted:
@@ -87,12 +90,34 @@ def fit(training: Training, options: FitOptions, advance: Callable[[int], None])
         scores = score_folds(head, training, folds, seed, advance)
         advance(FOLDS - len(folds))
     labels = training.labels[scores.rows]
+    sample = training.embeddings[:COMPARED]
+    fitted = finish(options, head, estimator, scores, labels, sample)
+    return replace(fitted, trials=trials, converged=converged)
+
+
+def finish(
+    options: FitOptions,
+    head: HeadOptions,
+    estimator: Any,
+    scores: OutOfFold,
+    labels: np.ndarray,
+    sample: np.ndarray,
+) -> Fitted:
+    """Calibrate a trained estimator, choose its threshold, and write it as ONNX.
+
+    Parameters
+    ----------
+    scores, labels
+        Out-of-fold scores and the true classes of the same examples, int64 `[examples]`.
+    sample
+        Embeddings to compare the ONNX form on, float32 `[examples, dim]`.
+    """
+    source = score_method(head, estimator)
     calibration = fit_calibration(options.answers.calibration, scores.scores, labels, source)
     threshold = choose_threshold(options.answers, calibration.probabilities(scores.scores), labels)
     answering = Answering(estimator, calibration, threshold.value if threshold else None)
-    sample = training.embeddings[:COMPARED]
     written = head_to_onnx(answering, sample, f"the head {head.name}")
-    return Fitted(head, answering, written, scores, threshold, trials, converged)
+    return Fitted(head, answering, written, scores, threshold)
 
 
 def steps(options: FitOptions, examples: int) -> int:

@@ -21,22 +21,34 @@ FORMATS = (".parquet", ".csv")
 ROWS = 4096  # embeddings in one go: a head of neighbours holds distances to all of its own
 
 
-def run_head(
-    content: bytes, embeddings: np.ndarray, outputs: Sequence[str] = (LABEL, PROBABILITIES)
-) -> list[np.ndarray]:
-    """Run `head.onnx` on embeddings, a few thousand at a time.
+class HeadSession:
+    """`head.onnx`, loaded; raises `ModelError` if that is not possible."""
+
+    def __init__(self, content: bytes, outputs: Sequence[str] = (LABEL, PROBABILITIES)) -> None:
+        import onnxruntime
+
+        try:
+            self._session = onnxruntime.InferenceSession(
+                content, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime has no one class for files that it cannot load
+            raise ModelError(f"{HEAD} cannot be loaded: {error}", TRAIN_COMMAND) from error
+        self._outputs = list(outputs)
+
+    def run(self, embeddings: np.ndarray) -> list[np.ndarray]:
+        """The outputs for embeddings float32 `[n, dim]`, a few thousand at a time."""
+        starts = range(0, max(1, len(embeddings)), ROWS)
+        pieces = (embeddings[start : start + ROWS] for start in starts)
+        parts = [self._session.run(self._outputs, {INPUT: piece}) for piece in pieces]
+        return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+
+def run_head(content: bytes, embeddings: np.ndarray) -> list[np.ndarray]:
+    """Run `head.onnx` on embeddings, float32 `[n, dim]`.
 
     Returns labels int64 `[n]` (-1 for "unknown") and probabilities float32 `[n, classes]`.
     """
-    import onnxruntime
-
-    try:
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has no one class for files that it cannot load
-        raise ModelError(f"{HEAD} cannot be loaded: {error}", TRAIN_COMMAND) from error
-    starts = range(0, max(1, len(embeddings)), ROWS)
-    parts = [session.run(outputs, {INPUT: embeddings[at : at + ROWS]}) for at in starts]
-    return [np.concatenate(values) for values in zip(*parts, strict=True)]
+    return HeadSession(content).run(embeddings)
 
 
 def open_pair(model: str | Path, features: str | Path) -> tuple[Model, FeatureStore]:

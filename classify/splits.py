@@ -233,7 +233,7 @@ def stratified_splits(data: Labelled, options: SplitOptions, count: int) -> Iter
         share = f"{len(train) / len(data.labels):.0%}/{len(test) / len(data.labels):.0%}"
         grouped = "" if data.groups is None else ", groups kept together"
         how = f"stratified {share}, seed {options.seed}{grouped}"
-        yield _without_copies(data, Split(train, test, how))
+        yield _without_copies(data, Split(np.sort(train), np.sort(test), how))
 
 
 def _indices(

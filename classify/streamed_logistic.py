@@ -95,7 +95,7 @@ def fit_logistic(
     axes = _Axes.of(covariance, steepness, penalty)
     found = _minimize(_Objective(stream, weights, penalty), axes, options)
     if found.status in (1, 2):  # out of steps, or no step goes down
-        console.note(f"the head did not converge in {found.nit} iterations; try a smaller --c")
+        console.note(f"the head did not converge in {found.nit} iterations; try a smaller c")
     coefficients = axes.weights(found.x.reshape(-1, batches.dim + 1))
     logistic = LogisticRegression(
         C=options.c,

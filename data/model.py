@@ -7,7 +7,8 @@ Format version 1:
   threshold are inside.
 - `head.skops` or `head.keras`: the trained estimator, without them.
 - `examples.parquet`: `id`, `path`, `content`, `label`, `split` of every example; of those that were
-  tested or had no label also `prediction` (none for "unknown") and `confidence`.
+  tested or had no label also `prediction` (none for "unknown"), `confidence` and `probability` (of the true class).
+
 - `report.html`: for people.
 - `model.json`, written last: classes in order, fingerprint, parameters, calibration, threshold,
   metrics, versions.
@@ -207,6 +208,7 @@ class ModelFiles:
     estimator_file: str
     estimator: bytes
     examples: pa.Table
+    report: bytes | None = None
 
 
 def write_model(folder: LocalFolder, card: ModelCard, files: ModelFiles) -> Model:
@@ -214,11 +216,12 @@ def write_model(folder: LocalFolder, card: ModelCard, files: ModelFiles) -> Mode
     folder.remove(MODEL)
     folder.write(HEAD, files.head)
     folder.write(files.estimator_file, files.estimator)
-    for other in {SKOPS, KERAS} - {files.estimator_file}:
-        if folder.exists(other):
-            folder.remove(other)
+    folder.remove(KERAS if files.estimator_file == SKOPS else SKOPS)
     sink = BytesIO()
     pq.write_table(files.examples, sink, compression="zstd")
     folder.write(EXAMPLES, sink.getvalue())
+    folder.remove(REPORT)
+    if files.report is not None:
+        folder.write(REPORT, files.report)
     folder.write(MODEL, card.to_bytes())
     return Model(folder, card)

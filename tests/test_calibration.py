@@ -14,6 +14,7 @@ from sklearn.model_selection import train_test_split
 
 from classify.calibration import AnswerOptions, choose_threshold, fit_calibration
 from classify.division import HeldOut, Training
+from classify.embeddings import InMemory
 from classify.fitting import FitOptions, Fitted, fit
 from classify.folds import MANY, make_folds
 from classify.heads import HeadOptions
@@ -141,6 +142,10 @@ def test_what_cannot_be_chosen() -> None:
 # Folds, and the wall
 
 
+def sealed(embeddings: np.ndarray, labels: np.ndarray) -> HeldOut:
+    return HeldOut(InMemory(embeddings), np.arange(len(labels)), labels)
+
+
 def some(labels: np.ndarray, groups: np.ndarray | None = None) -> Training:
     random = np.random.default_rng(0)
     embeddings = random.normal(size=(len(labels), 4)) + labels[:, None]
@@ -189,7 +194,7 @@ def test_of_many_examples_a_tenth_is_held_back() -> None:
 def test_the_test_examples_answer_once() -> None:
     training = some(np.arange(40) % 2)
     fitted = fit(training, FitOptions(), lambda step: None)
-    held_out = HeldOut(training.embeddings, training.labels)
+    held_out = sealed(training.embeddings, training.labels)
     answers = held_out.answers(fitted.written.with_scores)
     assert np.array_equal(answers.labels, training.labels)
     with pytest.raises(RuntimeError, match="a second head would be a choice"):
@@ -205,7 +210,7 @@ def fitted_digits(options: FitOptions, seed: int) -> tuple[Fitted, np.ndarray, n
     )
     training = Training(tuple(map(str, range(10))), parts[0], parts[2])
     fitted = fit(training, options, lambda step: None)
-    answers = HeldOut(parts[1], parts[3]).answers(fitted.written.with_scores)
+    answers = sealed(parts[1], parts[3]).answers(fitted.written.with_scores)
     right = answers.probabilities.argmax(axis=1) == answers.labels
     before = reliability(answers.labels, answers.uncalibrated).expected_calibration_error
     after = reliability(answers.labels, answers.probabilities).expected_calibration_error

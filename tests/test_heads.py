@@ -16,7 +16,7 @@ from classify.division import Training
 from classify.folds import fit_head
 from classify.head_onnx import Answering, compare, head_to_onnx
 from classify.heads import HEADS, HeadOptions, make_head, parse_parameters, score_method, variants
-from classify.prediction import run_head
+from classify.prediction import HeadSession, run_head
 from data.calibration import UNKNOWN, Calibration, changed, scores_of
 from data.errors import InputError, ManyInputErrors, ParityError
 
@@ -84,7 +84,7 @@ def test_calibration_and_scores_are_in_the_graph(method: str, classes: int) -> N
     embeddings = wild(64, 500)
     _, probabilities = run_head(written.content, embeddings)
     assert np.abs(probabilities - head.probabilities(embeddings)).max() <= 1e-4
-    (scores,) = run_head(written.with_scores, embeddings, ["scores"])
+    (scores,) = HeadSession(written.with_scores, ["scores"]).run(embeddings)
     expected = scores_of(head.estimator, embeddings, "decision_function")
     assert np.allclose(scores, expected, atol=1e-3)
 

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from classify.streamed_moments import Moments
+from classify.streamed_moments import Moments, provisional_mean
 from classify.streaming import BATCH_BYTES, Batches, check_classes, check_finite
 from data import console
 
@@ -115,16 +115,14 @@ def _look(batches: Batches, total: int) -> tuple[StandardScaler, np.ndarray]:
     sample = np.zeros(len(batches.chosen), bool)
     candidates = np.flatnonzero(batches.chosen)
     sample[np.random.default_rng(0).choice(candidates, size, replace=False)] = True
-    scaler, moments = StandardScaler(), None
+    scaler, moments = StandardScaler(), Moments.zero(provisional_mean(batches), 1)
     with console.progress("measuring the features", total) as advance:
         for rows, embeddings in batches:
             check_finite(batches.store, embeddings)
             scaler.partial_fit(embeddings)  # Chan, Golub and LeVeque 1983
-            moments = moments or Moments.zero(scaler.mean_.copy(), 1)
             taken = embeddings[sample[rows]]
             moments.add(taken, np.zeros(len(taken), np.int64))
             advance(len(rows))
-    assert moments is not None  # noqa: S101  every class has a row
     return scaler, moments.scaled(scaler)[1] / size
 
 

@@ -168,11 +168,16 @@ def fit_lda(
     return make_pipeline(scaler, lda)
 
 
+def provisional_mean(batches: Batches) -> np.ndarray:
+    """The mean of the first batch, float64 `[dim]`: near enough for an offset."""
+    _, embeddings = next(iter(batches))
+    return embeddings.mean(axis=0, dtype=np.float64)
+
+
 def collect(batches: Batches, labels: np.ndarray, classes: tuple[str, ...]) -> Moments:
     """The moments of the chosen rows, added up here or by Ray, with progress."""
     check_classes(batches, labels, classes)
-    first = next(iter(batches))[1]
-    offset = first.mean(axis=0, dtype=np.float64)
+    offset = provisional_mean(batches)
     with console.progress("adding up the features", batches.rows) as advance:
         if "ray" in sys.modules and sys.modules["ray"].is_initialized():
             return _by_ray(batches, labels, offset, len(classes), advance)

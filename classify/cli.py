@@ -199,10 +199,9 @@ def _show_diagnosis(diagnosis: Diagnosis) -> None:
     lines = {}
     leaks = diagnosis.leaks
     if leaks and len(leaks.test_rows):
-        without = f"; accuracy without them {_with_interval(leaks.accuracy)}" * bool(leaks.accuracy)
-        lines["near-duplicates"] = (
-            f"{len(leaks.test_rows):,} test examples look like training{without}"
-        )
+        lines["near-duplicates"] = f"{len(leaks.test_rows):,} test examples look like training ones"
+        if leaks.accuracy:
+            lines["without them"] = f"accuracy {_with_interval(leaks.accuracy)}"
     if errors := int(diagnosis.suspects.is_error.sum()):
         lines["labels"] = f"{errors:,} are probably wrong; the report shows them"
     if diagnosis.curve:

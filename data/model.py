@@ -7,8 +7,8 @@ Format version 1:
   threshold are inside.
 - `head.skops` or `head.keras`: the trained estimator, without them.
 - `examples.parquet`: `id`, `path`, `content`, `label`, `split` of every example; of those that were
-  tested or had no label also `prediction` (none for "unknown"), `confidence` and `probability` (of the true class).
-
+  tested or had no label also `prediction` (none for "unknown"), `confidence` and, of the true
+  class, `probability`.
 - `report.html`: for people.
 - `model.json`, written last: classes in order, fingerprint, parameters, calibration, threshold,
   metrics, versions.

@@ -24,7 +24,7 @@ from classify.metrics import score
 from classify.prediction import predict, run_head
 from classify.reliability import proportion, reliability
 from classify.splits import SplitOptions, choose_split, labelled, stratified_splits
-from classify.training import train
+from classify.training import RunOptions, train
 from data.calibration import scores_of
 from data.errors import InputError, ManyInputErrors, ModelError
 from data.model import Model
@@ -198,6 +198,7 @@ def test_a_model_folder_holds_what_the_contract_says(model: Path, features: Path
         "head.onnx",
         "head.skops",
         "model.json",
+        "report.html",
     ]
     assert opened.card.classes == ("blue", "green", "red")
     assert opened.card.fingerprint == FeatureStore.open(features).fingerprint
@@ -355,12 +356,12 @@ def test_nothing_of_the_users_is_overwritten(model: Path, features: Path, tmp_pa
         mine = tmp_path / name
         mine.mkdir()
         (mine / name).write_text("mine")
-        assert words(lambda: train(features, mine, overwrite=True)) == (  # noqa: B023
+        assert words(lambda: train(features, mine, run=RunOptions(overwrite=True))) == (  # noqa: B023
             f"{mine} is in use by something else (it holds {name})\n"
             "  Choose an empty or new folder with -o."
         )
         assert (mine / name).read_text() == "mine"
-    assert train(features, model, overwrite=True).scores.accuracy == 1
+    assert train(features, model, run=RunOptions(overwrite=True)).scores.accuracy == 1
 
 
 def test_mistakes_are_reported_at_once(tmp_path: Path, command: Callable) -> None:

@@ -17,7 +17,7 @@ from classify.reliability import Interval
 from data.errors import InputError, ManyInputErrors, ModelError
 from data.fingerprint import Fingerprint
 from data.folders import LocalFolder
-from data.model import ModelCard, write_model
+from data.model import ModelCard, ModelFiles, write_model
 
 Row = tuple[str, str, str, str | None, float | None]  # content, label, split, prediction, p
 CLASSES = ("cat", "dog")
@@ -44,7 +44,8 @@ def write(
         table = table.append_column("probability", pa.array(probabilities, pa.float32()))
     fingerprint = Fingerprint("tiny", "0" * 64, "8x8 squash", "fp32", 12)
     card = ModelCard(classes, fingerprint, "features", "photos", {}, "by hand")
-    write_model(LocalFolder.at(path), card, b"head", b"estimator", table)
+    files = ModelFiles(b"head", "head.skops", b"estimator", table)
+    write_model(LocalFolder.at(path), card, files)
     return path
 
 

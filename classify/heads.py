@@ -112,7 +112,7 @@ def _keras(given: Parameters, weight: str | None, seed: int) -> BaseEstimator:
 
 HEADS: Mapping[str, Kind] = MappingProxyType(
     {
-        "logistic": Kind(_logistic, {"c": 0.01, "max_iter": 1000}, {"c": [0.0003, 0.003, 0.03]}),
+        "logistic": Kind(_logistic, {"c": 0.01, "max_iter": 1000}, {"c": [0.001, 0.01, 0.1]}),
         "linear-svm": Kind(_linear_svm, {"c": 0.0003}, {"c": [0.00003, 0.0003, 0.003]}),
         "rbf-svm": Kind(
             _rbf_svm,

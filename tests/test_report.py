@@ -172,7 +172,7 @@ def test_classes_without_examples_are_named_and_of_many_the_worst_are_shown() ->
             ClassScores(f"c{row}", 0.5, 0.5, 1 - row / 1000, count)
             for row, count in enumerate(support)
         )
-        return Scores(sum(support), 0.5, 0.5, 0.5, 1.0, found, ())
+        return Scores(sum(support), 0.5, 0.5, 0.5, 1.0, proportion(1, 2), 0.1, found, ())
 
     section = per_class(scores(4, 0, 2))
     assert [row[0] for row in section.tables[0].rows] == ["c0", "c2"]
@@ -448,7 +448,7 @@ def test_ten_thousand_classes(tmp_path: Path) -> None:
     content = ReportContent(
         About(classes, "ridge", {}, "as declared", "tiny", 90_000, 800, "/features"),
         HeldOut(Examples(names, names), labels, probabilities, threshold=0.5),
-        Summary(Scores(800, accuracy.value, 0.5, 0.5, 1.0, per, ()), accuracy),
+        Summary(Scores(800, accuracy.value, 0.5, 0.5, 1.0, accuracy, 0.1, per, ()), accuracy),
         Folder.at(tmp_path),
         sample=Sample(points(40), labels[:40], [WRONG] * 40),
     )

@@ -1,0 +1,157 @@
+"""Training as a whole: few labels, groups, no labels, a search, and more than memory holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.datasets import load_digits
+
+from classify.fitting import FitOptions
+from classify.heads import HEADS, HeadOptions
+from classify.splits import SplitOptions
+from classify.training import RunOptions, train
+from data.errors import InputError
+from data.fingerprint import Fingerprint
+from data.folders import Folder
+from data.model import Model
+from data.records import begin, finish, write_part
+from data.store import ERROR_SCHEMA, StoreManifest, part_schema
+
+BARE = RunOptions(report=False)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of digits' pixels: 500 with a label, 100 without, a column `writer`."""
+    pixels, labels = load_digits(return_X_y=True)
+    folder, schema = (
+        Folder.at(path := tmp_path_factory.mktemp("digits") / "features"),
+        part_schema(64, [pa.field("writer", pa.string())]),
+    )
+    prints = Fingerprint("none", "0" * 64, "8x8 squash bilinear", "fp32", 64)
+    begin(folder, prints, "/photos")
+    records = []
+    for number in range(3):
+        rows = np.arange(200 * number, 200 * number + 200)
+        ids = pa.array([f"{row}.png" for row in rows])
+        nothing = pa.nulls(200, pa.string())
+        label = pa.array([str(labels[row]) if row < 500 else None for row in rows])
+        writer = pa.array([f"w{row // 20}" for row in rows])
+        flat = pa.array(pixels[rows].astype(np.float32).ravel())
+        embedding = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("embedding").type)
+        columns = [ids, ids, ids, nothing, label, nothing, nothing, embedding, writer]
+        name = f"part-{number:05d}-{number:012x}"
+        errors = ERROR_SCHEMA.empty_table()
+        records.append(write_part(folder, name, pa.table(columns, schema=schema), errors))
+    finish(folder, StoreManifest(prints, "/photos", "/photos", (), tuple(records)))
+    return path
+
+
+def words(call: Callable[[], object]) -> str:
+    with pytest.raises(InputError) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_examples_without_a_label_are_carried_along_and_predicted(
+    digits: Path, tmp_path: Path
+) -> None:
+    trained = train(digits, tmp_path / "m", run=BARE)
+    assert trained.unlabelled == 100
+    examples = Model.open(tmp_path / "m").examples().to_pylist()
+    assert len(examples) == 600
+    truth = load_digits().target
+    rest = [row for row in examples if row["label"] is None]
+    assert all(row["split"] is None and row["probability"] is None for row in rest)
+    right = [row["prediction"] == str(truth[int(row["id"][:-4])]) for row in rest]
+    assert np.mean(right) > 0.7
+    assert all(0 < row["confidence"] <= 1 for row in rest)
+    tested = [row for row in examples if row["split"] == "test"]
+    assert len(tested) == 125
+    accuracy = np.mean([row["prediction"] == row["label"] for row in tested])
+    assert accuracy == pytest.approx(trained.scores.accuracy)
+
+
+def test_few_labels_of_each_class(digits: Path, tmp_path: Path) -> None:
+    few = SplitOptions(samples_per_class=5)
+    trained = train(digits, tmp_path / "m", splits=few, run=BARE)
+    train_labels = [
+        row["label"]
+        for row in Model.open(tmp_path / "m").examples().to_pylist()
+        if row["split"] == "train"
+    ]
+    assert {train_labels.count(label) for label in set(train_labels)} == {5}
+    assert trained.scores.examples == 125
+    assert trained.split.how == "stratified 75%/25%, seed 0, 5 of each class to train on"
+
+
+def test_groups_are_any_column(digits: Path, tmp_path: Path) -> None:
+    trained = train(digits, tmp_path / "m", splits=SplitOptions(group="writer"), run=BARE)
+    writers = np.arange(500) // 20
+    assert not set(writers[trained.split.train]) & set(writers[trained.split.test])
+    assert "groups kept together" in trained.split.how
+    assert words(lambda: train(digits, tmp_path / "m2", splits=SplitOptions(group="age"))) == (
+        "--group age: the features have no such column\n"
+        "  They have id, path, content, stamp, label, split, group, writer."
+    )
+    said = words(lambda: train(digits, tmp_path / "m2", splits=SplitOptions(group="label")))
+    assert said.startswith("the group is the label: each of the 10 classes is one group")
+
+
+def test_a_store_above_the_budget_is_streamed_and_says_so(
+    digits: Path, tmp_path: Path, command: Callable
+) -> None:
+    answer = command("classify", "train", digits, "-o", tmp_path / "m", "--memory", 0.0001)
+    assert answer.code == 0
+    assert "the embeddings stay in the store: training on them in memory takes 614.4 kB, and" in (
+        answer.err.replace("\n", " ")
+    )
+    streamed = Model.open(tmp_path / "m")
+    whole = train(digits, tmp_path / "whole", run=BARE)
+    assert abs(streamed.card.metrics["test"]["accuracy"] - whole.scores.accuracy) < 0.05
+    assert streamed.examples().num_rows == 600
+    small = RunOptions(report=False, memory=100_000)
+    for name in ("ridge", "lda"):
+        given = {"shrinkage": 0.1} if name == "lda" else {}
+        options = FitOptions(HeadOptions(name, given))
+        assert train(digits, tmp_path / name, options, run=small).scores.accuracy > 0.8
+    knn = FitOptions(HeadOptions("knn"))
+    assert words(lambda: train(digits, tmp_path / "k", knn, run=small)) == (
+        "the head knn needs all embeddings in memory, but training on them in memory takes "
+        "614.4 kB, and --memory is 100.0 kB\n"
+        "  Choose one of logistic, ridge, lda, or raise --memory."
+    )
+
+
+def test_auto_tries_every_head_and_reports_it(
+    digits: Path,
+    tmp_path: Path,
+    command: Callable,
+    local_ray: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    quick = {name: HEADS[name] for name in ("logistic", "knn", "ridge")}
+    monkeypatch.setattr("classify.search.HEADS", quick)
+    options = FitOptions(HeadOptions("auto"))
+    trained = train(digits, tmp_path / "m", options, SplitOptions(samples_per_class=20), BARE)
+    trials = trained.fitted.trials
+    assert {trial.head for trial in trials} == set(quick)
+    assert [trial.chosen for trial in trials] == [True] + [False] * (len(trials) - 1)
+    assert trials[0].mean == max(trial.mean for trial in trials)
+    assert trained.fitted.head.name == trials[0].head
+    # Three kinds as they come, then the other values of the two best.
+    assert len(trials) == 3 + 2 + 2
+    assert Model.open(tmp_path / "m").card.metrics["search"][0]["chosen"]
+
+
+def test_two_models_are_compared(digits: Path, tmp_path: Path, command: Callable) -> None:
+    train(digits, tmp_path / "a", run=BARE)
+    train(digits, tmp_path / "b", FitOptions(HeadOptions("knn", {"neighbours": 150})), run=BARE)
+    answer = command("classify", "compare", tmp_path / "a", tmp_path / "b")
+    assert answer.code == 0
+    assert "tested on      125 examples" in answer.out
+    assert "A is better: +" in answer.out

@@ -302,7 +302,7 @@ def test_correlated_features_take_few_passes(data: Data) -> None:
 def test_too_few_iterations_are_said(data: Data, capsys: pytest.CaptureFixture[str]) -> None:
     options = LogisticOptions(tol=1e-6, max_iter=2)
     fit_logistic(data.batches, data.labels, data.classes, options)
-    assert "the head did not converge in 2 iterations; try a smaller --c\n" in (
+    assert "the head did not converge in 2 iterations; try a smaller c\n" in (
         capsys.readouterr().err
     )
 

@@ -58,7 +58,8 @@ def make_folds(training: Training, seed: int) -> list[Fold]:
     several = rows[counts[labels] > 1]
     alone = rows[counts[labels] == 1]
     if len(rows) > MANY:
-        return [_one_tenth(labels, seed)]
+        held = hold_back(labels, round(SHARE * len(labels)), seed)
+        return [Fold(np.setdiff1d(rows, held), held)]
     count = min(FOLDS, int(counts.max()))
     if count < 2:
         return []
@@ -73,13 +74,11 @@ def _has_every_class(labels: np.ndarray, rows: np.ndarray) -> bool:
     return len(np.unique(labels[rows])) == len(np.unique(labels))
 
 
-def _one_tenth(labels: np.ndarray, seed: int) -> Fold:
-    """A random tenth, without the first example of each class: that one trains."""
+def hold_back(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """At most `count` random rows, without one example of each class: that one trains."""
     order = np.random.default_rng(seed).permutation(len(labels))
     first = np.unique(labels[order], return_index=True)[1]
-    free = np.setdiff1d(np.arange(len(order)), first)[: round(SHARE * len(labels))]
-    held = order[free]
-    return Fold(np.setdiff1d(np.arange(len(labels)), held), held)
+    return np.delete(order, first)[:count]
 
 
 def fit_head(options: HeadOptions, training: Training, seed: int) -> tuple[Any, bool]:

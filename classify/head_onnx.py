@@ -81,7 +81,7 @@ def head_to_onnx(head: Answering, sample: np.ndarray, name: str = "head") -> Wri
     Parameters
     ----------
     sample
-        Embeddings to compare on, float32 `[examples, dim]`; as many random ones are added.
+        Embeddings to compare on, float32 `[examples, dim]`; 2,000 random ones are added.
     name
         Of the head, for messages.
 
@@ -90,7 +90,7 @@ def head_to_onnx(head: Answering, sample: np.ndarray, name: str = "head") -> Wri
     InputError
         If the estimator is the user's own, and no converter knows it.
     ParityError
-        If a probability differs by more than 1e-4, or a label at all.
+        If a probability differs by more than 1e-4, or a label (see `compare`).
     """
     classes = len(head.probabilities(sample[:1])[0])
     graph = Graph()

@@ -8,7 +8,7 @@ import numpy as np
 
 from classify.embeddings import Streamed
 from classify.fitting import FitOptions, Fitted, finish
-from classify.folds import OutOfFold
+from classify.folds import OutOfFold, hold_back
 from classify.heads import HeadOptions
 from classify.streamed_logistic import LogisticOptions, fit_logistic
 from classify.streamed_moments import fit_lda, fit_ridge
@@ -66,24 +66,16 @@ def fit_streamed(
     labels
         Of all labelled examples, int64 `[examples]`.
     """
-    held = _held_back(rows, labels, options.seed)
-    rest = np.setdiff1d(rows, held)
+    where = np.sort(hold_back(labels[rows], min(HELD, len(rows) // 10), options.seed))
+    held = rows[where]
+    rest = np.delete(rows, where)
     of_store = np.zeros(embeddings.store.manifest.rows, np.int64)
     of_store[embeddings.rows] = labels
     estimator = _fit(options.head, embeddings.chosen(rest), of_store, classes)
     scores = [scores_of(estimator, batch, DECISION) for batch in embeddings.batches(held)]
-    where = np.searchsorted(rows, held)
     out_of_fold = OutOfFold(where, np.concatenate(scores).astype(np.float32))
     sample = embeddings.take(np.sort(np.random.default_rng(0).permutation(rest)[:COMPARED]))
     return finish(options, options.head, estimator, out_of_fold, labels[held], sample)
-
-
-def _held_back(rows: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
-    """Random rows, without the first example of each class: that one trains."""
-    order = np.random.default_rng(seed).permutation(rows)
-    first = np.unique(labels[order], return_index=True)[1]
-    free = np.delete(order, first)
-    return np.sort(free[: min(HELD, len(rows) // 10)])
 
 
 def _fit(head: HeadOptions, batches: Batches, labels: np.ndarray, classes: tuple[str, ...]) -> Any:

@@ -16,16 +16,24 @@ from classify.heads import AUTO, HeadOptions, score_method
 from classify.search import Trial, search
 from data.calibration import scores_of
 
-COMPARED = 10_000  # training examples that the ONNX form is compared on, at most
+COMPARED = 500  # training examples that the ONNX form is compared on, at most
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Which head, how it answers, and the seed of all that is drawn."""
+    """Which head, how it answers, and the seed of all that is drawn.
+
+    Parameters
+    ----------
+    calibration_folds
+        Folds whose examples the calibration is chosen on, at most 5: each costs one more training.
+        A search is by all folds in any case.
+    """
 
     head: HeadOptions = HeadOptions()
     answers: AnswerOptions = AnswerOptions()
     seed: int = 0
+    calibration_folds: int = FOLDS
 
 
 @dataclass(frozen=True)
@@ -87,10 +95,12 @@ def fit(training: Training, options: FitOptions, advance: Callable[[int], None])
         held = training.embeddings[folds[0].held]
         scores = OutOfFold(folds[0].held, scores_of(estimator, held, source))
     elif scores is None:
-        scores = score_folds(head, training, folds, seed, advance)
-        advance(FOLDS - len(folds))
+        some = folds[: options.calibration_folds]
+        scores = score_folds(head, training, some, seed, advance)
+        advance(options.calibration_folds - len(some))
     labels = training.labels[scores.rows]
-    sample = training.embeddings[:COMPARED]
+    some = np.random.default_rng(seed).permutation(len(training.labels))[:COMPARED]
+    sample = training.embeddings[some]
     fitted = finish(options, head, estimator, scores, labels, sample)
     return replace(fitted, trials=trials, converged=converged)
 
@@ -122,4 +132,5 @@ def finish(
 
 def steps(options: FitOptions, examples: int) -> int:
     """How many steps `fit` takes; a search shows its own progress."""
-    return 1 if options.head.name == AUTO or examples > MANY else 1 + FOLDS
+    one = options.head.name == AUTO or examples > MANY
+    return 1 if one else 1 + options.calibration_folds

@@ -40,7 +40,7 @@ from data.graph import name_batch_axis, rename_values
 from data.model import INPUT, LABEL, PROBABILITIES, SCORES
 
 TOLERANCE = 1e-4  # largest difference of a probability between ONNX and the estimator
-RANDOM = 2000  # random embeddings that it is compared on, beside the real ones
+RANDOM = 500  # random embeddings that it is compared on, beside the real ones
 LINEAR = (LogisticRegression, LinearSVC, RidgeClassifier, LinearDiscriminantAnalysis)
 
 
@@ -81,7 +81,7 @@ def head_to_onnx(head: Answering, sample: np.ndarray, name: str = "head") -> Wri
     Parameters
     ----------
     sample
-        Embeddings to compare on, float32 `[examples, dim]`; 2,000 random ones are added.
+        Embeddings to compare on, float32 `[examples, dim]`; 500 random ones are added.
     name
         Of the head, for messages.
 
@@ -192,7 +192,10 @@ def _both_sides(columns: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray,
 
 
 def _rbf(graph: Graph, value: str, model: OneVsRestClassifier) -> str:
-    """Kernels to all support vectors, then every class's weights of them."""
+    """Kernels to all support vectors, then every class's weights of them.
+
+    In float64, as libsvm computes: the weights of hundreds of vectors nearly cancel out.
+    """
     rows = np.concatenate([one.support_ for one in model.estimators_])
     vectors = np.concatenate([one.support_vectors_ for one in model.estimators_])
     unique, first, position = np.unique(rows, return_index=True, return_inverse=True)
@@ -208,27 +211,32 @@ def _rbf(graph: Graph, value: str, model: OneVsRestClassifier) -> str:
     if len(model.estimators_) == 1:
         weights, intercept = _both_sides(weights, intercept)
     nearness = graph.add(
-        "Mul", _distances(graph, value, vectors, np.float32), graph.constant(-gamma)
+        "Mul", _distances(graph, value, vectors), graph.constant(-gamma, np.float64)
     )
     kernel = graph.add("Exp", nearness)
-    return graph.add("Gemm", kernel, graph.constant(weights), graph.constant(intercept))
+    scores = graph.add("MatMul", kernel, graph.constant(weights, np.float64))
+    scores = graph.add("Add", scores, graph.constant(intercept, np.float64))
+    return graph.add("Cast", scores, to=TensorProto.FLOAT)
 
 
-def _distances(graph: Graph, value: str, rows: np.ndarray, dtype: Any) -> str:
-    """Squared Euclidean distances `[batch, rows]`, in the given precision."""
+def _distances(graph: Graph, value: str, rows: np.ndarray) -> str:
+    """Squared Euclidean distances `[batch, rows]`, computed in float64.
+
+    The rows are embeddings, float32 in fact, and kept so: half the size.
+    """
+    value = graph.add("Cast", value, to=TensorProto.DOUBLE)
     rows = np.asarray(rows, np.float64)
     squares = graph.add("ReduceSumSquare", value, graph.constant([1], np.int64), keepdims=1)
-    product = graph.add("MatMul", value, graph.constant(-2 * rows.T, dtype))
-    total = graph.add(
-        "Add", graph.add("Add", product, squares), graph.constant((rows**2).sum(axis=1), dtype)
-    )
-    return graph.add("Max", total, graph.constant(0, dtype))
+    narrow = graph.constant(-2 * rows.T)
+    product = graph.add("MatMul", value, graph.add("Cast", narrow, to=TensorProto.DOUBLE))
+    lengths = graph.constant((rows**2).sum(axis=1), np.float64)
+    total = graph.add("Add", graph.add("Add", product, squares), lengths)
+    return graph.add("Max", total, graph.constant(0, np.float64))
 
 
 def _neighbours(graph: Graph, value: str, model: KNeighborsClassifier) -> str:
     """In float64, as scikit-learn measures: a float32 distance would exchange near neighbours."""
-    wide = graph.add("Cast", value, to=TensorProto.DOUBLE)
-    distances = _distances(graph, wide, model._fit_X, np.float64)
+    distances = _distances(graph, value, model._fit_X)
     count = graph.constant([model.n_neighbors], np.int64)
     _, nearest = graph.several("TopK", 2, distances, count, axis=1, largest=0)
     labels = graph.add("Gather", graph.constant(model._y, np.int64), nearest)

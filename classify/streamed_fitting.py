@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from classify.embeddings import Streamed
-from classify.fitting import FitOptions, Fitted, finish
+from classify.fitting import COMPARED, FitOptions, Fitted, finish
 from classify.folds import OutOfFold, hold_back
 from classify.heads import HeadOptions
 from classify.streamed_logistic import LogisticOptions, fit_logistic
@@ -18,7 +18,6 @@ from data.errors import InputError
 
 STREAMED = ("logistic", "ridge", "lda")
 HELD = 20_000  # examples kept back to calibrate on, at most, and a tenth
-COMPARED = 2000  # training examples that the ONNX form is compared on
 
 
 def check_streamed(options: FitOptions, why: str) -> None:

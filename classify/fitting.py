@@ -99,8 +99,8 @@ def fit(training: Training, options: FitOptions, advance: Callable[[int], None])
         scores = score_folds(head, training, some, seed, advance)
         advance(options.calibration_folds - len(some))
     labels = training.labels[scores.rows]
-    some = np.random.default_rng(seed).permutation(len(training.labels))[:COMPARED]
-    sample = training.embeddings[some]
+    chosen = np.random.default_rng(seed).permutation(len(training.labels))[:COMPARED]
+    sample = training.embeddings[chosen]
     fitted = finish(options, head, estimator, scores, labels, sample)
     return replace(fitted, trials=trials, converged=converged)
 

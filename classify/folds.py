@@ -13,6 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from classify.division import Training
 from classify.heads import HeadOptions, make_head, score_method
+from classify.splits import hold_back
 from data.calibration import scores_of
 
 FOLDS = 5
@@ -72,13 +73,6 @@ def make_folds(training: Training, seed: int) -> list[Fold]:
 
 def _has_every_class(labels: np.ndarray, rows: np.ndarray) -> bool:
     return len(np.unique(labels[rows])) == len(np.unique(labels))
-
-
-def hold_back(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """At most `count` random rows, without one example of each class: that one trains."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    first = np.unique(labels[order], return_index=True)[1]
-    return np.delete(order, first)[:count]
 
 
 def fit_head(options: HeadOptions, training: Training, seed: int) -> tuple[Any, bool]:

@@ -106,7 +106,7 @@ def labelled(features: pa.Table, group: str = "") -> Labelled:
     Raises
     ------
     InputError
-        If there is no such column, or there are not at least two classes with two examples each.
+        If there is no such column, no label, or only one class.
     """
     if group and group not in features.column_names:
         columns = ", ".join(name for name in features.column_names if name != "embedding")
@@ -126,15 +126,6 @@ def labelled(features: pa.Table, group: str = "") -> Labelled:
         raise InputError(
             f"all {examples.num_rows:,} examples are of one class, {classes[0]!r}",
             "A classifier needs at least two: add examples of another class and extract again.",
-        )
-    counts = np.bincount(labels)
-    lonely = [classes[i] for i in np.flatnonzero(counts == 1)]
-    if lonely:
-        raise InputError(
-            f"{'class' if len(lonely) == 1 else 'classes'} {', '.join(map(repr, lonely[:5]))} "
-            f"{'has' if len(lonely) == 1 else 'have'} only one example, "
-            "but one is needed to train on and one to test on",
-            "Add examples of it, or take it out, and extract again.",
         )
     groups = None
     column = examples[group or "group"].cast(pa.string())
@@ -191,6 +182,13 @@ def _without_copies(data: Labelled, split: Split) -> Split:
     return replace(split, test=split.test[~copies], copies=int(copies.sum()))
 
 
+def hold_back(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """At most `count` random rows, without one example of each class: that one trains."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    first = np.unique(labels[order], return_index=True)[1]
+    return np.delete(order, first)[:count]
+
+
 def _check_declared(data: Labelled, split: Split, held_out: str) -> None:
     checks = Checklist()
     with checks.item():
@@ -218,12 +216,15 @@ def _check_declared(data: Labelled, split: Split, held_out: str) -> None:
 def stratified_splits(data: Labelled, options: SplitOptions, count: int) -> Iterator[Split]:
     """Random splits that keep the shares of the classes, and keep groups together.
 
+    A class with one example trains and is not tested. Where a split would be too small for all
+    classes, the shares are not kept, but every class trains.
+
     Raises
     ------
     InputError
-        If there are too few examples, or groups, for every class to be on both sides.
+        If there are too few groups for every class to be on both sides, or nothing to test.
     """
-    for train, test in _indices(data, options, count):
+    for train, test, word in _indices(data, options, count):
         unseen = np.setdiff1d(np.arange(len(data.classes)), data.labels[train])
         if len(unseen):
             raise InputError(
@@ -232,36 +233,45 @@ def stratified_splits(data: Labelled, options: SplitOptions, count: int) -> Iter
             )
         share = f"{len(train) / len(data.labels):.0%}/{len(test) / len(data.labels):.0%}"
         grouped = "" if data.groups is None else ", groups kept together"
-        how = f"stratified {share}, seed {options.seed}{grouped}"
+        how = f"{word} {share}, seed {options.seed}{grouped}"
         yield _without_copies(data, Split(np.sort(train), np.sort(test), how))
 
 
 def _indices(
     data: Labelled, options: SplitOptions, count: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
+    """Rows that train, rows that test, and what kind of split that is."""
     if data.groups is None:
-        _check_enough(data, options)
-        splitter = StratifiedShuffleSplit(
-            count, test_size=options.test_size, random_state=options.seed
-        )
-        yield from splitter.split(data.labels, data.labels)
+        yield from _without_groups(data.labels, options, count)
         return
     folds = max(2, round(1 / options.test_size))
     _check_enough_groups(data, data.groups, folds)
     for repeat in range(count):
         kfold = StratifiedGroupKFold(folds, shuffle=True, random_state=options.seed + repeat)
-        yield next(iter(kfold.split(data.labels, data.labels, data.groups)))
+        yield *next(iter(kfold.split(data.labels, data.labels, data.groups))), "stratified"
 
 
-def _check_enough(data: Labelled, options: SplitOptions) -> None:
-    total, classes = len(data.labels), len(data.classes)
-    tests = int(np.ceil(total * options.test_size))
-    if min(tests, total - tests) < classes:
+def _without_groups(
+    labels: np.ndarray, options: SplitOptions, count: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
+    rows, counts = np.arange(len(labels)), np.bincount(labels)
+    several, alone = rows[counts[labels] > 1], rows[counts[labels] == 1]
+    classes, tests = int((counts > 1).sum()), int(np.ceil(len(several) * options.test_size))
+    if not len(several):
         raise InputError(
-            f"{total:,} examples of {classes} classes cannot be divided "
-            f"{1 - options.test_size:.0%}/{options.test_size:.0%} with every class on both sides",
-            "Add examples, or change --test-size.",
+            "no class has two examples, but one is needed to train on and one to test on",
+            "Add examples, or declare the splits in the manifest, and extract again.",
         )
+    if min(tests, len(several) - tests) >= classes:
+        splitter = StratifiedShuffleSplit(
+            count, test_size=options.test_size, random_state=options.seed
+        )
+        for train, test in splitter.split(several, labels[several]):
+            yield np.concatenate([several[train], alone]), several[test], "stratified"
+        return
+    for repeat in range(count):
+        held = hold_back(labels, tests, options.seed + repeat)
+        yield np.setdiff1d(rows, held), held, "random"
 
 
 def _check_enough_groups(data: Labelled, all_groups: np.ndarray, folds: int) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 
 from classify.embeddings import Streamed
 from classify.fitting import COMPARED, FitOptions, Fitted, finish
-from classify.folds import OutOfFold, hold_back
+from classify.folds import OutOfFold
 from classify.heads import HeadOptions
+from classify.splits import hold_back
 from classify.streamed_logistic import LogisticOptions, fit_logistic
 from classify.streamed_moments import fit_lda, fit_ridge
 from classify.streaming import Batches

@@ -121,13 +121,9 @@ def test_what_cannot_be_divided() -> None:
         "all 2 examples are of one class, 'a'\n"
         "  A classifier needs at least two: add examples of another class and extract again."
     )
-    assert words(split(["a", "a", "b"])) == (
-        "class 'b' has only one example, but one is needed to train on and one to test on\n"
-        "  Add examples of it, or take it out, and extract again."
-    )
-    assert words(split(["a", "a", "b", "b"], test_size=0.1)) == (
-        "4 examples of 2 classes cannot be divided 90%/10% with every class on both sides\n"
-        "  Add examples, or change --test-size."
+    assert words(split(["a", "b", "c"])) == (
+        "no class has two examples, but one is needed to train on and one to test on\n"
+        "  Add examples, or declare the splits in the manifest, and extract again."
     )
     assert words(split(["a", "b", "a", "b"], ["train", "test", "train", "test"])) == (
         "no example of 'b' is in the training split\n"
@@ -154,6 +150,25 @@ def test_what_cannot_be_divided() -> None:
         "3. --repeats 1 is not possible\n"
         "  Give 2 or more (a standard deviation needs two), or 0 for none."
     )
+
+
+def test_a_class_with_one_example_trains_and_is_not_tested() -> None:
+    data = labelled(rows(["a"] * 40 + ["b"] + ["c"] * 40))
+    for split in stratified_splits(data, SplitOptions(), 5):
+        assert 40 in split.train
+        assert len(split.test) == 20
+        assert split.how == "stratified 75%/25%, seed 0"
+
+
+def test_more_classes_than_a_stratified_split_can_hold() -> None:
+    data = labelled(rows([f"class {number}" for number in range(50)] * 2 + ["alone"]))
+    splits = list(stratified_splits(data, SplitOptions(), 3))
+    for split in splits:
+        assert set(data.labels[split.train]) == set(range(51))
+        assert sorted([*split.train, *split.test]) == list(range(101))
+        assert len(split.test) == 25
+        assert split.how == "random 75%/25%, seed 0"
+    assert len({tuple(split.test) for split in splits}) == 3
 
 
 # Scores

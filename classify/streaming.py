@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.special import log_softmax
 
 from data.errors import InputError
 from data.store import FeatureStore, PartRecord, damaged, embeddings_of
@@ -172,70 +171,3 @@ def check_classes(batches: Batches, labels: np.ndarray, classes: tuple[str, ...]
             "Add examples, or change the splits.",
         )
     return counts
-
-
-def predict_logits(estimator: Any, batches: Batches) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """A fitted estimator's logits: pairs of row numbers and float32 `[batch, classes]`.
-
-    Logits are the values of `decision_function`. Of two classes it gives one value, that of the
-    second class over the first: the first one's logit is then 0. Their softmax is `predict_proba`
-    of a logistic regression and of a linear discriminant analysis.
-    """
-    step = max(1, BATCH_BYTES // (8 * len(estimator.classes_)))
-    for rows, embeddings in batches:
-        for start in range(0, len(rows), step):
-            piece = slice(start, start + step)
-            values = np.asarray(estimator.decision_function(embeddings[piece]), np.float32)
-            if values.ndim == 1:
-                values = np.stack([np.zeros_like(values), values], axis=1)
-            yield rows[piece], values
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """What scores need of predictions: three numbers a row, however many classes there are.
-
-    Parameters
-    ----------
-    rows
-        Row numbers in the store, int64 `[rows]`.
-    predictions
-        Index of the most probable class, int64 `[rows]`.
-    confidence
-        Its probability, float32 `[rows]`.
-    true_probability
-        The probability of the row's own class, float32 `[rows]`.
-    """
-
-    rows: np.ndarray
-    predictions: np.ndarray
-    confidence: np.ndarray
-    true_probability: np.ndarray
-
-
-def outcomes(
-    pieces: Iterator[tuple[np.ndarray, np.ndarray]], labels: np.ndarray, temperature: float = 1.0
-) -> Outcomes:
-    """Reduce the logits of `predict_logits` to what scores need.
-
-    Parameters
-    ----------
-    labels
-        Index of the class of every row of the store, int64 `[rows of the store]`.
-    temperature
-        What logits are divided by before the softmax (Guo et al. 2017).
-    """
-    columns: list[list[np.ndarray]] = [[], [], [], []]
-    for rows, logits in pieces:
-        logs = log_softmax(logits / temperature, axis=1)
-        own = logs[np.arange(len(rows)), labels[rows]]
-        piece = (rows, logs.argmax(axis=1), np.exp(logs.max(axis=1)), np.exp(own))
-        for column, values in zip(columns, piece, strict=True):
-            column.append(values)
-    kinds = (np.int64, np.int64, np.float32, np.float32)
-    return Outcomes(
-        *(
-            np.concatenate([np.empty(0, kind), *column]).astype(kind)
-            for column, kind in zip(columns, kinds, strict=True)
-        )
-    )

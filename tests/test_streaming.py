@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from classify.streamed_logistic import LogisticOptions, fit_logistic
 from classify.streamed_moments import fit_lda, fit_ridge
-from classify.streaming import Batches, needs, outcomes, predict_logits
+from classify.streaming import Batches, needs
 from data.errors import InputError
 from data.fingerprint import Fingerprint
 from data.folders import Folder, LocalFolder
@@ -254,29 +254,6 @@ def test_what_a_task_of_ray_finds_wrong_is_said_as_here(data: Data, local_ray: N
         f"{path} is damaged: 150 rows instead of 212\n"
         f"  Set it aside with: python -m data verify {data.store.folder} --repair"
     )
-
-
-def test_logits_are_the_decision_function(data: Data) -> None:
-    head = fit_lda(data.batches, data.labels, data.classes)
-    rows, logits = map(np.concatenate, zip(*predict_logits(head, data.batches), strict=True))
-    assert np.array_equal(rows, np.flatnonzero(data.chosen))
-    assert (logits.dtype, logits.shape) == (np.float32, (len(rows), len(data.classes)))
-    probabilities = head.predict_proba(data.embeddings)[rows]
-    found = outcomes(predict_logits(head, data.batches), data.labels)
-    assert np.array_equal(found.rows, rows)
-    assert np.array_equal(found.predictions, head.predict(data.embeddings)[rows])
-    assert found.confidence == pytest.approx(probabilities.max(axis=1), abs=1e-5)
-    own = probabilities[np.arange(len(rows)), data.labels[rows]]
-    assert found.true_probability == pytest.approx(own, abs=1e-5)
-    warm = outcomes(predict_logits(head, data.batches), data.labels, temperature=4)
-    assert np.array_equal(warm.predictions, found.predictions)
-    assert (warm.confidence < found.confidence).all()
-
-
-def test_nothing_chosen_has_no_outcomes(data: Data) -> None:
-    head = fit_ridge(data.batches, data.labels, data.classes)
-    nobody = Batches(data.store, np.zeros(800, bool))
-    assert len(outcomes(predict_logits(head, nobody), data.labels).rows) == 0
 
 
 # tight, since two runs that stop early at 1e-4 stop at different places

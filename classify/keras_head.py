@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
 import tempfile
 import zipfile
 from pathlib import Path
@@ -21,8 +19,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from data.errors import InputError, ModelError, ParityError, first_line
 from data.graph import name_batch_axis, rename_values
-from data.packages import import_packages
+from data.packages import import_keras
 
+PURPOSE = "the Keras head needs Keras"
 INPUT, SCORES = "embedding", "scores"
 OPSET, IR_VERSION = 18, 8
 VALIDATION = 0.15  # of the training examples, held back to know when to stop
@@ -111,7 +110,7 @@ class KerasHead(ClassifierMixin, BaseEstimator):
         InputError
             If all examples are of one class.
         """
-        keras = import_keras()
+        keras = import_keras(PURPOSE)
         X, y = validate_data(self, X, y, dtype=np.float32)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -215,7 +214,7 @@ def _run(network: Any, features: np.ndarray) -> np.ndarray:
 
 def scores_of(model: Any) -> Any:
     """The same Keras model without its softmax: float32 `[batch, dim]` to logits."""
-    keras = import_keras()
+    keras = import_keras(PURPOSE)
     return keras.Model(model.input, model.get_layer(SCORES).output)
 
 
@@ -238,7 +237,7 @@ def to_onnx(head: KerasHead, dim: int) -> Any:
     ParityError
         If the converter wrote other inputs or outputs.
     """
-    import_keras()
+    import_keras(PURPOSE)
     import onnx
     import onnxruntime
     import tensorflow as tf
@@ -296,7 +295,7 @@ def load(content: bytes) -> KerasHead:
     ModelError
         If it is damaged, or no head of ours.
     """
-    keras = import_keras()
+    keras = import_keras(PURPOSE)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "head.keras")
         path.write_bytes(content)
@@ -315,20 +314,3 @@ def load(content: bytes) -> KerasHead:
                 f"the saved Keras head cannot be loaded: {first_line(error)}", RETRAIN
             ) from error
     return head
-
-
-def import_keras() -> ModuleType:
-    """Import Keras on TensorFlow, and tf2onnx's being there checked as well.
-
-    Raises
-    ------
-    MissingPackageError
-        With the command that installs the extra.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # must be set before TensorFlow loads
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # tf2onnx reads TensorFlow graphs only
-    needed = ("tensorflow", "tf2onnx", "keras")
-    *_, keras = import_packages(needed, "the Keras head needs Keras", "keras")
-    for name in ("tensorflow", "tf2onnx", "tf2onnx.tfonnx", "tf2onnx.optimizer"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return keras

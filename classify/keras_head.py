@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
-import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from data.errors import InputError, ModelError, ParityError, first_line
+from data.errors import InputError, ParityError
 from data.graph import name_batch_axis, rename_values
 from data.packages import import_keras
 
@@ -28,8 +26,6 @@ VALIDATION = 0.15  # of the training examples, held back to know when to stop
 FEWEST = math.ceil(1 / VALIDATION)  # examples of a class, so that one of them is held back
 PATIENCE = 5  # epochs without a better loss on them
 ROWS = 8192  # embeddings that are looked at in one go
-DESCRIPTION = "headstart.json"  # in the saved file, beside what Keras writes
-RETRAIN = "Train one with: python -m classify train FEATURES -o MODEL --head keras"
 
 # What five published descriptions of transfer learning with such a head used.
 GRID: dict[str, list[float]] = {
@@ -108,7 +104,7 @@ class KerasHead(ClassifierMixin, BaseEstimator):
         MissingPackageError
             If Keras is not installed.
         InputError
-            If all examples are of one class.
+            If all examples are of one class, or the loss becomes NaN or infinite.
         """
         keras = import_keras(PURPOSE)
         X, y = validate_data(self, X, y, dtype=np.float32)
@@ -197,13 +193,24 @@ class KerasHead(ClassifierMixin, BaseEstimator):
             if not self.early_stopping_:
                 continue
             losses.append(float(loss(kept_labels, _run(network, kept_features), kept_weights)))
+            _check_loss(losses[-1], epoch + 1)
             if best is None or losses[-1] < min(losses[:-1]):
                 best, self.best_epoch_ = network.get_weights(), epoch + 1
             elif epoch + 1 - self.best_epoch_ == PATIENCE:
                 break
         if best is not None:
             network.set_weights(best)
+        else:
+            _check_loss(float(loss(labels, _run(network, features), weights)), self.epochs)
         self.validation_losses_ = losses
+
+
+def _check_loss(loss: float, epoch: int) -> None:
+    if not math.isfinite(loss):
+        raise InputError(
+            f"the training of the Keras head failed: its loss is {loss} after epoch {epoch}",
+            "Give a smaller --param learning_rate, or look for huge numbers in the embeddings.",
+        )
 
 
 def _run(network: Any, features: np.ndarray) -> np.ndarray:
@@ -266,51 +273,8 @@ def to_onnx(head: KerasHead, dim: int) -> Any:
 
 
 def save(head: KerasHead) -> bytes:
-    """A trained head as the bytes of a `.keras` file, which Keras opens as well.
-
-    The head's parameters and classes are in a further file of the archive, as JSON.
-    """
-    description = {
-        "parameters": head.get_params(),
-        "classes": head.classes_.tolist(),
-        "early_stopping": head.early_stopping_,
-        "best_epoch": head.best_epoch_,
-        "validation_losses": head.validation_losses_,
-    }
+    """A trained head's model as the bytes of a `.keras` file: open it with Keras's `load_model`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "head.keras")
         head.model_.save(path)
-        with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr(DESCRIPTION, json.dumps(description))
         return path.read_bytes()
-
-
-def load(content: bytes) -> KerasHead:
-    """The head that `save` wrote; read as data, in Keras's safe mode: no code, no pickle.
-
-    Raises
-    ------
-    MissingPackageError
-        If Keras is not installed.
-    ModelError
-        If it is damaged, or no head of ours.
-    """
-    keras = import_keras(PURPOSE)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "head.keras")
-        path.write_bytes(content)
-        try:
-            with zipfile.ZipFile(path) as archive:
-                description = json.loads(archive.read(DESCRIPTION))
-            head = KerasHead(**description["parameters"])
-            head.classes_ = np.array(description["classes"])
-            head.early_stopping_ = description["early_stopping"]
-            head.best_epoch_ = description["best_epoch"]
-            head.validation_losses_ = description["validation_losses"]
-            head.model_ = keras.models.load_model(path, compile=False, safe_mode=True)
-            head.n_features_in_ = scores_of(head.model_).input_shape[1]
-        except Exception as error:  # zip, JSON, HDF5 and Keras have an error class each for damage
-            raise ModelError(
-                f"the saved Keras head cannot be loaded: {first_line(error)}", RETRAIN
-            ) from error
-    return head

@@ -193,7 +193,7 @@ class KerasHead(ClassifierMixin, BaseEstimator):
             if not self.early_stopping_:
                 continue
             losses.append(float(loss(kept_labels, _run(network, kept_features), kept_weights)))
-            _check_loss(losses[-1], epoch + 1)
+            self._check_loss(losses[-1], epoch + 1)
             if best is None or losses[-1] < min(losses[:-1]):
                 best, self.best_epoch_ = network.get_weights(), epoch + 1
             elif epoch + 1 - self.best_epoch_ == PATIENCE:
@@ -201,16 +201,16 @@ class KerasHead(ClassifierMixin, BaseEstimator):
         if best is not None:
             network.set_weights(best)
         else:
-            _check_loss(float(loss(labels, _run(network, features), weights)), self.epochs)
+            self._check_loss(float(loss(labels, _run(network, features), weights)), self.epochs)
         self.validation_losses_ = losses
 
-
-def _check_loss(loss: float, epoch: int) -> None:
-    if not math.isfinite(loss):
-        raise InputError(
-            f"the training of the Keras head failed: its loss is {loss} after epoch {epoch}",
-            "Give a smaller --param learning_rate, or look for huge numbers in the embeddings.",
-        )
+    def _check_loss(self, loss: float, epoch: int) -> None:
+        if not math.isfinite(loss):
+            raise InputError(
+                f"the training of the Keras head failed: its loss is {loss} after epoch {epoch}, "
+                f"with a learning rate of {self.learning_rate:g}",
+                "Give a smaller one with --param learning_rate=...; the default is 0.001.",
+            )
 
 
 def _run(network: Any, features: np.ndarray) -> np.ndarray:

@@ -205,6 +205,10 @@ def test_options_that_are_not_possible() -> None:
     assert words(lambda: HeadOptions("logistic", {}, "equal")) == (
         "--class-weight equal is not possible\n  Give balanced, or none."
     )
+    assert words(lambda: HeadOptions("my_heads:forest", {}, "balanced")) == (
+        "--class-weight is not passed to a head of your own\n"
+        "  Set it inside the factory, and leave --class-weight out."
+    )
     assert parse_parameters(["c=0.1", "gamma=scale", "epochs=3"]) == {
         "c": 0.1,
         "gamma": "scale",

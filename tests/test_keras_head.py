@@ -202,8 +202,9 @@ def test_a_loss_that_is_no_number_is_refused(each: int, epoch: int) -> None:
     with pytest.raises(InputError) as caught:
         KerasHead(learning_rate=1e30, epochs=3).fit(*clouds(2, each))
     assert str(caught.value) == (
-        f"the training of the Keras head failed: its loss is nan after epoch {epoch}\n"
-        "  Give a smaller --param learning_rate, or look for huge numbers in the embeddings."
+        f"the training of the Keras head failed: its loss is nan after epoch {epoch}, "
+        "with a learning rate of 1e+30\n"
+        "  Give a smaller one with --param learning_rate=...; the default is 0.001."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,12 +11,13 @@ import numpy as np
 
 from classify.calibration import AnswerOptions, Threshold, choose_threshold, fit_calibration
 from classify.division import Training
-from classify.folds import FOLDS, MANY, OutOfFold, fit_head, make_folds, score_folds
-from classify.head_onnx import Answering, Written, head_to_onnx
-from classify.heads import AUTO, HeadOptions, score_method
+from classify.folds import FOLDS, MANY, OutOfFold, fit_head, hold_back, make_folds, score_folds
+from classify.head_onnx import Answering, Written, check_converts, head_to_onnx
+from classify.heads import AUTO, HeadOptions, make_head, score_method
 from classify.search import Trial, search
-from data.calibration import scores_of
+from data.calibration import Calibration, scores_of
 
+TRIAL = 200  # training examples that the conversion of a user's own head is tried on
 COMPARED = 500  # training examples that the ONNX form is compared on, at most
 
 
@@ -74,11 +76,14 @@ def fit(training: Training, options: FitOptions, advance: Callable[[int], None])
     Raises
     ------
     InputError
-        If a search, the threshold or the conversion is not possible.
+        If a search, the threshold or the conversion is not possible; of the user's own head, the
+        conversion is tried on few examples before anything else.
     ParityError
         If the ONNX form answers otherwise than the estimator.
     """
     head, seed = options.head, options.seed
+    if head.own:
+        _check_converts(head, training, seed)
     folds = make_folds(training, seed)
     trials: tuple[Trial, ...] = ()
     scores = None
@@ -105,6 +110,25 @@ def fit(training: Training, options: FitOptions, advance: Callable[[int], None])
     return replace(fitted, trials=trials, converged=converged)
 
 
+def _check_converts(head: HeadOptions, training: Training, seed: int) -> None:
+    """Convert the user's own estimator, trained on few examples, before the long work."""
+    spared = hold_back(training.labels, max(0, len(training.labels) - TRIAL), seed)
+    some = training.take(np.delete(np.arange(len(training.labels)), spared))
+    estimator = make_head(head, seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            estimator.fit(some.embeddings, some.labels)
+        except Exception:  # it may need more examples; else training itself says what is wrong
+            return
+    trial = Answering(estimator, Calibration(score_method(head, estimator)))
+    check_converts(trial, some.embeddings.shape[1], len(some.classes), _named(head))
+
+
+def _named(head: HeadOptions) -> str:
+    return f"the head {head.name}"
+
+
 def finish(
     options: FitOptions,
     head: HeadOptions,
@@ -126,7 +150,7 @@ def finish(
     calibration = fit_calibration(options.answers.calibration, scores.scores, labels, source)
     threshold = choose_threshold(options.answers, calibration.probabilities(scores.scores), labels)
     answering = Answering(estimator, calibration, threshold.value if threshold else None)
-    written = head_to_onnx(answering, sample, f"the head {head.name}")
+    written = head_to_onnx(answering, sample, _named(head))
     return Fitted(head, answering, written, scores, threshold)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier
@@ -108,6 +107,17 @@ def head_to_onnx(head: Answering, sample: np.ndarray, name: str = "head") -> Wri
     compare(head, content, _with_random(sample), name)
     graph.finish(scores, SCORES, TensorProto.FLOAT, [classes])
     return Written(content, graph.to_bytes("head"))
+
+
+def check_converts(head: Answering, dim: int, classes: int, name: str = "head") -> None:
+    """Convert a trained head and drop the result: whether a converter knows the estimator.
+
+    Raises
+    ------
+    InputError
+        If none does.
+    """
+    _scores(Graph(), head, dim, classes, name)
 
 
 def compare(head: Answering, content: bytes, embeddings: np.ndarray, name: str = "head") -> float:
@@ -256,14 +266,15 @@ def _by_skl2onnx(graph: Graph, head: Answering, dim: int, classes: int, name: st
 
     estimator, decision = head.estimator, head.calibration.scores == DECISION
     last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
-    options: dict[int, dict[str, Any]] = {id(last): {"zipmap": False}}
+    # Its converter of linear SVMs has no option to leave ZipMap out, since it never adds one.
+    options: dict[str, bool] = {} if isinstance(last, LinearSVC) else {"zipmap": False}
     if decision:
-        options[id(last)]["raw_scores"] = True
+        options["raw_scores"] = True
     try:
         proto = to_onnx(
             estimator,
             initial_types=[(INPUT, FloatTensorType([None, dim]))],
-            options=options,
+            options={id(last): options},
             target_opset=OPSET,
         )
     except Exception as error:  # converters raise errors of many classes for what they lack
@@ -273,9 +284,9 @@ def _by_skl2onnx(graph: Graph, head: Answering, dim: int, classes: int, name: st
         ) from error
     name_batch_axis(proto)
     scores = _converted(graph, proto)
-    if head.calibration.scores == PROBABILITY:
+    if not decision:
         return _logarithm(graph, scores, classes)
-    if classes == 2 and isinstance(last, HistGradientBoostingClassifier):
+    if classes == 2:
         return graph.add("Mul", scores, graph.constant(0.5))  # it gives -d and d
     return scores
 

@@ -178,6 +178,11 @@ class HeadOptions:
                 raise InputError(
                     f"--class-weight {self.class_weight} is not possible", "Give balanced, or none."
                 )
+            if self.class_weight and self.own:
+                raise InputError(
+                    "--class-weight is not passed to a head of your own",
+                    "Set it inside the factory, and leave --class-weight out.",
+                )
             kind = HEADS.get(self.name)
             if self.class_weight and kind and not kind.weights:
                 able = ", ".join(name for name, other in HEADS.items() if other.weights)

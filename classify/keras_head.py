@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-import os
 import tempfile
-import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,18 +15,17 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from data.errors import InputError, ModelError, ParityError, first_line
+from data.errors import InputError, ParityError
 from data.graph import name_batch_axis, rename_values
-from data.packages import import_packages
+from data.packages import import_keras
 
+PURPOSE = "the Keras head needs Keras"
 INPUT, SCORES = "embedding", "scores"
 OPSET, IR_VERSION = 18, 8
 VALIDATION = 0.15  # of the training examples, held back to know when to stop
 FEWEST = math.ceil(1 / VALIDATION)  # examples of a class, so that one of them is held back
 PATIENCE = 5  # epochs without a better loss on them
 ROWS = 8192  # embeddings that are looked at in one go
-DESCRIPTION = "headstart.json"  # in the saved file, beside what Keras writes
-RETRAIN = "Train one with: python -m classify train FEATURES -o MODEL --head keras"
 
 # What five published descriptions of transfer learning with such a head used.
 GRID: dict[str, list[float]] = {
@@ -109,9 +104,9 @@ class KerasHead(ClassifierMixin, BaseEstimator):
         MissingPackageError
             If Keras is not installed.
         InputError
-            If all examples are of one class.
+            If all examples are of one class, or the loss becomes NaN or infinite.
         """
-        keras = import_keras()
+        keras = import_keras(PURPOSE)
         X, y = validate_data(self, X, y, dtype=np.float32)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -198,13 +193,24 @@ class KerasHead(ClassifierMixin, BaseEstimator):
             if not self.early_stopping_:
                 continue
             losses.append(float(loss(kept_labels, _run(network, kept_features), kept_weights)))
+            self._check_loss(losses[-1], epoch + 1)
             if best is None or losses[-1] < min(losses[:-1]):
                 best, self.best_epoch_ = network.get_weights(), epoch + 1
             elif epoch + 1 - self.best_epoch_ == PATIENCE:
                 break
         if best is not None:
             network.set_weights(best)
+        else:
+            self._check_loss(float(loss(labels, _run(network, features), weights)), self.epochs)
         self.validation_losses_ = losses
+
+    def _check_loss(self, loss: float, epoch: int) -> None:
+        if not math.isfinite(loss):
+            raise InputError(
+                f"the training of the Keras head failed: its loss is {loss} after epoch {epoch}, "
+                f"with a learning rate of {self.learning_rate:g}",
+                "Give a smaller one with --param learning_rate=...; the default is 0.001.",
+            )
 
 
 def _run(network: Any, features: np.ndarray) -> np.ndarray:
@@ -215,7 +221,7 @@ def _run(network: Any, features: np.ndarray) -> np.ndarray:
 
 def scores_of(model: Any) -> Any:
     """The same Keras model without its softmax: float32 `[batch, dim]` to logits."""
-    keras = import_keras()
+    keras = import_keras(PURPOSE)
     return keras.Model(model.input, model.get_layer(SCORES).output)
 
 
@@ -238,7 +244,7 @@ def to_onnx(head: KerasHead, dim: int) -> Any:
     ParityError
         If the converter wrote other inputs or outputs.
     """
-    import_keras()
+    import_keras(PURPOSE)
     import onnx
     import onnxruntime
     import tensorflow as tf
@@ -267,68 +273,8 @@ def to_onnx(head: KerasHead, dim: int) -> Any:
 
 
 def save(head: KerasHead) -> bytes:
-    """A trained head as the bytes of a `.keras` file, which Keras opens as well.
-
-    The head's parameters and classes are in a further file of the archive, as JSON.
-    """
-    description = {
-        "parameters": head.get_params(),
-        "classes": head.classes_.tolist(),
-        "early_stopping": head.early_stopping_,
-        "best_epoch": head.best_epoch_,
-        "validation_losses": head.validation_losses_,
-    }
+    """A trained head's model as the bytes of a `.keras` file: open it with Keras's `load_model`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "head.keras")
         head.model_.save(path)
-        with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr(DESCRIPTION, json.dumps(description))
         return path.read_bytes()
-
-
-def load(content: bytes) -> KerasHead:
-    """The head that `save` wrote; read as data, in Keras's safe mode: no code, no pickle.
-
-    Raises
-    ------
-    MissingPackageError
-        If Keras is not installed.
-    ModelError
-        If it is damaged, or no head of ours.
-    """
-    keras = import_keras()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "head.keras")
-        path.write_bytes(content)
-        try:
-            with zipfile.ZipFile(path) as archive:
-                description = json.loads(archive.read(DESCRIPTION))
-            head = KerasHead(**description["parameters"])
-            head.classes_ = np.array(description["classes"])
-            head.early_stopping_ = description["early_stopping"]
-            head.best_epoch_ = description["best_epoch"]
-            head.validation_losses_ = description["validation_losses"]
-            head.model_ = keras.models.load_model(path, compile=False, safe_mode=True)
-            head.n_features_in_ = scores_of(head.model_).input_shape[1]
-        except Exception as error:  # zip, JSON, HDF5 and Keras have an error class each for damage
-            raise ModelError(
-                f"the saved Keras head cannot be loaded: {first_line(error)}", RETRAIN
-            ) from error
-    return head
-
-
-def import_keras() -> ModuleType:
-    """Import Keras on TensorFlow, and tf2onnx's being there checked as well.
-
-    Raises
-    ------
-    MissingPackageError
-        With the command that installs the extra.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # must be set before TensorFlow loads
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # tf2onnx reads TensorFlow graphs only
-    needed = ("tensorflow", "tf2onnx", "keras")
-    *_, keras = import_packages(needed, "the Keras head needs Keras", "keras")
-    for name in ("tensorflow", "tf2onnx", "tf2onnx.tfonnx", "tf2onnx.optimizer"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return keras

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,27 @@ def import_packages(names: Sequence[str], purpose: str, extra: str) -> list[Modu
             f"{purpose}, but {error.name} is not installed",
             f"Install it with: pip install 'headstart[{extra}]'",
         ) from None
+
+
+def import_keras(purpose: str) -> ModuleType:
+    """Import Keras on TensorFlow, and tf2onnx's being there checked as well.
+
+    Parameters
+    ----------
+    purpose
+        As for `import_packages`.
+
+    Raises
+    ------
+    MissingPackageError
+        With the command that installs the extra.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # must be set before TensorFlow loads
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # tf2onnx reads TensorFlow graphs only
+    *_, keras = import_packages(("tensorflow", "tf2onnx", "keras"), purpose, "keras")
+    for name in ("tensorflow", "tf2onnx", "tf2onnx.tfonnx", "tf2onnx.optimizer"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return keras
 
 
 @contextmanager

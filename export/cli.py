@@ -228,6 +228,7 @@ def classifier(
         {
             "compared": f"{parity.examples} photographs from their files, "
             f"{parity.held_out} of them held out of training",
+            "reference": parity.reference,
             "difference": f"at most {parity.largest_difference:.1e} in a probability, "
             f"{len(parity.changed)} labels changed",
             "took": f"{time.monotonic() - start:.1f} s",

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from data.packages import import_packages
+from data import packages
 
 SEED = 0  # of weights that are not loaded
 
 
 def import_keras() -> ModuleType:
-    """Import Keras on TensorFlow, and tf2onnx's being there checked as well.
-
-    Raises
-    ------
-    MissingPackageError
-        With the command that installs the extra.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # must be set before TensorFlow loads
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # tf2onnx reads TensorFlow graphs only
-    needed = ("tensorflow", "tf2onnx", "keras")
-    *_, keras = import_packages(needed, "building a backbone needs Keras", "keras")
-    for name in ("tensorflow", "tf2onnx", "tf2onnx.tfonnx", "tf2onnx.optimizer"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return keras
+    """Import Keras on TensorFlow, to build a backbone (see `data.packages.import_keras`)."""
+    return packages.import_keras("building a backbone needs Keras")
 
 
 @contextmanager

@@ -26,6 +26,7 @@ EXAMPLES, FEWEST = 128, 64  # compared, and required: of a small model, half of 
 TOLERANCE = 1e-3  # largest difference of a probability
 BATCH = 16
 ESTIMATOR = "the trained estimator"
+STAND_IN = f"{HEAD}, which training held against the estimator; that one is not loaded"
 # Beside what skops trusts by itself: the trees of gradient boosting, which are plain arrays.
 TRUSTED = {"sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"}
 SEED = 0
@@ -44,7 +45,7 @@ class Parity:
     changed
         Ids of the photographs whose label changed.
     reference
-        What gave training's answers: the trained estimator, or `head.onnx`.
+        What gave training's answers, in words: the trained estimator, or `head.onnx`.
     """
 
     examples: int
@@ -133,7 +134,7 @@ def _training_answers(model: Model) -> tuple[Callable[[np.ndarray], np.ndarray],
     estimator = _load_estimator(model) if model.estimator_file == SKOPS else None
     if estimator is None:
         head = _session(model.head)
-        return lambda found: head.run([PROBABILITIES], {INPUT: found})[0], HEAD
+        return lambda found: head.run([PROBABILITIES], {INPUT: found})[0], STAND_IN
     calibration = model.card.calibration
 
     def answer(embeddings: np.ndarray) -> np.ndarray:

@@ -15,8 +15,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import skops.io
 from conftest import write_tiny_backbone
 from onnx import numpy_helper
+from sklearn.linear_model import LogisticRegression
 
 from data.decoding import decode
 from data.errors import ManyInputErrors, ModelError, ParityError
@@ -72,9 +74,26 @@ def test_what_is_compared_is_said(
     assert (
         "compared    60 photographs from their files, 15 of them held out of training" in answer.out
     )
+    assert "reference   the trained estimator\n" in answer.out
     assert "0 labels changed" in answer.out
     again = command("export", "classifier", model, "--backbone", tiny_backbone, "-o", out)
     assert again.err.endswith(f"error: {out} exists already\n  Pass --overwrite to replace it.\n")
+
+
+class Unknown(LogisticRegression):
+    """A type that is not loaded from a file."""
+
+
+def test_an_estimator_that_is_not_loaded_has_a_stand_in(
+    model: Path, tiny_backbone: Path, tmp_path: Path, command: Callable
+) -> None:
+    (model / "head.skops").write_bytes(skops.io.dumps(Unknown()))
+    out = tmp_path / "e.onnx"
+    answer = command("export", "classifier", model, "--backbone", tiny_backbone, "-o", out)
+    assert (
+        "reference   head.onnx, which training held against the estimator; that one is not loaded\n"
+        in answer.out
+    )
 
 
 def test_a_breach_of_parity_means_no_file(model: Path, tiny_backbone: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 
 from classify.calibration import METHODS, fit_calibration
 from classify.division import Training
+from classify.fitting import FitOptions, fit
 from classify.folds import fit_head
 from classify.head_onnx import Answering, compare, head_to_onnx
 from classify.heads import HEADS, HeadOptions, make_head, parse_parameters, score_method, variants
@@ -118,11 +119,15 @@ def test_a_second_row_of_neighbours_is_not_exchanged() -> None:
 
 
 OWN = """
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, Perceptron
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
+from sklearn.svm import LinearSVC
 
 def forest(trees=10):
     return RandomForestClassifier(trees, random_state=0)
@@ -130,8 +135,30 @@ def forest(trees=10):
 def perceptron():
     return make_pipeline(MinMaxScaler(), Perceptron(random_state=0))
 
+def svm():
+    return make_pipeline(MinMaxScaler(), LinearSVC(random_state=0))
+
 def regression():
     return LinearRegression()
+
+class Centres(ClassifierMixin, BaseEstimator):
+    '''Scores are nearness to a class's mean; no converter knows it.'''
+    seen = []
+
+    def fit(self, X, y):
+        self.seen.append(len(y))
+        self.classes_ = np.unique(y)
+        self.centres_ = np.stack([X[y == label].mean(axis=0) for label in self.classes_])
+        return self
+
+    def decision_function(self, X):
+        return -((X[:, None] - self.centres_) ** 2).sum(axis=2)
+
+    def predict(self, X):
+        return self.classes_[self.decision_function(X).argmax(axis=1)]
+
+def wide():
+    return make_pipeline(PCA(220), Perceptron(random_state=0))
 """
 
 
@@ -144,12 +171,33 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "my_heads"
 
 
-def test_estimators_of_the_users(own: str) -> None:
-    for name, parameters in (("forest", {"trees": 20}), ("perceptron", {})):
-        training = digits(3)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_estimators_of_the_users(classes: int, own: str) -> None:
+    for name, parameters in (("forest", {"trees": 20}), ("perceptron", {}), ("svm", {})):
+        training = digits(classes)
         head = finished(HeadOptions(f"{own}:{name}", parameters), training, "temperature")
         content = head_to_onnx(head, training.embeddings).content
         assert compare(head, content, wild(64)) <= 1e-4
+
+
+def test_an_estimator_without_a_converter_is_refused_before_training(own: str) -> None:
+    options = FitOptions(HeadOptions(f"{own}:Centres"))
+    training = digits(10, 1500)
+    assert words(lambda: fit(training, options, lambda step: None)) == (
+        "the head my_heads:Centres cannot become ONNX: Unable to find a shape calculator for type "
+        "'<class 'my_heads.Centres'>'.\n"
+        "  Use estimators that skl2onnx supports: https://onnx.ai/sklearn-onnx/supported.html"
+    )
+    assert importlib.import_module(own).Centres.seen == [200]
+
+
+def test_an_estimator_that_needs_many_examples_is_tried_on_all(own: str) -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    embeddings = random.normal(labels[:, None], 1, (400, 256)).astype(np.float32)
+    options = FitOptions(HeadOptions(f"{own}:wide"))
+    fitted = fit(Training(("a", "b"), embeddings, labels), options, lambda step: None)
+    assert fitted.answering.estimator[0].n_components_ == 220
 
 
 def words(call: Callable[[], object]) -> str:
@@ -204,6 +252,10 @@ def test_options_that_are_not_possible() -> None:
     )
     assert words(lambda: HeadOptions("logistic", {}, "equal")) == (
         "--class-weight equal is not possible\n  Give balanced, or none."
+    )
+    assert words(lambda: HeadOptions("my_heads:forest", {}, "balanced")) == (
+        "--class-weight is not passed to a head of your own\n"
+        "  Set it inside the factory, and leave --class-weight out."
     )
     assert parse_parameters(["c=0.1", "gamma=scale", "epochs=3"]) == {
         "c": 0.1,

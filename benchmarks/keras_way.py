@@ -61,7 +61,7 @@ model = keras.Sequential([
     layers.Dropout(0.25),
     layers.Dense(len(train.class_names), activation="softmax"),
 ])
-model.compile(keras.optimizers.Adam(0.001), "sparse_categorical_crossentropy", ["accuracy"])
+model.compile(keras.optimizers.Adam(0.001), "sparse_categorical_crossentropy", metrics=["accuracy"])
 model.fit(train, validation_data=test, epochs=epochs, verbose=2)
 print(model.evaluate(test, verbose=0)[1])
 """

@@ -11,10 +11,11 @@ import numpy as np
 
 from classify.calibration import AnswerOptions, Threshold, choose_threshold, fit_calibration
 from classify.division import Training
-from classify.folds import FOLDS, MANY, OutOfFold, fit_head, hold_back, make_folds, score_folds
+from classify.folds import FOLDS, MANY, OutOfFold, fit_head, make_folds, score_folds
 from classify.head_onnx import Answering, Written, check_converts, head_to_onnx
 from classify.heads import AUTO, HeadOptions, make_head, score_method
 from classify.search import Trial, search
+from classify.splits import hold_back
 from data.calibration import Calibration, scores_of
 
 TRIAL = 200  # training examples that the conversion of a user's own head is tried on

@@ -113,15 +113,16 @@ def labelled(features: pa.Table, group: str = "") -> Labelled:
         raise InputError(
             f"--group {group}: the features have no such column", f"They have {columns}."
         )
-    examples = features.filter(pc.is_valid(features["label"]))
+    examples = features
+    if features["label"].null_count:
+        examples = features.filter(pc.is_valid(features["label"]))
     if not examples.num_rows:
         raise InputError(
             "no example has a label, so there is nothing to learn from",
             "Sort the photographs into a folder for each class, or give a manifest with a column "
             "'label', and extract again.",
         )
-    names, labels = np.unique(np.array(examples["label"].to_pylist(), object), return_inverse=True)
-    classes = tuple(names.tolist())
+    classes, labels = _encode(examples["label"])
     if len(classes) == 1:
         raise InputError(
             f"all {examples.num_rows:,} examples are of one class, {classes[0]!r}",
@@ -133,7 +134,17 @@ def labelled(features: pa.Table, group: str = "") -> Labelled:
         # An example without a group is a group of its own.
         own = [name or f"\0{row}" for row, name in enumerate(column.to_pylist())]
         groups = np.unique(np.array(own, object), return_inverse=True)[1]
-    return Labelled(examples, classes, labels.astype(np.int64), groups, group or "group")
+    return Labelled(examples, classes, labels, groups, group or "group")
+
+
+def _encode(names: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
+    """The sorted names, and the index of each example's name; no string a row is made."""
+    encoded = names.combine_chunks().dictionary_encode()
+    found = np.array(encoded.dictionary.to_pylist(), object)
+    order = np.argsort(found)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return tuple(found[order].tolist()), place[encoded.indices.to_numpy()]
 
 
 def choose_split(data: Labelled, options: SplitOptions) -> Split:

@@ -150,9 +150,21 @@ def _answered(
     return Answered(proportion(count, len(right)), precision)
 
 
+def _summarized(scores: Scores) -> dict[str, float]:
+    """What is averaged over splits, by name."""
+    found = {name: getattr(scores, name) for name in (*HEADLINES, "calibration_error")}
+    if scores.uncalibrated_error is not None:
+        found["before_calibration"] = scores.uncalibrated_error
+    if scores.answered:
+        found["answered"] = scores.answered.coverage.value
+        if scores.answered.precision:
+            found["right_of_these"] = scores.answered.precision.value
+    return found
+
+
 @dataclass(frozen=True)
 class RepeatedScores:
-    """Scores over repeated splits: of each headline mean, sample standard deviation, interval.
+    """Scores over repeated splits: of each the mean, sample standard deviation, and interval.
 
     Parameters
     ----------
@@ -179,13 +191,18 @@ def summarize(scores: list[Scores], test_share: float) -> RepeatedScores:
     test_share
         Number of test examples divided by that of training examples.
     """
-    names = (*HEADLINES, "calibration_error")
-    values = {name: np.array([getattr(s, name) for s in scores]) for name in names}
+    found = [_summarized(each) for each in scores]
+    names = [name for name in found[0] if all(name in each for each in found)]
+    values = {name: np.array([each[name] for each in found]) for name in names}
     mean = {name: float(column.mean()) for name, column in values.items()}
     std = {name: float(column.std(ddof=1)) for name, column in values.items()}
     width = float(t.ppf(0.975, len(scores) - 1)) * (1 / len(scores) + test_share) ** 0.5
     intervals = {
-        name: Interval(mean[name], mean[name] - width * std[name], mean[name] + width * std[name])
+        name: Interval(
+            mean[name],
+            max(0.0, mean[name] - width * std[name]),
+            min(np.inf if name == "log_loss" else 1.0, mean[name] + width * std[name]),
+        )
         for name in names
     }
     return RepeatedScores(len(scores), mean, std, intervals)

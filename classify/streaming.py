@@ -21,13 +21,15 @@ from data.store import FeatureStore, PartRecord, damaged, embeddings_of
 Item = TypeVar("Item")
 
 COPIES = 4  # of the embeddings in memory: as read, joined, training rows, scaled
+SCORES = 3  # float64 arrays of a number for each example and class, while a head is fitted
 BATCH_BYTES = 16 * 2**20
 READ_BYTES = 8 * 2**20  # a part is one row group: without a limit it would be read at once
 
 
 def needs(store: FeatureStore) -> int:
     """The most memory that training on a store's embeddings in memory takes, bytes."""
-    return store.manifest.rows * store.fingerprint.dim * 4 * COPIES
+    row = store.fingerprint.dim * 4 * COPIES + len(store.manifest.classes) * 8 * SCORES
+    return store.manifest.rows * row
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,9 @@ def train(
 
     Everything is chosen on the training split alone; the held-out one is scored once, by the
     finished head. Repeated splits are random ones of all examples with a label, on each of which
-    the whole procedure is done anew, a search included (but the calibration is chosen on one fold,
-    which takes a third of the time); they tell how much the score hangs on the split.
+    the whole procedure is done anew, a search included; they tell how much the score hangs on the
+    split. Their calibration is chosen on one fold, which takes a third of the time, but by all
+    folds if a threshold is wanted.
 
     Raises
     ------
@@ -125,7 +126,7 @@ def train(
     ]
     for warning in label_warnings(data.classes, np.bincount(data.labels)):
         console.note(f"note: {warning}")
-    brief = replace(options, calibration_folds=1)
+    brief = options if options.answers.wanted else replace(options, calibration_folds=1)
     total = steps(options, len(split.train)) + sum(steps(brief, len(e.train)) for e in repeats)
     with _progress(options, loaded, total) as advance:
         over_splits = [_fit_and_score(loaded, each, brief, advance)[2] for each in repeats]

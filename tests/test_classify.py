@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
 from classify.evaluation import evaluate
-from classify.metrics import score
+from classify.metrics import score, summarize
 from classify.prediction import predict, run_head
 from classify.reliability import proportion, reliability
 from classify.splits import SplitOptions, choose_split, labelled, stratified_splits
@@ -203,6 +203,26 @@ def test_a_class_that_no_test_example_has_is_left_out_of_the_averages() -> None:
     assert scores.per_class[2].support == 0
 
 
+def test_scores_over_splits() -> None:
+    labels = np.array([0, 0, 0, 1])
+    sure = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.1, 0.9]])
+    unsure = np.array([[0.9, 0.1], [0.4, 0.6], [0.4, 0.6], [0.1, 0.9]])
+    found = summarize(
+        [score(labels, each, ("a", "b"), threshold=0.7) for each in (sure, unsure)], 1 / 3
+    )
+    assert found.repeats == 2
+    assert found.mean["accuracy"] == pytest.approx((1 + 0.5) / 2)
+    assert found.std["accuracy"] == pytest.approx(0.125**0.5)
+    # Student's t at 97.5 % with one degree of freedom, and Nadeau and Bengio's correction
+    width = 12.7062 * (0.125 * (1 / 2 + 1 / 3)) ** 0.5
+    assert width > 1
+    assert (found.intervals["accuracy"].low, found.intervals["accuracy"].high) == (0, 1)
+    wide = found.mean["log_loss"] + 12.7062 * found.std["log_loss"] * (5 / 6) ** 0.5
+    assert found.intervals["log_loss"].high == pytest.approx(wide, rel=1e-5)
+    assert found.mean["answered"] == pytest.approx((3 / 4 + 2 / 4) / 2)
+    assert found.mean["right_of_these"] == 1
+
+
 # Training, evaluating, predicting
 
 
@@ -236,7 +256,9 @@ def test_training_prints_scores_and_spread(
     assert "tested on   15 examples that training never saw" in answer.out
     assert "\naccuracy           1.0000  (95 %: 0.7961 to 1.0000)\n" in answer.out
     assert "over 3 random splits" in answer.out
-    assert "accuracy           1.0000 +- 0.0000" in answer.out
+    assert (
+        "accuracy            1.0000 +- 0.0000  (95 % of the mean: 1.0000 to 1.0000)" in answer.out
+    )
     repeats = json.loads((tmp_path / "m" / "model.json").read_text())["metrics"]["repeats"]
     assert repeats["repeats"] == 3
 

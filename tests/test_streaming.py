@@ -197,7 +197,7 @@ def test_a_part_is_read_on_from_where_the_storage_failed(
 
 
 def test_what_training_in_memory_needs(data: Data) -> None:
-    assert needs(data.store) == 800 * DIM * 4 * 4
+    assert needs(data.store) == 800 * (DIM * 4 * 4 + len(data.store.manifest.classes) * 8 * 3)
 
 
 # Heads

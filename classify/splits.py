@@ -257,9 +257,12 @@ def _indices(
         return
     folds = max(2, round(1 / options.test_size))
     _check_enough_groups(data, data.groups, folds)
-    for repeat in range(count):
-        kfold = StratifiedGroupKFold(folds, shuffle=True, random_state=options.seed + repeat)
-        yield *next(iter(kfold.split(data.labels, data.labels, data.groups))), "stratified"
+    for repeat in range(count):  # each fold once, then other folds
+        kfold = StratifiedGroupKFold(
+            folds, shuffle=True, random_state=options.seed + repeat // folds
+        )
+        divided = list(kfold.split(data.labels, data.labels, data.groups))
+        yield *divided[repeat % folds], "stratified"
 
 
 def _without_groups(

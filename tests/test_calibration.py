@@ -180,11 +180,11 @@ def test_groups_stay_together_in_folds() -> None:
     assert make_folds(some(labels, np.zeros(200, int)), 0) == []
 
 
-def test_of_many_examples_a_tenth_is_held_back() -> None:
+def test_of_many_examples_one_in_twenty_is_held_back() -> None:
     labels = np.arange(MANY + 1000) % 3
     labels[:2] = 3, 4  # classes of one example
     (fold,) = make_folds(some(labels), 0)
-    assert len(fold.held) == round(0.1 * len(labels))
+    assert len(fold.held) == round(0.05 * len(labels))
     assert not set(labels[fold.held]) & {3, 4}
     fitted = fit(some(labels), FitOptions(), lambda step: None)
     assert np.array_equal(fitted.out_of_fold.rows, fold.held)

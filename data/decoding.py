@@ -276,8 +276,10 @@ def _conversion(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform 
     return conversion
 
 
-def decode(content: bytes, preprocessing: Preprocessing) -> np.ndarray:
+def decode(content: bytes, preprocessing: Preprocessing | None) -> np.ndarray:
     """Decode a photograph to the backbone's input: uint8 `[height, width, 3]`, sRGB.
+
+    Without `preprocessing` it keeps its own height and width.
 
     Raises
     ------
@@ -285,7 +287,7 @@ def decode(content: bytes, preprocessing: Preprocessing) -> np.ndarray:
         With a reason code.
     """
     image = open_image(content)
-    pixels = preprocessing.apply(image)
+    pixels = preprocessing.apply(image) if preprocessing else np.asarray(image.convert("RGB"))
     conversion = _conversion(image.info.get("icc_profile"), image.mode)
     if conversion is None:
         return pixels

@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data import backbone as backbone_contract
 from data import model as model_contract
 from data.backbone import Backbone, load_backbone, parse_onnx
-from data.edge import edge_metadata
+from data.edge import LABELS, edge_metadata, read_edge
 from data.errors import Checklist, InputError
 from data.files import check_output, local_path, write_whole
 from data.folders import Folder
-from data.graph import rename_values
-from data.model import Model
+from data.graph import BATCH, rename_values
+from data.model import PROBABILITIES, Model
+from export.any_size import accept_any_size, check_any_size
+from export.options import EdgeOptions, GateOptions
 from export.parity import Parity, compare
 
 IR_VERSION = 8  # the one of opset 18; older runtimes refuse newer ones
@@ -25,6 +29,7 @@ class EdgeExport:
     """An edge model that was written, and how it was found to answer."""
 
     path: str
+    labels: str
     size: int
     parity: Parity
 
@@ -33,27 +38,24 @@ def export_classifier(
     model: str | Path,
     backbone: str | Path,
     output: str | Path,
-    source: str | Path | None = None,
-    overwrite: bool = False,
+    options: EdgeOptions = EdgeOptions(),
+    gate: GateOptions = GateOptions(),
 ) -> EdgeExport:
-    """Write an edge model; it appears once it answers as training did.
-
-    Parameters
-    ----------
-    source
-        The folder with the photographs, where it is not the one recorded in the features.
+    """Write an edge model, and `NAME.labels.json` beside it; they appear if it answers as training.
 
     Raises
     ------
     InputError
-        If model, backbone and output do not fit, or too few photographs can be found.
+        If model, backbone, output and options do not fit, or too few photographs can be found.
     ParityError
-        If a probability differs by more than 1e-3 or a label at all; nothing is written.
+        If more than the gate lets through differs; nothing is written.
     """
     checks = Checklist()
     with checks.item():
         path = local_path(output)
-        check_output(path, overwrite)
+        labels = path.with_suffix(LABELS)
+        check_output(path, options.overwrite)
+        check_output(labels, options.overwrite)
         folder, name = Folder.holding(backbone)
         if str(path) == folder.where(name) or local_path(model) in path.parents:
             raise InputError(
@@ -63,20 +65,24 @@ def export_classifier(
         trained = Model.open(model)
     with checks.item():
         loaded = load_backbone(backbone)
+        if options.any_size:
+            check_any_size(loaded.spec.preprocessing)
     checks.finish()
     trained.require(
         loaded.fingerprint,
         f"the backbone {backbone}",
         "Name the backbone that the features were extracted with, or extract and train again.",
     )
-    content = fuse(loaded, trained)
-    parity = compare(content, loaded, trained, source)
-    parity.check()
+    options.check_top(len(trained.card.classes))
+    content = fuse(loaded, trained, options)
+    parity = compare(content, loaded, trained, gate)
+    parity.check(gate)
+    write_whole(labels, read_edge(str(path), content).labels())
     write_whole(path, content)
-    return EdgeExport(str(path), len(content), parity)
+    return EdgeExport(str(path), str(labels), len(content), parity)
 
 
-def fuse(backbone: Backbone, model: Model) -> bytes:
+def fuse(backbone: Backbone, model: Model, options: EdgeOptions = EdgeOptions()) -> bytes:
     """One ONNX file from `image` to `label` and `probabilities`."""
     import onnx
 
@@ -95,10 +101,27 @@ def fuse(backbone: Backbone, model: Model) -> bytes:
     )
     signature = (value.name for value in (*fused.graph.input, *fused.graph.output))
     rename_values(fused, {name: name.split("/", 1)[1] for name in signature})
+    if options.top:
+        _add_top(fused, options.top)
+    if options.any_size:
+        fused = accept_any_size(fused, backbone.spec.preprocessing)
     onnx.helper.set_model_props(fused, edge_metadata(backbone.spec, model.card))
     fused.producer_name, fused.doc_string, fused.graph.name = "headstart", "", "classifier"
     onnx.checker.check_model(fused)
     return fused.SerializeToString()
+
+
+def _add_top(model: Any, count: int) -> None:
+    """The most probable classes, best first: `top_labels`, `top_probabilities` `[batch, count]`."""
+    import onnx
+
+    values, indices = "top_probabilities", "top_labels"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([count]), "top_count"))
+    model.graph.node.append(
+        onnx.helper.make_node("TopK", [PROBABILITIES, "top_count"], [values, indices], axis=1)
+    )
+    for name, kind in ((indices, onnx.TensorProto.INT64), (values, onnx.TensorProto.FLOAT)):
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, [BATCH, count]))
 
 
 def _unite_opsets(proto: Any) -> None:

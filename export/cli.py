@@ -208,6 +208,17 @@ def classifier(
     model: Annotated[str, typer.Argument(help="Model folder.")],
     backbone: Annotated[str, typer.Option(help="Backbone file that the features were made with.")],
     output: Output,
+    any_size: Annotated[
+        bool, typer.Option("--any-size", help="Take photographs of any size; resize inside.")
+    ] = False,
+    top: Annotated[int, typer.Option(help="Also give this many classes, best first.")] = 0,
+    examples: Annotated[
+        int, typer.Option(help="Photographs that must be answered as in training.")
+    ] = 128,
+    tolerance: Annotated[
+        float, typer.Option(help="Largest difference of a probability that is let through.")
+    ] = 1e-3,
+    most_changed: Annotated[int, typer.Option(help="Labels that may change.")] = 0,
     source: Annotated[
         str | None, typer.Option(help="Where the photographs are now, if they were moved.")
     ] = None,
@@ -216,10 +227,16 @@ def classifier(
 ) -> None:
     """Write backbone and head as one ONNX file that answers as training did."""
     from export.classifier import export_classifier
+    from export.options import EdgeOptions, GateOptions
 
     start = time.monotonic()
-    with console.status("fusing, and comparing with training's path"):
-        edge = export_classifier(model, backbone, output, source, overwrite)
+    edge = export_classifier(
+        model,
+        backbone,
+        output,
+        EdgeOptions(any_size, top, overwrite),
+        GateOptions(examples, tolerance, most_changed, source),
+    )
     if as_json:
         console.show_json(asdict(edge))
         return
@@ -232,6 +249,9 @@ def classifier(
             "difference": f"at most {parity.largest_difference:.1e} in a probability, "
             f"{len(parity.changed)} labels changed",
             "took": f"{time.monotonic() - start:.1f} s",
-            "wrote": f"{console.place(edge.path)} ({console.human_bytes(edge.size)})",
+            "wrote": f"{console.place(edge.path)} ({console.human_bytes(edge.size)}), "
+            f"{console.place(edge.labels)}",
         }
     )
+    if parity.changed:
+        console.note(f"let through, with another label: {', '.join(parity.changed[:20])}")

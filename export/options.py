@@ -1,4 +1,4 @@
-"""What can be asked of an export, in three groups: which network, which features, how precise."""
+"""What can be asked of an export: which network, which features, how precise; which edge model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import BackboneError, Checklist
+from data.errors import BackboneError, Checklist, InputError
 from data.preprocessing import Preprocessing
 from export.scaling import find_rule
 
@@ -158,5 +158,74 @@ class PrecisionOptions:
                 raise BackboneError(
                     f"--calibrate has no use with --precision {self.precision}",
                     "Leave it out, or pass --precision int8.",
+                )
+        checks.finish()
+
+
+@dataclass(frozen=True)
+class EdgeOptions:
+    """What an edge model takes in and gives out.
+
+    Parameters
+    ----------
+    any_size
+        Take photographs of any height and width, and resize them inside.
+    top
+        Also give this many of the most probable classes, best first; 0 for not.
+    overwrite
+        Replace an edge model that is there.
+    """
+
+    any_size: bool = False
+    top: int = 0
+    overwrite: bool = False
+
+    def check_top(self, classes: int) -> None:
+        """Raise `InputError` where there are not as many classes."""
+        if not 0 <= self.top <= classes:
+            raise InputError(
+                f"--top {self.top} is not possible: the model has {classes} classes",
+                f"Give 1 to {classes}.",
+            )
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """What an edge model must answer before it appears.
+
+    Parameters
+    ----------
+    examples
+        How many photographs go through both ways, held-out ones first.
+    tolerance
+        The largest difference of a probability that is let through.
+    most_changed
+        How many labels may change.
+    source
+        The folder with the photographs, where it is not the one recorded in the features.
+    """
+
+    examples: int = 128
+    tolerance: float = 1e-3
+    most_changed: int = 0
+    source: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        checks = Checklist()
+        with checks.item():
+            if self.examples < 1:
+                raise InputError(
+                    f"--examples {self.examples} would compare nothing", "Give 1 or more."
+                )
+        with checks.item():
+            if not 0 < self.tolerance < 1:
+                raise InputError(
+                    f"--tolerance {self.tolerance} is no difference of a probability",
+                    "Give a number between 0 and 1, such as 0.001.",
+                )
+        with checks.item():
+            if self.most_changed < 0:
+                raise InputError(
+                    f"--most-changed {self.most_changed} is not possible", "Give 0 or more."
                 )
         checks.finish()

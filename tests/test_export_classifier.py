@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,10 +22,11 @@ from onnx import numpy_helper
 from sklearn.linear_model import LogisticRegression
 
 from data.decoding import decode
-from data.errors import ManyInputErrors, ModelError, ParityError
+from data.errors import InputError, ManyInputErrors, ModelError, ParityError
 from data.model import Model
 from data.preprocessing import Preprocessing
 from export.classifier import export_classifier
+from export.options import EdgeOptions, GateOptions
 from export.parity import Parity
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "classify_photo.py"
@@ -107,11 +109,85 @@ def test_a_breach_of_parity_means_no_file(model: Path, tiny_backbone: Path, tmp_
     onnx.save(head, model / "head.onnx")
     with pytest.raises(ParityError) as caught:
         export_classifier(model, tiny_backbone, tmp_path / "e.onnx")
-    assert str(caught.value).startswith("the edge model answers otherwise than training: by up to ")
-    assert str(caught.value).endswith(
-        "No file was written. Export the backbone again, or choose another head."
+    said = str(caught.value)
+    assert said.startswith("the edge model answers otherwise than training: by up to ")
+    (farthest,) = re.findall(r"in a probability, most for (\S+) \(at most 1e-03 is let", said)
+    assert farthest in Model.open(model).examples()["id"].to_pylist()
+    assert said.endswith(
+        "No file was written. Export the backbone again, or choose another head; --tolerance and "
+        "--most-changed let more through."
     )
-    assert not (tmp_path / "e.onnx").exists()
+    assert not list(tmp_path.glob("e.*"))
+
+
+def test_more_is_let_through_if_that_is_asked(
+    model: Path, tiny_backbone: Path, tmp_path: Path, command: Callable
+) -> None:
+    """A head whose classes stand in another order: every label changes."""
+    head = onnx.load(model / "head.onnx")
+    for name in head.graph.initializer:
+        array = numpy_helper.to_array(name)
+        if array.dtype == np.float32 and 3 in array.shape:
+            rolled = np.roll(array, 1, axis=array.shape.index(3))
+            name.CopyFrom(numpy_helper.from_array(rolled, name.name))
+    onnx.save(head, model / "head.onnx")
+    arguments = ("export", "classifier", model, "--backbone", tiny_backbone, "-o")
+    strict = command(*arguments, tmp_path / "e.onnx", "--examples", 40, "--most-changed", 39)
+    assert strict.code == 1
+    assert "and in 40 of 40 labels (" in strict.err
+    loose = ("--examples", 40, "--most-changed", 40, "--tolerance", 0.999999)
+    answer = command(*arguments, tmp_path / "e.onnx", *loose)
+    assert answer.code == 0, answer.err
+    assert "40 labels changed" in answer.out
+    assert "let through, with another label: " in answer.err
+
+
+def test_limits_of_the_gate_that_are_none(model: Path, tmp_path: Path, command: Callable) -> None:
+    answer = command(
+        *("export", "classifier", model, "--backbone", "b.onnx", "-o", tmp_path / "e.onnx"),
+        *("--examples", 0, "--tolerance", 2, "--most-changed", -1),
+    )
+    assert answer.code == 2
+    assert answer.err == (
+        "error: 1. --examples 0 would compare nothing\n  Give 1 or more.\n"
+        "2. --tolerance 2.0 is no difference of a probability\n"
+        "  Give a number between 0 and 1, such as 0.001.\n"
+        "3. --most-changed -1 is not possible\n  Give 0 or more.\n"
+    )
+
+
+def test_the_most_probable_classes(model: Path, tiny_backbone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e.onnx"
+    export_classifier(model, tiny_backbone, out, EdgeOptions(top=2))
+    session = onnxruntime.InferenceSession(out.read_bytes())
+    image = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    names = ["label", "probabilities", "top_labels", "top_probabilities"]
+    label, probabilities, top_labels, top = session.run(names, {"image": image})
+    order = np.argsort(-probabilities, axis=1)[:, :2]
+    assert np.array_equal(top_labels, order)
+    assert np.array_equal(top, np.take_along_axis(probabilities, order, axis=1))
+    assert np.array_equal(label, top_labels[:, 0])
+    with pytest.raises(InputError) as caught:
+        export_classifier(model, tiny_backbone, tmp_path / "f.onnx", EdgeOptions(top=4))
+    assert str(caught.value) == ("--top 4 is not possible: the model has 3 classes\n  Give 1 to 3.")
+
+
+def test_labels_stand_beside_it(edge: Path) -> None:
+    assert json.loads((edge.parent / "edge.labels.json").read_text()) == {
+        "classes": ["blue", "green", "red"],
+        "unknown": -1,
+        "threshold": None,
+        "image": {
+            "height": 8,
+            "width": 8,
+            "resize": "squash",
+            "interpolation": "bilinear",
+            "any_size": False,
+        },
+        "backbone": "tiny",
+        "weights": "none (random)",
+        "licence": "Apache-2.0",
+    }
 
 
 @pytest.mark.parametrize(
@@ -120,8 +196,8 @@ def test_a_breach_of_parity_means_no_file(model: Path, tiny_backbone: Path, tmp_
 )
 def test_the_gate_closes(parity: Parity) -> None:
     with pytest.raises(ParityError):
-        parity.check()
-    Parity(64, 64, 9e-4, ()).check()
+        parity.check(GateOptions())
+    Parity(64, 64, 9e-4, ()).check(GateOptions())
 
 
 def test_a_backbone_of_other_features_is_refused(
@@ -152,7 +228,12 @@ def test_photographs_that_were_moved(
         "the parity check needs 30 of the 60 photographs that the model knows, but only 0 can be "
         f"read in {photos}\n  Say where they are now: --source FOLDER"
     )
-    assert export_classifier(model, tiny_backbone, tmp_path / "e.onnx", moved).parity.examples == 60
+    assert (
+        export_classifier(
+            model, tiny_backbone, tmp_path / "e.onnx", gate=GateOptions(source=moved)
+        ).parity.examples
+        == 60
+    )
 
 
 def test_what_an_edge_model_is_made_from_is_not_replaced(

@@ -1,0 +1,106 @@
+"""Photographs of any size: the graph resizes as Pillow did in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from conftest import paint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+from PIL import Image
+
+from data.decoding import decode
+from data.edge import load_edge
+from data.errors import InputError
+from data.preprocessing import Preprocessing
+from export.any_size import accept_any_size, check_any_size
+from export.classifier import export_classifier
+from export.options import EdgeOptions
+
+
+def resizer(rule: Preprocessing) -> onnxruntime.InferenceSession:
+    """The resizing alone, before a graph that does nothing."""
+    shape = ["batch", rule.height, rule.width, 3]
+    values = [helper.make_tensor_value_info(n, TensorProto.UINT8, shape) for n in ("image", "out")]
+    nothing = helper.make_graph(
+        [helper.make_node("Identity", ["image"], ["out"])], "nothing", values[:1], values[1:]
+    )
+    model = helper.make_model(nothing, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    joined = accept_any_size(model, rule)
+    onnx.checker.check_model(joined, full_check=True)
+    return onnxruntime.InferenceSession(joined.SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def sessions() -> dict[Preprocessing, onnxruntime.InferenceSession]:
+    rules = [Preprocessing(48, 64, "squash", name) for name in ("bilinear", "bicubic")]
+    return {rule: resizer(rule) for rule in rules}
+
+
+@settings(deadline=None, max_examples=60)
+@given(height=st.integers(1, 300), width=st.integers(1, 300), seed=st.integers(0, 9))
+def test_it_resizes_as_pillow_does(sessions: dict, height: int, width: int, seed: int) -> None:
+    images = np.random.default_rng(seed).integers(0, 256, (2, height, width, 3), np.uint8)
+    for rule, session in sessions.items():
+        if rule.interpolation == "bicubic" and (height < rule.height or width < rule.width):
+            continue  # of noise that grows by bicubic, single pixels differ by more
+        (got,) = session.run(None, {"image": images})
+        for image, found in zip(images, got, strict=True):
+            apart = np.abs(found.astype(int) - rule.apply(Image.fromarray(image)))
+            assert apart.max() <= 1
+
+
+def test_what_crop_cuts_out() -> None:
+    """A smooth picture: there whole pixels, and pixels beyond the edge, matter little."""
+    rule = Preprocessing(48, 64, "crop")
+    session = resizer(rule)
+    for height, width in ((300, 200), (200, 301), (48, 64), (31, 500), (3, 1)):
+        ramp = np.linspace(0, 255, height)[:, None, None] + np.zeros((1, width, 3))
+        ramp[..., 1] = np.linspace(255, 0, width)[None]
+        image = ramp.astype(np.uint8)
+        (got,) = session.run(None, {"image": image[None]})
+        expected = rule.apply(Image.fromarray(image)).astype(int)
+        steps = 255 / min(height, width)  # what a pixel of the photograph is apart from the next
+        assert np.abs(got[0] - expected).max() <= max(2, 1.5 * steps)
+
+
+def test_lanczos_is_refused_before_any_work(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        check_any_size(Preprocessing(8, 8, "squash", "lanczos"))
+    assert str(caught.value) == (
+        "--any-size: ONNX cannot resize by lanczos\n  It can by bilinear and bicubic: export a "
+        "backbone with --interpolation bilinear."
+    )
+
+
+def test_a_classifier_of_any_size(
+    model: Path, photos: Path, tiny_backbone: Path, tmp_path: Path, command: Callable
+) -> None:
+    out = tmp_path / "edge.onnx"
+    answer = command(
+        *("export", "classifier", model, "--backbone", tiny_backbone, "-o", out, "--any-size")
+    )
+    assert answer.code == 0, answer.err
+    edge = load_edge(out)
+    assert (edge.any_size, edge.preprocessing) == (True, None)
+    session = onnxruntime.InferenceSession(edge.content)
+    (image,) = session.get_inputs()
+    assert image.shape == ["batch", "height", "width", 3]
+    fixed = tmp_path / "fixed.onnx"
+    export_classifier(model, tiny_backbone, fixed, EdgeOptions())
+    known = onnxruntime.InferenceSession(fixed.read_bytes())
+    for size in (8, 24, 57, 200):
+        paint(tmp_path / "a.png", (200, 60, 60), size, size)
+        content = (tmp_path / "a.png").read_bytes()
+        label, probabilities = session.run(None, {"image": decode(content, None)[None]})
+        small = decode(content, Preprocessing(8, 8))
+        expected_label, expected = known.run(None, {"image": small[None]})
+        assert label == expected_label
+        assert np.abs(probabilities - expected).max() < 2e-2  # a level of 192 numbers
+    assert {entry.domain for entry in onnx.load(out).opset_import} == {""}

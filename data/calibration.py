@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+TIE = 1e-6  # apart are probabilities of classes that are equally probable
 UNKNOWN = -1  # the label where the confidence is below the threshold
 STEPS = 100  # equal steps of a curve between the probabilities 0 and 1
 FLOOR = 1e-4  # of a curve: a class that calibration never saw is unlikely, not impossible
@@ -96,12 +97,16 @@ def changed(
 ) -> np.ndarray:
     """Rows whose label is not the one of the probabilities, int64 `[rows]`.
 
-    A confidence that is nearer to the threshold than the tolerance of a probability may fall on
-    either side: there "unknown" and the most probable class are both right.
+    Of classes that are equally probable (to float32's rounding) each is right. A confidence that is
+    nearer to the threshold than the tolerance of a probability may fall on either side: there
+    "unknown" and the most probable class are both right.
     """
-    wrong = labels != labels_of(probabilities, threshold)
+    expected = labels_of(probabilities, threshold)
+    given = np.take_along_axis(probabilities, np.maximum(labels, 0)[:, None], axis=1)[:, 0]
+    tied = probabilities.max(axis=1) - given <= TIE
+    wrong = (labels != expected) & ~(tied & (labels != UNKNOWN) & (expected != UNKNOWN))
     if threshold is not None:
         close = np.abs(probabilities.max(axis=1) - threshold) <= tolerance
-        either = (labels == UNKNOWN) | (labels == probabilities.argmax(axis=1))
+        either = (labels == UNKNOWN) | tied
         wrong &= ~(close & either)
     return np.flatnonzero(wrong)

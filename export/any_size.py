@@ -1,7 +1,7 @@
 """Resizing inside the graph, so that a photograph of any height and width can be given.
 
 The operator `Resize` (opset 18) with `antialias` and `exclude_outside` weighs pixels as Pillow
-does: for uint8 `[batch, height, width, 3]` ONNX Runtime's answer is Pillow's, but for a level or two
+does: for uint8 `[batch, height, width, 3]` the answer is Pillow's, but for a level or two
 in a few pixels (more where bicubic overshoots, between black and white). Without `exclude_outside`
 the pixels at the border differ by ten levels and more.
 """

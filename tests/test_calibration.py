@@ -120,6 +120,10 @@ def test_a_label_at_the_threshold_may_be_either() -> None:
     assert changed(np.array([0, -1, 0]), probabilities, 0.60001, 1e-4).tolist() == []
     assert changed(np.array([0, -1, 1]), probabilities, 0.60001, 1e-4).tolist() == [2]
     assert changed(np.array([-1, -1, 0]), probabilities, 0.7, 1e-4).tolist() == [0, 2]
+    ties = np.array([[0.4, 0.4 - 1e-7, 0.2], [0.4, 0.3, 0.3]])
+    assert changed(np.array([1, 1]), ties, None, 1e-4).tolist() == [1]
+    assert changed(np.array([1, -1]), ties, 0.3, 1e-4).tolist() == [1]
+    assert changed(np.array([-1, 0]), ties, None, 1e-4).tolist() == [0]
 
 
 def test_what_cannot_be_chosen() -> None:

@@ -29,7 +29,7 @@ from export.classifier import export_classifier
 from export.options import EdgeOptions, GateOptions
 from export.parity import Parity
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "classify_photo.py"
+EXAMPLE = Path(__file__).parents[1] / "export" / "code" / "classify_photo.py"
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Classify photographs with an edge model: onnxruntime, numpy and Pillow are all it needs.
 
+    pip install onnxruntime numpy pillow
     python classify_photo.py edge.onnx photo.jpg [photo.jpg ...]
 
 Prints a line for each photograph: its name, the class, and the probability. Copy this file into
@@ -23,12 +24,13 @@ class EdgeModel:
         if about.get("headstart.kind") != "classifier":
             raise ValueError(f"{path} is no edge model: python -m export classifier writes one")
         self.classes = json.loads(about["headstart.classes"])
+        self.any_size = not isinstance(self.session.get_inputs()[0].shape[1], int)
         self.size = int(about["headstart.width"]), int(about["headstart.height"])
         self.crop = about["headstart.resize"] == "crop"
         self.filter = Image.Resampling[about["headstart.interpolation"].upper()]
 
     def read(self, path: str) -> np.ndarray:
-        """A photograph, upright and of the model's size: uint8 [height, width, 3], RGB."""
+        """A photograph, upright and as large as the model wants it: uint8 [height, width, 3]."""
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
         if image.mode.startswith("I"):  # 16 bits of grey
@@ -37,15 +39,18 @@ class EdgeModel:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         image = image.convert("RGB")
+        if self.any_size:
+            return np.asarray(image)
         if self.crop:
             return np.asarray(ImageOps.fit(image, self.size, self.filter))
         return np.asarray(image.resize(self.size, self.filter))
 
     def classify(self, path: str) -> tuple[str, np.ndarray]:
-        """The class of a photograph, and the probability of every class."""
+        """The class of a photograph ("unknown" if unsure), and the probability of every class."""
         image = self.read(path)[np.newaxis]
         labels, probabilities = self.session.run(["label", "probabilities"], {"image": image})
-        return self.classes[labels[0]], probabilities[0]
+        label = int(labels[0])
+        return "unknown" if label < 0 else self.classes[label], probabilities[0]
 
 
 if __name__ == "__main__":

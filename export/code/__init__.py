@@ -1,0 +1,34 @@
+"""Ready code that classifies photographs with an edge model, in Python and in Node."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from data.edge import load_edge
+from data.errors import Checklist
+from data.files import check_output, local_path, write_whole
+
+NAMES = ("classify_photo.py", "classify_photo.mjs")
+
+
+def write_code(edge: str | Path, output: str | Path | None, overwrite: bool) -> list[Path]:
+    """Write the code to a folder: the one that the edge model is in if none is named.
+
+    Raises
+    ------
+    InputError
+        If there is no such edge model, or a file of such a name is there already.
+    """
+    checks = Checklist()
+    with checks.item():
+        load_edge(edge)
+    folder = local_path(output) if output is not None else local_path(edge).parent
+    paths = [folder / name for name in NAMES]
+    for path in paths:
+        with checks.item():
+            check_output(path, overwrite)
+    checks.finish()
+    for path in paths:
+        write_whole(path, files("export.code").joinpath(path.name).read_bytes())
+    return paths

@@ -255,3 +255,45 @@ def classifier(
     )
     if parity.changed:
         console.note(f"let through, with another label: {', '.join(parity.changed[:20])}")
+
+
+@app.command()
+def demo(
+    edge: Annotated[str, typer.Argument(help="Edge model, as `export classifier` writes it.")],
+    output: Annotated[str, typer.Option("-o", "--output", help="Folder to write.")],
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Classifier",
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="Unpacked npm package onnxruntime-web; fetched by npm if left out."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a static page that classifies photographs in the browser."""
+    from export.demo import write_demo
+
+    with console.status("writing the page"):
+        written = write_demo(edge, output, title, runtime, overwrite)
+    place = console.place(written.folder)
+    console.show(
+        {
+            "runs on": f"onnxruntime-web {written.runtime}, one thread, no network",
+            "wrote": f"{place} ({console.human_bytes(written.size)})",
+            "look": f"python -m http.server --bind 127.0.0.1 --directory {place} 8000, "
+            "then open http://127.0.0.1:8000",
+        }
+    )
+
+
+@app.command()
+def code(
+    edge: Annotated[str, typer.Argument(help="Edge model, as `export classifier` writes it.")],
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Folder; the edge model's if left out.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write code that classifies photographs with EDGE, in Python and in Node."""
+    from export.code import write_code
+
+    paths = write_code(edge, output, overwrite)
+    console.show({"wrote": ", ".join(console.place(str(path)) for path in paths)})

@@ -10,8 +10,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py demo
 
-# The report is tested in a browser: apt-get install chromium chromium-driver, as .ci/run does.
-test: $(VENV)/.dev
+# Pages are tested in a browser, and the edge model in Node: apt-get install chromium
+# chromium-driver nodejs npm, as .ci/run does.
+test: $(VENV)/.dev tests/node/node_modules
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
@@ -39,5 +40,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	$(INSTALL) -e ".[dev]"
 	touch $@ $(VENV)/.demo
 
+tests/node/node_modules: tests/node/package.json
+	npm install --prefix tests/node --ignore-scripts --no-package-lock --no-audit --no-fund --silent
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) tests/node/node_modules demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

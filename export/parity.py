@@ -87,20 +87,21 @@ def compare(edge: bytes, backbone: Backbone, model: Model, gate: GateOptions) ->
     ModelError
         If too few of the photographs can be found, or the estimator is damaged.
     """
-    root = Folder.at(gate.source if gate.source is not None else model.card.root)
-    examples, contents = _photographs(model, root, gate.examples)
+    examples, contents = compared_photographs(model, gate)
     ids = examples["id"].to_pylist()
-    answer, reference = _training_answers(model)
-    embed, classify = _session(backbone.content), _session(edge)
+    answer, reference = training_answers(backbone, model)
+    classify = _session(edge)
     any_size = not isinstance(classify.get_inputs()[0].shape[1], int)
     worst, farthest, others = 0.0, "", []
     with console.progress("comparing", len(contents)) as advance:
         for start in range(0, len(contents), BATCH):
             batch = contents[start : start + BATCH]
-            images = [decode(content, backbone.spec.preprocessing) for content in batch]
-            (embeddings,) = embed.run([contract.OUTPUT], {contract.INPUT: np.stack(images)})
-            expected = answer(embeddings)
-            given = [decode(content, None)[None] for content in batch] if any_size else [images]
+            expected = answer(batch)
+            if any_size:
+                given = [decode(content, None)[None] for content in batch]
+            else:
+                rule = backbone.spec.preprocessing
+                given = [np.stack([decode(content, rule) for content in batch])]
             parts = [classify.run([LABEL, PROBABILITIES], {contract.INPUT: g}) for g in given]
             labels, got = (np.concatenate(values) for values in zip(*parts, strict=True))
             apart = np.abs(got - expected).max(axis=1)
@@ -117,8 +118,9 @@ def _session(content: bytes) -> Any:
     return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
 
-def _photographs(model: Model, root: Folder, count: int) -> tuple[pa.Table, list[bytes]]:
-    """Photographs to compare, as files: held-out ones first, in a random but fixed order."""
+def compared_photographs(model: Model, gate: GateOptions) -> tuple[pa.Table, list[bytes]]:
+    """Examples to compare and their files: held-out ones first, in a random but fixed order."""
+    root = Folder.at(gate.source if gate.source is not None else model.card.root)
     known = model.examples()
     order = np.random.default_rng(SEED).permutation(known.num_rows)
     splits = known["split"].to_numpy(zero_copy_only=False)[order]
@@ -132,9 +134,9 @@ def _photographs(model: Model, root: Folder, count: int) -> tuple[pa.Table, list
             continue  # too few of them is an error, below
         rows.append(row)
         contents.append(content)
-        if len(contents) == count:
+        if len(contents) == gate.examples:
             break
-    needed = min(FEWEST, count, -(-known.num_rows // 2))
+    needed = min(FEWEST, gate.examples, -(-known.num_rows // 2))
     if len(contents) < needed:
         raise ModelError(
             f"the parity check needs {needed} of the {known.num_rows} photographs that the model "
@@ -144,18 +146,23 @@ def _photographs(model: Model, root: Folder, count: int) -> tuple[pa.Table, list
     return known.take(pa.array(rows)), contents
 
 
-def _training_answers(model: Model) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
-    """From embeddings to training's probabilities, and what gives them."""
+def training_answers(
+    backbone: Backbone, model: Model
+) -> tuple[Callable[[list[bytes]], np.ndarray], str]:
+    """From photographs' files to training's probabilities, and what gives them, in words."""
+    embed = _session(backbone.content)
     estimator = _load_estimator(model) if model.estimator_file == SKOPS else None
-    if estimator is None:
-        head = _session(model.head)
-        return lambda found: head.run([PROBABILITIES], {INPUT: found})[0], STAND_IN
+    head = None if estimator is not None else _session(model.head)
     calibration = model.card.calibration
 
-    def answer(embeddings: np.ndarray) -> np.ndarray:
+    def answer(contents: list[bytes]) -> np.ndarray:
+        images = np.stack([decode(content, backbone.spec.preprocessing) for content in contents])
+        (embeddings,) = embed.run([contract.OUTPUT], {contract.INPUT: images})
+        if head is not None:
+            return np.asarray(head.run([PROBABILITIES], {INPUT: embeddings})[0])
         return calibration.probabilities(scores_of(estimator, embeddings, calibration.scores))
 
-    return answer, ESTIMATOR
+    return answer, STAND_IN if head is not None else ESTIMATOR
 
 
 def _load_estimator(model: Model) -> Any:

@@ -1,0 +1,205 @@
+"""One edge model in Python, in Node and in the browser, against training's path.
+
+    python tests/elsewhere.py MODEL BACKBONE [--examples 500] [--jpeg]
+
+The model's held-out photographs go through all of them, each with its own decoder; the table says
+how many labels are training's, and the largest difference of a probability. `--jpeg` saves them as
+JPEG first, of which each decoder makes slightly other pixels. Exits with 1 if a label differs (with
+`--jpeg`: more than 1 % of them), or without `--jpeg` a probability by more than 1e-3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import http.server
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from data.backbone import load_backbone
+from data.decoding import decode, open_image
+from data.model import Model
+from export.classifier import export_classifier
+from export.code import write_code
+from export.demo import write_demo
+from export.options import EdgeOptions, GateOptions
+from export.parity import compared_photographs, training_answers
+
+NODE = Path(__file__).parent / "node"
+WEB = NODE / "node_modules" / "onnxruntime-web"
+TOLERANCE, MOST_CHANGED = 1e-3, 0.01
+DONE = ".card[data-label], .card.wrong"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Labels int64 `[photographs]`, probabilities `[photographs, classes]`."""
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    def against(self, other: Answers) -> tuple[int, float]:
+        """How many labels differ, and the largest difference of a probability."""
+        apart = np.abs(self.probabilities - other.probabilities).max()
+        return int((self.labels != other.labels).sum()), float(apart)
+
+
+def in_python(edge: Path, files: list[Path]) -> Answers:
+    """By onnxruntime, photographs as they are."""
+    session = onnxruntime.InferenceSession(edge.read_bytes())
+    found = [
+        session.run(["label", "probabilities"], {"image": decode(file.read_bytes(), None)[None]})
+        for file in files
+    ]
+    labels, probabilities = (np.concatenate(values) for values in zip(*found, strict=True))
+    return Answers(labels, probabilities)
+
+
+def in_node(edge: Path, files: list[Path]) -> Answers:
+    """By the code that `export code` writes; npm's packages are linked beside it."""
+    with tempfile.TemporaryDirectory(prefix="node-") as name:
+        folder = Path(name)
+        (folder / "node_modules").symlink_to(NODE / "node_modules")
+        write_code(edge, folder, overwrite=False)
+        command = ["node", NODE / "answers.mjs", folder / "classify_photo.mjs", edge]
+        lines = subprocess.run(
+            command, check=True, input="\n".join(map(str, files)), stdout=subprocess.PIPE, text=True
+        ).stdout.splitlines()
+    found = [json.loads(line) for line in lines]
+    probabilities = np.array([answer["probabilities"] for answer in found], np.float32)
+    return Answers(np.array([answer["label"] for answer in found]), probabilities)
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a plain static server on loopback."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def chromium() -> Iterator[webdriver.Chrome]:
+    """Debian's Chromium without a window, with a camera that shows a test picture."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-background-networking",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def choose(browser: webdriver.Chrome, files: list[Path], seconds: float = 300) -> None:
+    """Choose files on the page, and wait until each has its answer."""
+    before = len(browser.find_elements(By.CSS_SELECTOR, DONE))
+    browser.find_element(By.ID, "files").send_keys("\n".join(map(str, files)))
+    wanted = before + len(files)
+    WebDriverWait(browser, seconds).until(
+        lambda page: len(page.find_elements(By.CSS_SELECTOR, DONE)) == wanted
+    )
+
+
+def in_browser(browser: webdriver.Chrome, files: list[Path]) -> Answers:
+    """By the page that is open, which shows nothing yet; at most 10 classes are shown."""
+    choose(browser, files)
+    shown = browser.execute_script(
+        """return [...document.querySelectorAll(".card")].reverse().map((card) => [
+            Number(card.dataset.label),
+            [...card.querySelectorAll("tr")].map(({ dataset }) => [
+                Number(dataset.index), Number(dataset.probability)])])"""
+    )
+    probabilities = [[value for _, value in sorted(rows)] for _, rows in shown]
+    return Answers(np.array([label for label, _ in shown]), np.array(probabilities))
+
+
+def in_training(model: Model, backbone: Path, files: list[Path]) -> Answers:
+    """Decoded, embedded, and classified by the estimator."""
+    loaded = load_backbone(backbone)
+    probabilities, _ = training_answers(loaded, model)
+    answers = np.concatenate([probabilities([file.read_bytes()]) for file in files])
+    return Answers(answers.argmax(axis=1), answers)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("backbone", type=Path)
+    parser.add_argument("--examples", type=int, default=500)
+    parser.add_argument("--jpeg", action="store_true")
+    asked = parser.parse_args()
+    model = Model.open(asked.model)
+    if model.card.threshold is not None or len(model.card.classes) > 10:
+        sys.exit("choose a model of at most 10 classes, without a threshold")
+    with tempfile.TemporaryDirectory(prefix="elsewhere-") as name:
+        folder = Path(name)
+        edge = folder / "edge.onnx"
+        export_classifier(asked.model, asked.backbone, edge, EdgeOptions(any_size=True))
+        write_demo(edge, folder / "site", runtime=WEB)
+        examples, contents = compared_photographs(model, GateOptions(asked.examples))
+        held_out = examples["split"].to_pylist().count("test")
+        files = [folder / f"{number:04d}" for number in range(len(contents))]
+        for file, content in zip(files, contents, strict=True):
+            if asked.jpeg:
+                buffer = BytesIO()
+                open_image(content).save(buffer, "JPEG", quality=90)
+                content = buffer.getvalue()
+            file.write_bytes(content)
+        expected = in_training(model, asked.backbone, files)
+        found = {"Python": in_python(edge, files), "Node": in_node(edge, files)}
+        with served(folder / "site") as address, chromium() as browser:
+            browser.get(address)
+            found["Chromium"] = in_browser(browser, files)
+    print(f"{len(files)} photographs, {held_out} of them held out\n")
+    print("| where | labels that differ from training's | largest difference |\n|---|---|---|")
+    worst, most = 0.0, 0
+    for where, answers in found.items():
+        changed, apart = answers.against(expected)
+        worst, most = max(worst, apart), max(most, changed)
+        print(f"| {where} | {changed} | {apart:.1e} |")
+    if most > (MOST_CHANGED * len(files) if asked.jpeg else 0):
+        sys.exit("over the limit: too many labels differ")
+    if not asked.jpeg and worst > TOLERANCE:
+        sys.exit("over the limit: a probability differs by more than 1e-3")
+
+
+if __name__ == "__main__":
+    main()

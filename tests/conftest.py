@@ -153,3 +153,19 @@ def model(features: Path, tmp_path: Path) -> Path:
 
     train(features, tmp_path / "model")
     return tmp_path / "model"
+
+
+@pytest.fixture(scope="session")
+def digits_job(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
+    """A folder with `digits`, `backbone.onnx`, `features` and `model`: the job up to the model."""
+    from classify.training import train
+    from data.samples import lay_out
+    from export.backbone import export_backbone
+    from extract.job import extract
+
+    folder = tmp_path_factory.mktemp("job")
+    lay_out("digits", folder / "digits")
+    export_backbone(folder / "backbone.onnx", "efficientnet_lite0")
+    extract(folder / "digits", folder / "backbone.onnx", folder / "features")
+    train(folder / "features", folder / "model")
+    return folder

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from conftest import paint
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from PIL import Image
@@ -37,44 +37,49 @@ def resizer(rule: Preprocessing) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(joined.SerializeToString())
 
 
+RULES = [
+    Preprocessing(48, 64, resize, interpolation)
+    for resize in ("squash", "crop")
+    for interpolation in ("bilinear", "bicubic")
+]
+
+
 @pytest.fixture(scope="module")
 def sessions() -> dict[Preprocessing, onnxruntime.InferenceSession]:
-    rules = [Preprocessing(48, 64, "squash", name) for name in ("bilinear", "bicubic")]
-    return {rule: resizer(rule) for rule in rules}
+    return {rule: resizer(rule) for rule in RULES}
 
 
 @settings(deadline=None, max_examples=60)
 @given(height=st.integers(1, 300), width=st.integers(1, 300), seed=st.integers(0, 9))
+@example(height=32, width=32, seed=0)  # weights of sevenths: many sums end in one half
+@example(height=96, width=64, seed=0)
+@example(height=1, width=300, seed=0)
 def test_it_resizes_as_pillow_does(sessions: dict, height: int, width: int, seed: int) -> None:
+    """Noise, level by level; Pillow 13 begins with the height if that shrinks more."""
     noise = np.random.default_rng(seed).integers(0, 256, (2, height, width, 3), np.uint8)
     for rule, session in sessions.items():
-        # Bicubic overshoots beside the hardest edges, and Pillow clips between its two passes.
-        images = noise if rule.interpolation == "bilinear" else 80 + noise // 3
+        wide = height / rule.height <= width / rule.width and rule.resize == "squash"
+        images = noise
+        if rule.interpolation == "bicubic" and not wide:
+            images = 80 + noise // 3  # else it overshoots, which is clipped between the passes
         (got,) = session.run(None, {"image": images})
         for image, found in zip(images, got, strict=True):
             expected = rule.apply(Image.fromarray(image)).astype(int)
-            assert np.abs(found - expected).max() <= 2  # levels of 255; nearly everywhere 0
+            assert np.abs(found - expected).max() <= (0 if wide else 2), rule
 
 
-def test_what_crop_cuts_out() -> None:
-    """A smooth picture: there whole pixels, and pixels beyond the edge, matter little."""
-    rule = Preprocessing(48, 64, "crop")
-    session = resizer(rule)
-    for height, width in ((300, 200), (200, 301), (48, 64), (31, 500), (3, 1)):
-        ramp = np.linspace(0, 255, height)[:, None, None] + np.zeros((1, width, 3))
-        ramp[..., 1] = np.linspace(255, 0, width)[None]
-        image = ramp.astype(np.uint8)
-        (got,) = session.run(None, {"image": image[None]})
-        expected = rule.apply(Image.fromarray(image)).astype(int)
-        steps = 255 / min(height, width)  # what a pixel of the photograph is apart from the next
-        assert np.abs(got[0] - expected).max() <= max(2, 1.5 * steps)
+def test_a_photograph_of_twelve_megapixels() -> None:
+    rule = Preprocessing(48, 64)
+    noise = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
+    (got,) = resizer(rule).run(None, {"image": noise[None]})
+    assert np.array_equal(got[0], rule.apply(Image.fromarray(noise)))
 
 
 def test_lanczos_is_refused_before_any_work(model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         check_any_size(Preprocessing(8, 8, "squash", "lanczos"))
     assert str(caught.value) == (
-        "--any-size: ONNX cannot resize by lanczos\n  It can by bilinear and bicubic: export a "
+        "a graph cannot resize by lanczos\n  It can by bilinear and bicubic: export a "
         "backbone with --interpolation bilinear."
     )
 
@@ -102,5 +107,5 @@ def test_a_classifier_of_any_size(
         small = decode(content, Preprocessing(8, 8))
         expected_label, expected = known.run(None, {"image": small[None]})
         assert label == expected_label
-        assert np.abs(probabilities - expected).max() < 2e-2  # a level of 192 numbers
+        assert np.abs(probabilities - expected).max() < 1e-6
     assert {entry.domain for entry in onnx.load(out).opset_import} == {""}

@@ -1,0 +1,253 @@
+"""The demo page in Debian's Chromium, from a plain static server: desktop and phone."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import COLOURS, paint
+from elsewhere import WEB, choose, chromium, served
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from classify.calibration import AnswerOptions
+from classify.fitting import FitOptions
+from classify.training import train
+from export.classifier import export_classifier
+from export.demo import SITE, write_demo
+
+WILD = '<img src=x onerror="alert(1)"> & Ünïcödé'
+LONG = "a" * 120
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    with chromium() as driver:
+        yield driver
+
+
+@pytest.fixture
+def site(model: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
+    export_classifier(model, tiny_backbone, tmp_path / "edge.onnx")
+    write_demo(tmp_path / "edge.onnx", tmp_path / "site", "Colours", WEB)
+    return tmp_path / "site"
+
+
+def size(browser: webdriver.Chrome, width: int, scheme: str = "light") -> None:
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def open_page(browser: webdriver.Chrome, address: str) -> None:
+    for log in ("browser", "performance"):
+        browser.get_log(log)
+    browser.get(address)
+    WebDriverWait(browser, 20).until(
+        lambda page: page.find_element(By.ID, "title").text != "Classifier"
+    )
+
+
+def cards(browser: webdriver.Chrome) -> list[str]:
+    return [card.text for card in browser.find_elements(By.CSS_SELECTOR, ".card")]
+
+
+def requested(browser: webdriver.Chrome) -> set[str]:
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    return {params["request"]["url"] for params in sent}
+
+
+def test_photographs_are_classified_and_nothing_is_sent(
+    browser: webdriver.Chrome, site: Path, photos: Path, tmp_path: Path
+) -> None:
+    size(browser, 1280)
+    (tmp_path / "notes.txt").write_text("no photograph")
+    with served(site) as address:
+        open_page(browser, address)
+        files = [photos / name / "03.png" for name in COLOURS]
+        choose(browser, files)
+        choose(browser, [tmp_path / "notes.txt", files[0]])
+        asked = requested(browser)
+    newest, bad, *others = cards(browser)
+    assert bad == "No answer\nnotes.txt: this browser cannot open it as a photograph"
+    assert [text.split(",")[0] for text in (newest, *others)] == ["blue", "red", "green", "blue"]
+    assert "03.png: 24 x 24 pixels; " in newest
+    assert browser.title == browser.find_element(By.ID, "title").text == "Colours"
+    about = browser.find_element(By.ID, "about").text
+    assert about == (
+        "Tells 3 classes apart (blue, green, red). Photographs stay on this device: nothing is "
+        "sent anywhere."
+    )
+    assert not browser.find_element(By.ID, "loading").is_displayed()
+    announced = browser.find_element(By.ID, "announce").get_attribute("textContent")
+    assert announced.startswith("03.png: blue, ")
+    assert browser.get_log("browser") == []
+    assert {url for url in asked if not url.startswith(("blob:", address))} == set()
+
+
+def test_a_drop(browser: webdriver.Chrome, site: Path) -> None:
+    with served(site) as address:
+        open_page(browser, address)
+        browser.execute_script(
+            """
+            const canvas = new OffscreenCanvas(30, 20);
+            const context = canvas.getContext("2d");
+            context.fillStyle = "rgb(200, 60, 60)";
+            context.fillRect(0, 0, 30, 20);
+            return canvas.convertToBlob().then((blob) => {
+                const transfer = new DataTransfer();
+                transfer.items.add(new File([blob], "dropped.png", { type: "image/png" }));
+                const how = { dataTransfer: transfer, bubbles: true, cancelable: true };
+                const drop = new DragEvent("drop", how);
+                document.getElementById("drop").dispatchEvent(drop);
+            });
+            """
+        )
+        WebDriverWait(browser, 20).until(
+            lambda page: page.find_elements(By.CSS_SELECTOR, ".card[data-label]")
+        )
+    assert cards(browser)[0].startswith("red, ")
+
+
+def test_unknown_is_said(
+    browser: webdriver.Chrome, features: Path, tiny_backbone: Path, photos: Path, tmp_path: Path
+) -> None:
+    train(features, tmp_path / "sure", FitOptions(answers=AnswerOptions(coverage=0.5)))
+    export_classifier(tmp_path / "sure", tiny_backbone, tmp_path / "edge.onnx")
+    write_demo(tmp_path / "edge.onnx", tmp_path / "site", runtime=WEB)
+    with served(tmp_path / "site") as address:
+        browser.get(address)
+        choose(browser, sorted(photos.rglob("*.png")))
+    said = cards(browser)
+    unknown = [text.splitlines()[0] for text in said if text.startswith("unknown")]
+    assert 0 < len(unknown) < 60
+    assert all(
+        re.fullmatch(r"unknown: \w+ has [\d.]+ %, and [\d.]+ % are needed", text)
+        for text in unknown
+    )
+    assert 'or "unknown" below ' in browser.find_element(By.ID, "about").text
+
+
+@pytest.mark.parametrize("width", [1280, 390, 320])
+def test_names_of_every_kind_and_many_classes(
+    width: int, browser: webdriver.Chrome, site: Path, photos: Path
+) -> None:
+    about = json.loads((site / SITE).read_text())
+    about |= {"classes": [WILD, LONG, "c"], "title": WILD}
+    (site / SITE).write_text(json.dumps(about))
+    size(browser, width, "dark")
+    with served(site) as address:
+        open_page(browser, address)
+        choose(browser, [photos / "blue" / "01.png"])
+    assert WILD in cards(browser)[0]
+    assert LONG in cards(browser)[0]
+    wide = browser.execute_script("return document.documentElement.scrollWidth")
+    assert wide <= width
+    assert browser.get_log("browser") == []
+    assert browser.find_elements(By.CSS_SELECTOR, "#results img[src=x]") == []
+    for name in (".button", "#camera"):  # large enough for a finger (WCAG 2.2, 2.5.8)
+        assert browser.find_element(By.CSS_SELECTOR, name).size["height"] >= 44
+    size(browser, 1280)
+
+
+def test_a_photograph_that_is_too_large_is_scaled_down_first(
+    browser: webdriver.Chrome, site: Path, tmp_path: Path
+) -> None:
+    picture = Image.fromarray(np.full((6000, 4000, 3), (60, 170, 80), np.uint8))
+    picture.save(tmp_path / "large.jpg")
+    with served(site) as address:
+        open_page(browser, address)
+        choose(browser, [tmp_path / "large.jpg"])
+    assert cards(browser)[0].startswith("green, ")
+    assert "4000 x 6000 pixels, scaled to 3266 x 4899 first; " in cards(browser)[0]
+
+
+def test_the_camera(browser: webdriver.Chrome, site: Path) -> None:
+    with served(site) as address:
+        open_page(browser, address)
+        browser.find_element(By.ID, "camera").click()
+        WebDriverWait(browser, 20).until(
+            lambda page: page.find_elements(By.CSS_SELECTOR, ".card[data-label]")
+        )
+        first = cards(browser)[0]
+        WebDriverWait(browser, 20).until(lambda page: cards(page)[0] != first)  # it goes on
+        browser.find_element(By.ID, "stop").click()
+        WebDriverWait(browser, 20).until(
+            lambda page: page.find_element(By.ID, "camera").is_displayed()
+        )
+        assert browser.execute_script(
+            "return document.getElementById('video').srcObject.getTracks().every("
+            "(track) => track.readyState === 'ended')"
+        )
+        time.sleep(0.3)
+        last = cards(browser)[0]
+        time.sleep(0.5)
+        assert cards(browser)[0] == last
+    assert len(cards(browser)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("edge.onnx", "The classifier cannot be started: edge.onnx cannot be fetched: 404"),
+        ("ort/ort.wasm", "The classifier cannot be started: ort/ort.wasm cannot be fetched: 404"),
+        (SITE, "The classifier cannot be started: site.json cannot be fetched: 404"),
+    ],
+)
+def test_a_file_that_is_missing_on_the_server(
+    name: str, said: str, browser: webdriver.Chrome, site: Path, photos: Path
+) -> None:
+    (site / name).unlink()
+    with served(site) as address:
+        browser.get(address)
+        status = browser.find_element(By.ID, "status")
+        WebDriverWait(browser, 20).until(lambda page: status.text.startswith(said))
+        if name != SITE:
+            choose(browser, [photos / "red" / "01.png"])
+            assert "the classifier could not be started" in cards(browser)[0]
+
+
+def test_a_model_that_was_cut_off(browser: webdriver.Chrome, site: Path) -> None:
+    content = (site / "edge.onnx").read_bytes()
+    (site / "edge.onnx").write_bytes(content[:1000])
+    with served(site) as address:
+        browser.get(address)
+        status = browser.find_element(By.ID, "status")
+        cut = f"edge.onnx ended after 1000 of {len(content)} bytes"
+        WebDriverWait(browser, 20).until(
+            lambda page: status.text == f"The classifier cannot be started: {cut}"
+        )
+
+
+def test_it_is_usable_by_keyboard_alone(browser: webdriver.Chrome, site: Path) -> None:
+    with served(site) as address:
+        open_page(browser, address)
+        reached = []
+        for _ in range(2):
+            webdriver.ActionChains(browser).send_keys(Keys.TAB).perform()
+            reached.append(browser.switch_to.active_element.get_attribute("id"))
+    assert reached == ["files", "camera"]
+
+
+def test_it_opens_beside_a_folder_of_photographs(
+    browser: webdriver.Chrome, site: Path, tmp_path: Path
+) -> None:
+    """The page may lie at any path of a server."""
+    below = tmp_path / "web" / "deep" / "er"
+    below.parent.mkdir(parents=True)
+    site.rename(below)
+    paint(tmp_path / "a.png", COLOURS["red"], 5)
+    with served(tmp_path / "web") as address:
+        open_page(browser, f"{address}deep/er/")
+        choose(browser, [tmp_path / "a.png"])
+    assert cards(browser)[0].startswith("red, ")

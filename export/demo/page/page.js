@@ -1,6 +1,7 @@
 // The page: takes photographs and camera frames, shows answers. The model is in worker.js.
 
-const MOST_SHOWN = 10; // classes of an answer
+const FIRST = 3; // classes of an answer that are seen at once
+const MOST_SHOWN = 50;
 const find = (id) => document.getElementById(id);
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
 const waiting = new Map(); // by id: what to do with the answer
@@ -30,10 +31,9 @@ function words(answer) {
   return `unknown: ${name} has ${percent(best)}, and ${percent(site.threshold)} are needed`;
 }
 
-function bars({ probabilities }) {
+function bars({ probabilities }, order) {
   const table = element("table");
-  const order = probabilities.map((_, index) => index).sort((a, b) => probabilities[b] - probabilities[a]);
-  for (const index of order.slice(0, MOST_SHOWN)) {
+  for (const index of order) {
     const row = table.insertRow();
     row.dataset.index = index;
     row.dataset.probability = probabilities[index];
@@ -43,9 +43,22 @@ function bars({ probabilities }) {
     row.insertCell().append(meter);
     row.append(element("td", percent(probabilities[index]), { className: "share" }));
   }
-  const more = order.length - MOST_SHOWN;
-  if (more > 0) table.createCaption().textContent = `The ${MOST_SHOWN} most probable of ${order.length} classes`;
   return table;
+}
+
+// The most probable classes, and the others where one can unfold them.
+function shares(answer) {
+  const { probabilities } = answer;
+  const order = probabilities.map((_, index) => index).sort((a, b) => probabilities[b] - probabilities[a]);
+  const parts = [bars(answer, order.slice(0, FIRST))];
+  if (order.length > FIRST) {
+    const others = element("details");
+    const few = Math.min(order.length, MOST_SHOWN) - FIRST;
+    others.append(element("summary", `The next ${few} of ${order.length} classes`));
+    others.append(bars(answer, order.slice(FIRST, MOST_SHOWN)));
+    parts.push(others);
+  }
+  return parts;
 }
 
 function facts(answer) {
@@ -57,7 +70,7 @@ function facts(answer) {
 
 function fill(card, name, answer) {
   const body = element("div");
-  body.append(element("h2", words(answer)), bars(answer), element("p", [name, facts(answer)].join(": "), { className: "facts" }));
+  body.append(element("h2", words(answer)), ...shares(answer), element("p", [name, facts(answer)].join(": "), { className: "facts" }));
   card.dataset.label = answer.label;
   card.querySelector("div").replaceWith(body);
 }

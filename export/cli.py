@@ -269,7 +269,7 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a static page that classifies photographs in the browser."""
-    from export.demo import write_demo
+    from export.demo.site import write_demo
 
     with console.status("writing the page"):
         written = write_demo(edge, output, title, runtime, overwrite)

@@ -39,7 +39,7 @@ from data.decoding import decode, open_image
 from data.model import Model
 from export.classifier import export_classifier
 from export.code import write_code
-from export.demo import write_demo
+from export.demo.site import write_demo
 from export.options import EdgeOptions, GateOptions
 from export.parity import compared_photographs, training_answers
 

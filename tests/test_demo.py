@@ -21,8 +21,8 @@ from data.errors import HeadstartError, InputError, MissingPackageError, ModelEr
 from data.files import digest
 from data.preprocessing import Preprocessing
 from export.classifier import export_classifier
-from export.demo import check_web, resizing, write_demo
 from export.demo.runtime import SCRIPT, SUMS, VERSION, WASM, find_runtime
+from export.demo.site import check_web, resizing, write_demo
 from export.options import EdgeOptions
 
 ANSWER = """#!/bin/sh

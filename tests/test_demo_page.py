@@ -22,7 +22,7 @@ from classify.calibration import AnswerOptions
 from classify.fitting import FitOptions
 from classify.training import train
 from export.classifier import export_classifier
-from export.demo import SITE, write_demo
+from export.demo.site import SITE, write_demo
 
 WILD = '<img src=x onerror="alert(1)"> & Ünïcödé'
 LONG = "a" * 120

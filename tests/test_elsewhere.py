@@ -30,7 +30,7 @@ from classify.prediction import run_head
 from classify.training import train
 from data.model import Model
 from export.classifier import export_classifier
-from export.demo import write_demo
+from export.demo.site import write_demo
 from export.options import EdgeOptions, GateOptions
 from export.parity import compared_photographs
 

@@ -1,0 +1,129 @@
+"""A static page that classifies photographs in the browser, with onnxruntime-web and no server."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from data.backbone import parse_onnx
+from data.edge import Edge, load_edge, read_edge
+from data.errors import Checklist, InputError, ModelError
+from data.files import check_parent, local_path, write_whole
+from export.any_size import accept_any_size, check_any_size
+from export.demo.runtime import Runtime, find_runtime
+
+PAGE = ("index.html", "style.css", "page.js", "worker.js", "icon.svg")
+SITE, MODEL, SCRIPT, WASM = "site.json", "edge.onnx", "ort/ort.js", "ort/ort.wasm"
+DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # whose operators onnxruntime-web has
+MOST_BYTES = 2_000_000_000  # a browser's memory for a graph ends there
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A page that was written."""
+
+    folder: str
+    size: int
+    runtime: str
+
+
+def write_demo(
+    edge: str | Path,
+    output: str | Path,
+    title: str = "Classifier",
+    runtime: str | Path | None = None,
+    overwrite: bool = False,
+) -> Demo:
+    """Write the page to a folder; any web server can serve it.
+
+    The graph in it takes photographs of any size: where the edge model does not, the resizing is
+    put before it.
+
+    Parameters
+    ----------
+    runtime
+        An unpacked npm package onnxruntime-web; the tested version is fetched if none is named.
+
+    Raises
+    ------
+    InputError
+        If the edge model is none or cannot run in a browser, or the folder is in use.
+    HeadstartError
+        If onnxruntime-web cannot be had.
+    """
+    checks = Checklist()
+    with checks.item():
+        model = load_edge(edge)
+        check_web(model)
+        if not model.any_size:
+            check_any_size(model.spec.preprocessing)
+    with checks.item():
+        folder = local_path(output)
+        _check_folder(folder, overwrite)
+    checks.finish()
+    found = find_runtime(runtime)
+    model = model if model.any_size else resizing(model)
+    (folder / SITE).unlink(missing_ok=True)  # the old page, if any, stops counting
+    written = {name: files("export.demo").joinpath("page", name).read_bytes() for name in PAGE}
+    written |= {MODEL: model.content, SCRIPT: found.script, WASM: found.wasm}
+    written[SITE] = _site(model, title, found)  # the last one: what makes it a page
+    for name, data in written.items():
+        write_whole(folder / name, data)
+    return Demo(str(folder), sum(map(len, written.values())), found.version)
+
+
+def resizing(edge: Edge) -> Edge:
+    """The edge model with the resizing before it."""
+    import onnx
+
+    proto = parse_onnx(edge.path, edge.content)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    joined = accept_any_size(proto, edge.spec.preprocessing)
+    del joined.metadata_props[:]
+    onnx.helper.set_model_props(joined, metadata)
+    return read_edge(edge.path, joined.SerializeToString())
+
+
+def check_web(edge: Edge) -> None:
+    """Raise `ModelError` where onnxruntime-web cannot run the graph."""
+    proto = parse_onnx(edge.path, edge.content)
+    foreign = sorted(
+        {f"{n.domain}.{n.op_type}" for n in proto.graph.node if n.domain not in DOMAINS}
+    )
+    if foreign:
+        raise ModelError(
+            f"{edge.path} has operators that onnxruntime-web lacks: {', '.join(foreign)}",
+            "Train another head, or export another backbone, without them.",
+        )
+    if len(edge.content) > MOST_BYTES:
+        raise ModelError(
+            f"{edge.path} has {len(edge.content) / 1e9:.1f} GB, too much for a browser",
+            "Choose a smaller backbone.",
+        )
+
+
+def _check_folder(folder: Path, overwrite: bool) -> None:
+    check_parent(folder)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file", "Name a folder.")
+    if (folder / SITE).exists():
+        if not overwrite:
+            raise InputError(f"{folder} holds a page already", "Pass --overwrite to replace it.")
+    elif names := sorted(path.name for path in folder.iterdir()):
+        raise InputError(
+            f"{folder} is in use by something else (it holds {names[0]})",
+            "Choose an empty or new folder with -o.",
+        )
+
+
+def _site(edge: Edge, title: str, runtime: Runtime) -> bytes:
+    about = json.loads(edge.labels()) | {
+        "title": title,
+        "model": {"path": MODEL, "bytes": len(edge.content)},
+        "runtime": {"path": WASM, "bytes": len(runtime.wasm), "version": runtime.version},
+    }
+    return json.dumps(about, ensure_ascii=False, indent=1).encode()

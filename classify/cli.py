@@ -11,8 +11,8 @@ from data import console
 if TYPE_CHECKING:
     from classify.diagnosis import Diagnosis
     from classify.metrics import Answered, RepeatedScores, Scores
-    from classify.reliability import Interval
     from classify.search import Trial
+    from data.intervals import Interval
 
 app = console.new_app("Train heads on embeddings, score them, and predict.")
 

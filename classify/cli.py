@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from classify import cli_pareto
 from data import console
 
 if TYPE_CHECKING:
@@ -193,6 +194,9 @@ def predict(
     console.out.print(
         f"\nwrote {table.num_rows:,} predictions to {output}", soft_wrap=True, markup=False
     )
+
+
+app.command()(cli_pareto.pareto)
 
 
 def _show_diagnosis(diagnosis: Diagnosis) -> None:

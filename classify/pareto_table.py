@@ -18,15 +18,15 @@ def table(found: Pareto) -> tuple[list[str], list[list[str]]]:
     """Columns and rows for people."""
     costs = any(each.cost for each in found.candidates)
     columns = ["store", "unbeaten", "accuracy", "backbone", "input", "precision"]
-    columns += ["layers"] if costs else []
-    columns += ["dim", "bytes an example"] + (["file", "img/s"] if costs else [])
+    columns += ["dim", "bytes an example"] + (["file", "img/s", "layers"] if costs else [])
     rows = []
     for each in found.candidates:
         made, cost = each.fingerprint, each.cost
         row = [each.store, "*" if each.best else "", f"{each.accuracy:.4f} +- {each.std:.4f}"]
         row += [made.backbone, made.preprocessing, made.precision]
-        row += [f"{' '.join(cost.layers)} ({cost.pooling})"] if cost else []
         row += [f"{made.dim:,}", f"{each.bytes_per_example:,.0f}"]
-        row += [human_bytes(cost.size), f"{cost.images_per_second:.1f}"] if cost else []
+        if cost:
+            row += [human_bytes(cost.size), f"{cost.images_per_second:.1f}"]
+            row.append(f"{' '.join(cost.layers)} ({cost.pooling})")
         rows.append(row)
     return columns, rows

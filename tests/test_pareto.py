@@ -60,7 +60,7 @@ def test_a_table_of_stores(features: Path, narrow: Path, tmp_path: Path, command
     answer = command("classify", "pareto", narrow, features, *backbones, "-o", plot)
     assert answer.code == 0, answer.err
     assert re.split(r"  +", answer.out.splitlines()[0].strip())[-5:] == [
-        *("layers", "dim", "bytes an example", "file", "img/s")
+        *("dim", "bytes an example", "file", "img/s", "layers")
     ]
     assert "flat (none)" in answer.out
     assert answer.out.endswith(f"wrote {plot}\n")

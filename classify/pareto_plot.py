@@ -43,7 +43,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; 
 svg { width: 100%; height: auto }
 div { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-td, th { padding: .2em .8em; border-bottom: 1px solid #d8dee4; text-align: right }
+td, th { padding: .2em .8em; border-bottom: 1px solid #d8dee4; text-align: right;
+  white-space: nowrap }
 td:first-child, th:first-child { text-align: left }
 </style>
 <h1>What a backbone is worth</h1>

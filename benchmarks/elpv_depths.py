@@ -28,9 +28,9 @@ from data.decoding import decode
 from data.reading import Reader
 from data.samples import lay_out
 from data.sources import open_source
+from data.speed import BATCH, cpu_session, images_per_second
 from export.backbone import export_backbone
 from export.options import BackboneOptions, FeatureOptions
-from export.speed import BATCH, images_per_second, one_thread_session
 
 SPLITS, TEST, C = 10, 0.25, 5.0
 DEPTHS = ("block5", "block8", "block11", "block15", "block16")  # 31, 50, 69, 94, 100 % of blocks
@@ -79,7 +79,7 @@ def embed_all(backbone: Backbone, photographs: Path, kept: Path) -> np.ndarray:
     if kept.exists():
         return np.asarray(np.load(kept))
     source = open_source(photographs)
-    session = one_thread_session(backbone.content)
+    session = cpu_session(backbone.content)
     parts, reader = [], Reader(source.folder)
     paths = source.examples["path"].to_pylist()
     with console.progress(f"embedding for {kept.stem}", len(paths)) as advance:
@@ -125,7 +125,7 @@ def main() -> None:
     for size in sorted({ROWS[n].size for n in arguments.rows}):
         here = [n for n, row in enumerate(arguments.rows) if ROWS[row].size == size]
         graphs = [contents[n].content for n in here]
-        speeds = images_per_second(graphs, (size, size), 5.0 * len(here))
+        speeds = images_per_second(graphs, 5.0 * len(here))
         for n, speed in zip(here, speeds, strict=True):
             what, dim, scores = lines[n]
             megabytes = len(contents[n].content) / 1e6

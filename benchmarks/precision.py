@@ -24,9 +24,9 @@ from benchmarks.elpv_depths import embed_all
 from data.backbone import load_backbone
 from data.samples import lay_out
 from data.sources import open_source
+from data.speed import images_per_second
 from export.backbone import export_backbone
 from export.options import PRECISIONS, PrecisionOptions
-from export.speed import images_per_second
 
 SPLITS, TEST = 10, 0.25
 
@@ -66,7 +66,7 @@ def main() -> None:
                 float((answers == heads["fp32"].predict(features["fp32"][test])).mean())
             )
     contents = [backbone.content for backbone in backbones.values()]
-    speeds = images_per_second(contents, (224, 224), 45.0)
+    speeds = images_per_second(contents, 45.0)
     whole = features["fp32"]
     print(
         "| precision | MB | img/s | to fp32 | cosine mean (worst) | trained on it | "

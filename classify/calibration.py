@@ -13,9 +13,10 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn.isotonic import IsotonicRegression
 
-from classify.reliability import Interval, proportion, risk_coverage
+from classify.reliability import risk_coverage
 from data.calibration import FLOOR, STEPS, Calibration, softmax
 from data.errors import Checklist, InputError
+from data.intervals import Interval, proportion
 
 METHODS = ("temperature", "isotonic", "none")
 DECIMALS = 6

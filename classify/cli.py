@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from classify import cli_pareto
 from data import console
 
 if TYPE_CHECKING:
     from classify.diagnosis import Diagnosis
     from classify.metrics import Answered, RepeatedScores, Scores
-    from classify.reliability import Interval
     from classify.search import Trial
+    from data.intervals import Interval
 
 app = console.new_app("Train heads on embeddings, score them, and predict.")
 
@@ -193,6 +194,9 @@ def predict(
     console.out.print(
         f"\nwrote {table.num_rows:,} predictions to {output}", soft_wrap=True, markup=False
     )
+
+
+app.command()(cli_pareto.pareto)
 
 
 def _show_diagnosis(diagnosis: Diagnosis) -> None:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.stats import binomtest
 
-from classify.reliability import Interval, proportion
 from data.errors import Checklist, InputError, ModelError
+from data.intervals import Interval, proportion
 from data.model import Model
 
 SIGNIFICANT = 0.05

@@ -14,9 +14,9 @@ from classify.folds import MANY, fit_head
 from classify.learning_curve import LearningCurve, learning_curve
 from classify.loading import Loaded
 from classify.near_duplicates import NearDuplicates, near_duplicates
-from classify.reliability import Interval, proportion
 from classify.splits import Split
 from classify.suspects import Suspects, suspects
+from data.intervals import Interval, proportion
 
 PRODUCTS = 2e11  # multiplications that the search for near-duplicates may take: some seconds
 SEED = 0

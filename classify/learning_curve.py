@@ -10,8 +10,8 @@ from scipy.optimize import least_squares
 from scipy.stats import chi2
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from classify.reliability import Interval, proportion
 from data import console
+from data.intervals import Interval, proportion
 
 FitPredict = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

@@ -15,7 +15,8 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from classify.reliability import Interval, proportion, reliability
+from classify.reliability import reliability
+from data.intervals import Interval, proportion
 
 MOST_CLASSES = 1000  # whose confusion matrix is kept
 HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data import console
+from export import cli_measure
 
 if TYPE_CHECKING:
     from export.backbone import BackboneExport
@@ -297,3 +298,6 @@ def code(
 
     paths = write_code(edge, output, overwrite)
     console.show({"wrote": ", ".join(console.place(str(path)) for path in paths)})
+
+
+app.command()(cli_measure.measure)

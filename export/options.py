@@ -14,6 +14,7 @@ LARGEST = 2048  # pixels of height and width; beyond it converters run out of me
 POOLS = ("avg", "max", "std", "gem", "flatten", "token", "none")
 VIEWS = {"none": 1, "mirror": 2, "flips": 4}  # and how many passes of the network they take
 PRECISIONS = ("fp32", "fp16", "int8")
+FEWEST_RUNS = 20  # of which one is slower than the 95th percentile
 
 
 def _known(option: str, name: str, known: tuple[str, ...]) -> None:
@@ -229,3 +230,26 @@ class GateOptions:
                     f"--most-changed {self.most_changed} is not possible", "Give 0 or more."
                 )
         checks.finish()
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """How edge models are measured.
+
+    Parameters
+    ----------
+    runs
+        How often each runs with each number of threads, for its latency.
+    source
+        Labelled photographs to measure the accuracy on; none for not.
+    """
+
+    runs: int = 100
+    source: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.runs < FEWEST_RUNS:
+            raise InputError(
+                f"--runs {self.runs} is too few for a 95th percentile",
+                f"Give {FEWEST_RUNS} or more.",
+            )

@@ -18,9 +18,9 @@ from data.errors import BackboneError
 from data.preprocessing import Preprocessing
 from data.reading import Reader
 from data.sources import open_source
+from data.speed import BATCH, cpu_session, images_per_second, random_images
 from export.embedding import OWN
 from export.options import PrecisionOptions
-from export.speed import BATCH, images_per_second, one_thread_session
 
 PHOTOGRAPHS, FEWEST = 128, 8
 SEED = 0
@@ -134,12 +134,11 @@ def quantize(
     lower.producer_name, lower.producer_version = "headstart", ""
     lower.ir_version = proto.ir_version
     content = bytes(lower.SerializeToString())
-    size = (spec.preprocessing.height, spec.preprocessing.width)
     images, random = photographs, photographs is None
     if images is None:
-        images = np.random.default_rng(SEED).integers(0, 256, (BATCH, *size, 3), dtype=np.uint8)
+        images = random_images((spec.preprocessing.height, spec.preprocessing.width), BATCH)
     cosines = _cosines(_embed(before, images), _embed(content, images))
-    fp32_speed, speed = images_per_second([before, content], size)
+    fp32_speed, speed = images_per_second([before, content])
     return Quantized(
         content,
         len(before),
@@ -153,7 +152,7 @@ def quantize(
 
 
 def _embed(content: bytes, images: np.ndarray) -> np.ndarray:
-    session = one_thread_session(content)
+    session = cpu_session(content)
     parts = [
         session.run([OUTPUT], {INPUT: images[start : start + BATCH]})[0]
         for start in range(0, len(images), BATCH)

@@ -10,7 +10,6 @@ from conftest import paint
 
 from classify.learning_curve import LearningCurve
 from classify.metrics import score
-from classify.reliability import Interval, proportion
 from classify.report.content import (
     RIGHT,
     TRAINING,
@@ -27,6 +26,7 @@ from classify.report.content import (
 )
 from classify.search import Trial
 from data.folders import Folder
+from data.intervals import Interval, proportion
 
 WILD = (
     "<script>window.ran = 1</script>",

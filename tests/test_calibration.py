@@ -18,9 +18,10 @@ from classify.embeddings import InMemory
 from classify.fitting import FitOptions, Fitted, fit
 from classify.folds import MANY, make_folds
 from classify.heads import HeadOptions
-from classify.reliability import proportion, reliability, risk_coverage
+from classify.reliability import reliability, risk_coverage
 from data.calibration import Calibration, changed, labels_of, scores_of, softmax
 from data.errors import InputError, ManyInputErrors
+from data.intervals import proportion
 
 
 def words(call: Callable[[], object]) -> str:

@@ -22,11 +22,12 @@ from sklearn.metrics import balanced_accuracy_score
 from classify.evaluation import evaluate
 from classify.metrics import score, summarize
 from classify.prediction import predict, run_head
-from classify.reliability import proportion, reliability
+from classify.reliability import reliability
 from classify.splits import SplitOptions, choose_split, labelled, stratified_splits
 from classify.training import RunOptions, train
 from data.calibration import scores_of
 from data.errors import InputError, ManyInputErrors, ModelError
+from data.intervals import proportion
 from data.model import Model
 from data.store import FeatureStore, embeddings_of
 from extract.job import extract

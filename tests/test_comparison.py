@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from classify.comparison import Change, compare, mcnemar, paired_difference, verdict
-from classify.reliability import Interval
 from data.errors import InputError, ManyInputErrors, ModelError
 from data.fingerprint import Fingerprint
 from data.folders import LocalFolder
+from data.intervals import Interval
 from data.model import ModelCard, ModelFiles, write_model
 
 Row = tuple[str, str, str, str | None, float | None]  # content, label, split, prediction, p

@@ -18,7 +18,7 @@ from classify.learning_curve import (
     learning_curve,
     round_number,
 )
-from classify.reliability import Interval
+from data.intervals import Interval
 
 
 class Pretended:

@@ -19,7 +19,6 @@ from report_content import WILD, answers, full_content, held_out
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from classify.metrics import ClassScores, Scores, score
-from classify.reliability import Interval, proportion
 from classify.report.confidence import calibration, rejection
 from classify.report.confusion import confusion
 from classify.report.content import (
@@ -42,6 +41,7 @@ from classify.report.parts import percent
 from classify.report.scores import bootstrapped, per_class
 from classify.report.thumbnails import SIDE, Thumbnails
 from data.folders import Folder
+from data.intervals import Interval, proportion
 
 VOID = {"meta", "link", "img", "br", "input"}
 

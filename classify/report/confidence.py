@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from classify.reliability import Reliability, proportion, reliability, risk_coverage
+from classify.reliability import Reliability, reliability, risk_coverage
 from classify.report.content import HeldOut
 from classify.report.drawing import INK, MUTED, colour, draw, thinned
 from classify.report.parts import INTERVAL, PERCENT, Key, Plot, Section, percent
+from data.intervals import proportion
 
 
 def calibration(held_out: HeldOut) -> Section:

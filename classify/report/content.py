@@ -10,9 +10,9 @@ import numpy as np
 
 from classify.learning_curve import LearningCurve
 from classify.metrics import Scores
-from classify.reliability import Interval
 from classify.search import Trial
 from data.folders import Folder
+from data.intervals import Interval
 
 TRAINING, RIGHT, WRONG = "training", "right", "wrong"
 

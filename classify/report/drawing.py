@@ -29,7 +29,7 @@ _VARIABLES = {colour: f"var(--series-{number})" for number, colour in enumerate(
     GRID: "var(--grid)",
     PAGE: "var(--page)",
 }
-_STYLE: dict[Any, Any] = {  # of keys that matplotlib types as literals
+STYLE: dict[Any, Any] = {  # of keys that matplotlib types as literals
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "headstart",  # the same drawing, the same bytes
     "font.family": ["sans-serif"],
@@ -79,7 +79,7 @@ def draw(name: str, alt: str, paint: Callable[[Figure], None], height: int = 300
     height
         In points, the width being 380.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
         paint(figure)
         buffer = StringIO()

@@ -9,10 +9,10 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from classify.metrics import Scores
-from classify.reliability import Interval, proportion
 from classify.report.content import About, HeldOut, ReportContent
 from classify.report.parts import INTERVAL, Section, Table, count, percent
 from classify.search import Trial
+from data.intervals import Interval, proportion
 
 TITLES = {
     "accuracy": "accuracy",

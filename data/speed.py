@@ -1,0 +1,73 @@
+"""How fast ONNX graphs answer on this machine: all in one run, taking turns.
+
+Nothing of ours is imported: a process that measures its memory imports this.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+BATCH = 8
+SLOW = 0.5  # seconds for one picture from which on a batch is one picture
+SEED = 0
+
+
+def images_per_second(contents: Sequence[bytes], seconds: float = 2.0) -> list[float]:
+    """How fast each graph answers: ONNX Runtime, one thread, as an extraction's worker does.
+
+    The graphs take turns batch by batch, so that whatever else the machine does slows them alike;
+    each one's median batch counts. The pixels are random, of the size that the graph wants.
+
+    Parameters
+    ----------
+    contents
+        Graphs of one input, uint8 `[batch, height, width, 3]`.
+    seconds
+        Time for all of them together; every graph is run at least three times.
+    """
+    sessions = [cpu_session(content) for content in contents]
+    given = [random_images(session.get_inputs()[0].shape[1:3], BATCH) for session in sessions]
+    start = time.perf_counter()
+    for session, images in zip(sessions, given, strict=True):
+        time_runs(session, images[:1], 1)
+    if time.perf_counter() - start > SLOW * len(sessions):
+        given = [images[:1] for images in given]
+    took: list[list[float]] = [[] for _ in sessions]
+    end = time.monotonic() + seconds
+    while time.monotonic() < end or len(took[0]) < 3:
+        for session, images, times in zip(sessions, given, took, strict=True):
+            times += time_runs(session, images, 1)
+    return [
+        len(images) / float(np.median(times)) for images, times in zip(given, took, strict=True)
+    ]
+
+
+def random_images(size: Sequence[int], count: int = 1) -> np.ndarray:
+    """Noise, uint8 `[count, height, width, 3]`, the same every time; `size` is height and width."""
+    return np.random.default_rng(SEED).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+
+
+def time_runs(session: Any, images: np.ndarray, runs: int) -> list[float]:
+    """Seconds of each of some runs in a row, all outputs taken."""
+    given = {session.get_inputs()[0].name: images}
+    took = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        session.run(None, given)
+        took.append(time.perf_counter() - start)
+    return took
+
+
+def cpu_session(model: bytes | str, threads: int = 1) -> Any:
+    """An ONNX Runtime session on some cores of the CPU, of a file's bytes or its path."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    # Threads wait for their next piece of work awake, but not after a run: others may be measured.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -27,7 +27,14 @@ from classify.answers import answers_table, check_predictions_file, write_answer
 from classify.edge_worker import UNKNOWN, EdgeJob, EdgeSession, EdgeWorker
 from data import console
 from data.edge import Edge, load_edge
-from data.errors import Checklist, InputError, PredictionError, StorageError, first_line
+from data.errors import (
+    Checklist,
+    HeadstartError,
+    InputError,
+    PredictionError,
+    StorageError,
+    first_line,
+)
 from data.folders import Folder
 from data.model import LABEL, PROBABILITIES
 from data.packages import quiet
@@ -229,6 +236,7 @@ class _Crew:
             return
         import ray.data
 
+        roll: Any = ray.remote(num_cpus=0)(_Roll).remote()
         with _quiet_data():
             strategy = ray.data.ActorPoolStrategy(
                 size=min(self.size, len(blocks)), max_tasks_in_flight_per_actor=1 if careful else 2
@@ -238,7 +246,7 @@ class _Crew:
                 batch_size=None,
                 batch_format="pyarrow",
                 compute=strategy,
-                fn_constructor_args=[self.job, self.path, self.edge],
+                fn_constructor_args=[self.job, self.path, self.edge, roll],
                 num_cpus=1,
                 # By itself Ray Data tries a block for ever, and a photograph may end every worker.
                 max_task_retries=0 if careful else RETRIES,
@@ -254,17 +262,40 @@ class _Crew:
                         raise StorageError(f"{stop}\n  No predictions were written.")
                     yield block
                     block = next(coming, None)
-            except (StorageError, GeneratorExit):
+            except HeadstartError:
                 raise
             except Exception as error:  # Ray Data has no one class for what ends its work
                 raise _in_words(error) from error
+            finally:
+                coming.close()  # type: ignore[attr-defined]
+                for worker in ray.get(roll.signed.remote()):
+                    ray.kill(worker)
+                ray.kill(roll)
+
+
+class _Roll:
+    """Knows the workers of a run, so that they can be ended with it.
+
+    Ray Data just forgets them; one that was being started anew at that moment would stay, and keep
+    its CPU, until our process ends.
+    """
+
+    def __init__(self) -> None:
+        self.workers: list[Any] = []
+
+    def sign(self, worker: Any) -> None:
+        self.workers.append(worker)
+
+    def signed(self) -> list[Any]:
+        return self.workers
 
 
 def _actor_class() -> type:
     class EdgeActor:
-        def __init__(self, job: EdgeJob, path: str, edge: list[Any]) -> None:
+        def __init__(self, job: EdgeJob, path: str, edge: list[Any], roll: Any) -> None:
             import ray
 
+            roll.sign.remote(ray.get_runtime_context().current_actor)
             self.worker = EdgeWorker(job, EdgeSession(path, ray.get(edge[0])))
 
         def __call__(self, examples: pa.Table) -> pa.Table:
@@ -298,18 +329,22 @@ def _quiet_data() -> Iterator[None]:
     """Ray Data as we need it, for a while: no bars and no log of its own, lost blocks let pass."""
     import ray.data
 
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.max_errored_blocks = MOST_LOST
-    context.execution_no_progress_timeout_s = PATIENCE
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    with ray.data.DataContext.current(context), warnings.catch_warnings():
+    handlers = [each for each in logging.getLogger("ray.data").handlers if each.name == "console"]
+    with warnings.catch_warnings():
         # Ray 2.64 takes `max_task_retries` away; until then there is nothing in its place.
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
-        logger.setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ray\.data")
+        context = ray.data.DataContext.get_current().copy()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        context.max_errored_blocks = MOST_LOST
+        context.execution_no_progress_timeout_s = PATIENCE
+        levels = [handler.level for handler in handlers]
+        for handler in handlers:
+            handler.setLevel(logging.CRITICAL + 1)
         try:
-            yield
+            with ray.data.DataContext.current(context):
+                yield
         finally:
-            logger.setLevel(level)
+            for handler, level in zip(handlers, levels, strict=True):
+                handler.setLevel(level)

@@ -32,6 +32,7 @@ from data.errors import (
     HeadstartError,
     InputError,
     PredictionError,
+    StoppedError,
     StorageError,
     first_line,
 )
@@ -105,8 +106,8 @@ def predict_photographs(
     ------
     InputError
         What is wrong with model, source and output: everything at once, before any work.
-    PredictionError, StorageError
-        If the work cannot go on; nothing is written.
+    PredictionError, StorageError, StoppedError
+        If the work cannot go on, or the user stopped it; nothing is written.
     """
     checks = Checklist()
     with checks.item():
@@ -117,7 +118,10 @@ def predict_photographs(
     with checks.item():
         path = check_predictions_file(output, overwrite)
     checks.finish()
-    answers = _predict(edge, photographs, options)
+    try:
+        answers = _predict(edge, photographs, options)
+    except KeyboardInterrupt:
+        raise StoppedError("stopped; no predictions were written") from None
     failed = np.array([error is not None for error in answers.errors], bool)
     table = answers_table(
         photographs.examples, answers.labels, answers.probabilities, edge.classes, failed

@@ -31,8 +31,6 @@ from data.reading import Reader
 from export.classifier import export_classifier
 from export.options import EdgeOptions
 
-EXTRA = "error"
-
 
 @pytest.fixture
 def edge(model: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
@@ -82,8 +80,8 @@ def test_photographs_are_predicted_as_their_features_are(
     expected, got = by_id(known), by_id(out)
     assert list(got) == sorted(expected)  # the source's order
     table = pq.read_table(out)
-    assert table.schema.remove(table.schema.get_field_index(EXTRA)) == pq.read_schema(known)
-    assert table[EXTRA].null_count == 60
+    assert table.schema.remove(table.schema.get_field_index("error")) == pq.read_schema(known)
+    assert table["error"].null_count == 60
     for id_, row in got.items():
         assert (row["prediction"], row["label"]) == (expected[id_]["prediction"],) * 2
         assert row["probabilities"] == pytest.approx(expected[id_]["probabilities"], abs=1e-5)
@@ -320,6 +318,18 @@ def test_storage_that_does_not_answer_ends_the_work(
         1,
         "error: the storage is away\n  Wait for it.\n  No predictions were written.\n",
     )
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_a_user_may_stop_it(
+    edge: Path, photos: Path, tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(edge_prediction._Answers, "add", stop)  # with workers at work
+    answer = command("classify", "predict", edge, photos, "-o", tmp_path / "p.csv")
+    assert (answer.code, said(answer)) == (130, "error: stopped; no predictions were written\n")
     assert not (tmp_path / "p.csv").exists()
 
 

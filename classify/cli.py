@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from classify import cli_pareto
 from data import console
+from data.errors import InputError, TooManyBadError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from classify.diagnosis import Diagnosis
     from classify.metrics import Answered, RepeatedScores, Scores
     from classify.search import Trial
@@ -177,15 +181,57 @@ def compare(
 
 @app.command()
 def predict(
-    model: ModelFolder,
-    features: Features,
+    model: Annotated[str, typer.Argument(help="Model folder, or edge model (.onnx).")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="For a model folder a feature store; for an edge model photographs: a folder, "
+            "manifest, .tar or Parquet."
+        ),
+    ],
     output: Annotated[str, typer.Option("-o", "--output", help="A .parquet or .csv file.")],
+    address: Annotated[
+        str | None, typer.Option(help="Photographs: Ray cluster to run on; default: this machine.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Photographs: workers, one CPU each; default: all.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Photographs per call of the edge model; default: 16.")
+    ] = None,
+    max_bad: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of unreadable photographs above which to exit 3; default: 0.05.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write MODEL's answer for every embedding of FEATURES."""
-    from classify.prediction import predict
+    """Write MODEL's answer for every embedding, or photograph, of SOURCE."""
+    from classify.prediction import is_edge_model, predict
 
-    table = predict(model, features, output, overwrite)
+    run: dict[str, Any] = {"address": address, "workers": workers, "batch": batch}
+    given = {name: value for name, value in run.items() if value is not None}
+    if is_edge_model(model):
+        from classify.edge_prediction import PhotographOptions, predict_photographs
+
+        options = PhotographOptions(**given)
+        table = predict_photographs(model, source, output, overwrite, options)
+        _show_predictions(table.filter(table["error"].is_null()), output)
+        _show_failures(table, output, 0.05 if max_bad is None else max_bad)
+        return
+    if useless := [*given, *(["max-bad"] if max_bad is not None else [])]:
+        raise InputError(
+            f"{' and '.join(f'--{name}' for name in useless)} "
+            f"{'has' if len(useless) == 1 else 'have'} no use with a model folder and features",
+            "Leave out what is for an edge model and photographs.",
+        )
+    _show_predictions(predict(model, source, output, overwrite), output)
+
+
+def _show_predictions(table: pa.Table, output: str) -> None:
     counts = table.group_by("prediction").aggregate([([], "count_all")]).sort_by("prediction")
     console.show_table(
         ["predicted", "examples"],
@@ -197,6 +243,22 @@ def predict(
 
 
 app.command()(cli_pareto.pareto)
+
+
+def _show_failures(table: pa.Table, output: str, max_bad: float) -> None:
+    errors = table["error"].drop_null()
+    if not len(errors):
+        return
+    where = f"The column error of {output} says why."
+    reasons = Counter(error.partition(":")[0] for error in errors.to_pylist())
+    console.note(f"{len(errors):,} of {len(table):,} photographs could not be read. {where}")
+    for reason, count in sorted(reasons.items()):
+        console.note(f"  {count:,} failed with {reason}")
+    if (share := len(errors) / len(table)) > max_bad:
+        raise TooManyBadError(
+            f"{share:.1%} of the photographs could not be read, more than --max-bad {max_bad:.1%}",
+            where,
+        )
 
 
 def _show_diagnosis(diagnosis: Diagnosis) -> None:

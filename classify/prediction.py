@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
-from data.errors import Checklist, InputError, ModelError
-from data.files import check_output, local_path, write_whole
+from classify.answers import answers_table, check_predictions_file, write_answers
+from data.decoding import EXTENSIONS
+from data.errors import Checklist, ModelError, StoreError
+from data.folders import Folder
 from data.model import HEAD, INPUT, LABEL, PROBABILITIES, TRAIN_COMMAND, Model
-from data.store import FeatureStore, embeddings_of
+from data.sources import FILES
+from data.store import MANIFEST, RECORDS, FeatureStore, embeddings_of
 
-FORMATS = (".parquet", ".csv")
 ROWS = 4096  # embeddings in one go: a head of neighbours holds distances to all of its own
 
 
@@ -51,19 +49,29 @@ def run_head(content: bytes, embeddings: np.ndarray) -> list[np.ndarray]:
     return HeadSession(content).run(embeddings)
 
 
+def is_edge_model(model: str | Path) -> bool:
+    """Whether what was named is to be read as an edge model, and not as a model folder."""
+    if "://" in str(model) and not str(model).startswith("file://"):
+        return str(model).lower().endswith(".onnx")
+    folder, name = Folder.holding(model)
+    ends = name.lower().endswith(".onnx")
+    return folder.is_file(name) or (ends and not folder.exists(name))
+
+
 def open_pair(model: str | Path, features: str | Path) -> tuple[Model, FeatureStore]:
     """Open a model and the features that it is to be used on.
 
     Raises
     ------
     InputError
-        If either is not there, or they come from different backbones.
+        If either is not there, they come from different backbones, or photographs were named
+        instead of features.
     """
     checks = Checklist()
     with checks.item():
         opened = Model.open(model)
     with checks.item():
-        store = FeatureStore.open(features)
+        store = _open_features(features)
     checks.finish()
     opened.require(
         store.fingerprint,
@@ -71,6 +79,30 @@ def open_pair(model: str | Path, features: str | Path) -> tuple[Model, FeatureSt
         f"Train on these features: python -m classify train {features} -o MODEL",
     )
     return opened, store
+
+
+def _open_features(features: str | Path) -> FeatureStore:
+    try:
+        return FeatureStore.open(features)
+    except StoreError:
+        if not _holds_photographs(features):
+            raise
+    raise StoreError(
+        f"{features} is a source of photographs; a model folder takes features",
+        f"Extract them: python -m extract {features} --backbone backbone.onnx -o FEATURES\n"
+        "  Or give the photographs to an edge model, which `python -m export classifier` writes.",
+    )
+
+
+def _holds_photographs(path: str | Path) -> bool:
+    parent, name = Folder.holding(path)
+    if name and parent.is_file(name):
+        return PurePosixPath(name).suffix.lower() in FILES
+    folder = Folder.at(path)
+    if any(folder.exists(name) for name in (MANIFEST, RECORDS)):
+        return False
+    wanted = EXTENSIONS | {".tar"}
+    return any(PurePosixPath(name).suffix.lower() in wanted for name, _ in folder.files())
 
 
 def predict(
@@ -86,71 +118,15 @@ def predict(
     InputError
         If model, features and output do not fit.
     """
-    path = local_path(output)
     checks = Checklist()
     with checks.item():
-        if path.suffix.lower() not in FORMATS:
-            raise InputError(
-                f"predictions cannot be written to {output}",
-                f"Name a file that ends in {' or '.join(FORMATS)}.",
-            )
-        check_output(path, overwrite)
+        path = check_predictions_file(output, overwrite)
     with checks.item():
         opened, store = open_pair(model, features)
     checks.finish()
-    table = predictions(opened, store.read(["id", "label", "embedding"]))
-    write_whole(
-        path, _to_csv(table, opened) if path.suffix.lower() == ".csv" else _to_parquet(table)
-    )
+    classes = opened.card.classes
+    rows = store.read(["id", "label", "embedding"])
+    labels, probabilities = run_head(opened.head, embeddings_of(rows))
+    table = answers_table(rows, labels, probabilities, classes)
+    write_answers(path, table, classes)
     return table
-
-
-def predictions(model: Model, features: pa.Table) -> pa.Table:
-    """The predictions table for rows of features."""
-    classes = model.card.classes
-    labels, probabilities = run_head(model.head, embeddings_of(features))
-    names, confidence = answers_in_words(labels, probabilities, classes)
-    flat = pa.array(probabilities.ravel())
-    return pa.table(
-        {
-            "id": features["id"],
-            "prediction": pa.array(names, pa.string()),
-            "confidence": pa.array(confidence),
-            "probabilities": pa.FixedSizeListArray.from_arrays(flat, len(classes)),
-            "label": features["label"],
-        }
-    )
-
-
-def answers_in_words(
-    labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Names of the predicted classes, none for "unknown", and the confidence in them."""
-    names = np.array(classes, object)[labels]
-    names[labels < 0] = None
-    return names, probabilities.max(axis=1, initial=0)
-
-
-def _to_parquet(table: pa.Table) -> bytes:
-    sink = BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
-
-
-def _to_csv(table: pa.Table, model: Model) -> bytes:
-    rows = table["probabilities"].to_pylist()
-    texts = [
-        json.dumps(
-            {
-                name: float(f"{value:.6g}")
-                for name, value in zip(model.card.classes, row, strict=True)
-            },
-            ensure_ascii=False,
-        )
-        for row in rows
-    ]
-    position = table.column_names.index("probabilities")
-    flat = table.set_column(position, "probabilities", pa.array(texts, pa.string()))
-    sink = BytesIO()
-    pa.csv.write_csv(flat, sink)
-    return sink.getvalue()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from classify.answers import answers_in_words
 from classify.division import Answers
 from classify.loading import Loaded
-from classify.prediction import HeadSession, answers_in_words
+from classify.prediction import HeadSession
 from classify.splits import Split
 
 COLUMNS = ("id", "path", "content", "label")

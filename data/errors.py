@@ -89,6 +89,10 @@ class ExtractionError(HeadstartError):
     """Extraction stopped; what is done is kept and the next run goes on from there."""
 
 
+class PredictionError(HeadstartError):
+    """Prediction stopped; no file was written."""
+
+
 class StoppedError(HeadstartError):
     """The user stopped it (Ctrl-C); what was done is kept."""
 

@@ -29,7 +29,7 @@ def import_packages(names: Sequence[str], purpose: str, extra: str) -> list[Modu
         Naming the missing package, which may be one that they need themselves.
     """
     try:
-        with _quiet():
+        with quiet():
             return [importlib.import_module(name) for name in names]
     except ModuleNotFoundError as error:
         raise MissingPackageError(
@@ -60,7 +60,7 @@ def import_keras(purpose: str) -> ModuleType:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what native libraries write to stderr before their log levels are in force."""
     sys.stderr.flush()
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)

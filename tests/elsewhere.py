@@ -14,22 +14,18 @@ takes more than 2 seconds.
 from __future__ import annotations
 
 import argparse
-import functools
-import http.server
 import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from browser import chromium, resize, served
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -88,49 +84,6 @@ def in_node(edge: Path, files: list[Path]) -> Answers:
     return Answers(np.array([answer["label"] for answer in found]), probabilities)
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of a plain static server on loopback."""
-    handler = functools.partial(_Quiet, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@contextmanager
-def chromium() -> Iterator[webdriver.Chrome]:
-    """Debian's Chromium without a window, with a camera that shows a test picture."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-background-networking",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--use-fake-device-for-media-stream",
-        "--use-fake-ui-for-media-stream",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
-    try:
-        yield driver
-    finally:
-        driver.quit()
-
-
 def choose(browser: webdriver.Chrome, files: list[Path], seconds: float = 300) -> None:
     """Choose files on the page, and wait until each has its answer."""
     before = len(browser.find_elements(By.CSS_SELECTOR, DONE))
@@ -171,10 +124,7 @@ def first_answer(address: str, file: Path) -> tuple[float, float]:
 def screenshots(browser: webdriver.Chrome, folder: Path, address: str, files: list[Path]) -> None:
     """The page with a few answers, on a desktop and on a phone in the dark."""
     for name, width, scheme in (("desktop", 1000, "light"), ("phone", 390, "dark")):
-        metrics = {"width": width, "height": 780, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        resize(browser, width, scheme)
         browser.get(address)
         choose(browser, files)
         browser.save_screenshot(str(folder / f"demo-{name}.png"))

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import chromium, open_fresh, requested, resize, served
 from conftest import COLOURS, paint
-from elsewhere import WEB, choose, chromium, served
+from elsewhere import WEB, choose
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -41,17 +42,8 @@ def site(model: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
     return tmp_path / "site"
 
 
-def size(browser: webdriver.Chrome, width: int, scheme: str = "light") -> None:
-    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-
 def open_page(browser: webdriver.Chrome, address: str) -> None:
-    for log in ("browser", "performance"):
-        browser.get_log(log)
-    browser.get(address)
+    open_fresh(browser, address)
     WebDriverWait(browser, 20).until(
         lambda page: page.find_element(By.ID, "title").text != "Classifier"
     )
@@ -61,16 +53,10 @@ def cards(browser: webdriver.Chrome) -> list[str]:
     return [card.text for card in browser.find_elements(By.CSS_SELECTOR, ".card")]
 
 
-def requested(browser: webdriver.Chrome) -> set[str]:
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    return {params["request"]["url"] for params in sent}
-
-
 def test_photographs_are_classified_and_nothing_is_sent(
     browser: webdriver.Chrome, site: Path, photos: Path, tmp_path: Path
 ) -> None:
-    size(browser, 1280)
+    resize(browser, 1280)
     (tmp_path / "notes.txt").write_text("no photograph")
     with served(site) as address:
         open_page(browser, address)
@@ -145,7 +131,7 @@ def test_names_of_every_kind_and_many_classes(
     about = json.loads((site / SITE).read_text())
     about |= {"classes": [WILD, LONG, "c"], "title": WILD}
     (site / SITE).write_text(json.dumps(about))
-    size(browser, width, "dark")
+    resize(browser, width, "dark")
     with served(site) as address:
         open_page(browser, address)
         choose(browser, [photos / "blue" / "01.png"])
@@ -157,7 +143,7 @@ def test_names_of_every_kind_and_many_classes(
     assert browser.find_elements(By.CSS_SELECTOR, "#results img[src=x]") == []
     for name in (".button", "#camera"):  # large enough for a finger (WCAG 2.2, 2.5.8)
         assert browser.find_element(By.CSS_SELECTOR, name).size["height"] >= 44
-    size(browser, 1280)
+    resize(browser, 1280)
 
 
 def test_a_photograph_that_is_too_large_is_scaled_down_first(

@@ -9,17 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import chromium, served
 from conftest import COLOURS
 from elsewhere import (
     NODE,
     TOLERANCE,
     WEB,
-    chromium,
     in_browser,
     in_node,
     in_python,
     in_training,
-    served,
 )
 from PIL import Image
 from test_heads import QUICK, digits, finished

@@ -14,10 +14,11 @@ from data import console
 from data.backbone import INPUT
 from data.decoding import DecodeError, decode
 from data.edge import Edge
-from data.errors import SourceError
-from data.examples import Source, some
+from data.errors import ModelError, SourceError
+from data.examples import some
+from data.folders import Folder
 from data.intervals import Interval, proportion
-from data.model import LABEL
+from data.model import LABEL, Model
 from data.preprocessing import Preprocessing
 from data.reading import Reader, why_unread
 from data.sources import open_source
@@ -34,6 +35,8 @@ class Photographs:
 
     Parameters
     ----------
+    place, folder
+        What was named, for people, and what the paths are relative to.
     examples
         `id` and `path`.
     labels
@@ -44,7 +47,8 @@ class Photographs:
         How many were left out since they have no label.
     """
 
-    source: Source
+    place: str
+    folder: Folder
     examples: pa.Table
     labels: np.ndarray
     split: str | None
@@ -130,7 +134,42 @@ def labelled_photographs(path: str | Path, classes: Sequence[str]) -> Photograph
         )
     labels = position.to_numpy().astype(np.int64)
     left_out = examples.num_rows - known.num_rows
-    return Photographs(source, known.select(["id", "path"]), labels, split, left_out)
+    return Photographs(
+        str(source.path), source.folder, known.select(["id", "path"]), labels, split, left_out
+    )
+
+
+def held_out_photographs(
+    model: str | Path, source: str | Path | None, classes: Sequence[str]
+) -> Photographs:
+    """The photographs that a model's training held out.
+
+    Parameters
+    ----------
+    source
+        The folder with the photographs, where it is not the one recorded in the features.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, it knows other classes, or it held nothing out.
+    """
+    trained = Model.open(model)
+    if set(trained.card.classes) != set(classes):
+        raise ModelError(
+            f"the model {model} knows other classes than the edge models",
+            "Name the model that they were exported from.",
+        )
+    known = trained.examples()
+    known = known.filter(pc.and_(pc.equal(known["split"], "test"), pc.is_valid(known["label"])))
+    if not known.num_rows:
+        raise ModelError(
+            f"the model {model} held no labelled photographs out", "Name some with --source."
+        )
+    position = pc.index_in(known["label"], value_set=pa.array(classes, pa.string()))
+    folder = Folder.at(source if source is not None else trained.card.root)
+    labels = position.to_numpy().astype(np.int64)
+    return Photographs(str(folder), folder, known.select(["id", "path"]), labels, "test", 0)
 
 
 def agree(edges: Sequence[Edge], photographs: Photographs) -> Agreement:
@@ -150,9 +189,9 @@ def agree(edges: Sequence[Edge], photographs: Photographs) -> Agreement:
     if not len(read):
         name, why = unread[0]
         raise SourceError(
-            f"none of the {len(unread):,} photographs of {photographs.source.path} can be read; "
+            f"none of the {len(unread):,} photographs of {photographs.place} can be read; "
             f"{name!r}: {why}",
-            f"See what is broken: python -m data inspect {photographs.source.path}",
+            f"See what is broken: python -m data inspect {photographs.place}",
         )
     labels, classes = photographs.labels[read], edges[0].classes
     right = answers == labels
@@ -190,7 +229,7 @@ def _answer(
     # The last place is that of -1, "unknown".
     places = [np.array([*map(order.index, edge.classes), UNKNOWN]) for edge in edges]
     rules = list(dict.fromkeys(edge.preprocessing for edge in edges))
-    reader = Reader(photographs.source.folder)
+    reader = Reader(photographs.folder)
     answers: list[list[np.ndarray]] = [[] for _ in edges]
     read: list[int] = []
     unread: list[tuple[str, str]] = []

@@ -24,14 +24,21 @@ def measure(
         str | None,
         typer.Option(help="Labelled photographs that training did not see: accuracy as well."),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model folder: accuracy on what its training held out; --source says where that "
+            "is now, if it was moved."
+        ),
+    ] = None,
     runs: Annotated[int, typer.Option(help="Runs of each, after warming up.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Measure edge models: size, latency, memory; with --source also accuracy and agreement."""
+    """Measure edge models: size, latency, memory; on photographs also accuracy and agreement."""
     from export.measure import measure
     from export.options import MeasureOptions
 
-    found = measure(edges, MeasureOptions(runs, source))
+    found = measure(edges, MeasureOptions(runs, source, model))
     if as_json:
         console.show_json(found.to_json())
         return

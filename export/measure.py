@@ -11,7 +11,7 @@ import numpy as np
 
 from data.edge import Edge, load_edge
 from data.errors import Checklist, ModelError
-from export.agreement import Agreement, agree, labelled_photographs
+from export.agreement import Agreement, agree, held_out_photographs, labelled_photographs
 from export.latency import Latency, measure_latency
 from export.options import MeasureOptions
 
@@ -85,7 +85,10 @@ def measure(edges: Sequence[str | Path], options: MeasureOptions = MeasureOption
         with checks.item():
             _check_classes(loaded[0], edge)
     photographs = None
-    if options.source is not None and loaded:
+    if loaded and options.model is not None:
+        with checks.item():
+            photographs = held_out_photographs(options.model, options.source, loaded[0].classes)
+    elif loaded and options.source is not None:
         with checks.item():
             photographs = labelled_photographs(options.source, loaded[0].classes)
     checks.finish()

@@ -242,10 +242,14 @@ class MeasureOptions:
         How often each runs with each number of threads, for its latency.
     source
         Labelled photographs to measure the accuracy on; none for not.
+    model
+        The model folder whose held-out photographs are taken instead; `source` is then where they
+        are now, if they were moved.
     """
 
     runs: int = 100
     source: str | Path | None = None
+    model: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.runs < FEWEST_RUNS:

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from conftest import paint
 from hypothesis import given
@@ -312,3 +314,39 @@ def test_a_share_and_its_interval(data: st.DataObject) -> None:
     assert 0 <= found.low <= found.value <= found.high <= 1
     assert found.low == pytest.approx(middle - width, abs=1e-9)
     assert found.high == pytest.approx(middle + width, abs=1e-9)
+
+
+def test_what_training_held_out(
+    edge: Path, unsure: Path, model: Path, photos: Path, tmp_path: Path, command: Callable
+) -> None:
+    found = measure([edge, unsure], MeasureOptions(20, model=model)).agreement
+    assert found is not None
+    assert (found.photographs, found.split) == (15, "test")
+    assert found.support.tolist() == [5, 5, 5]
+    moved = photos.rename(tmp_path / "moved")
+    answer = command(
+        *("export", "measure", edge, "--model", model, "--source", moved, "--runs", 20)
+    )
+    assert "15 photographs, the split 'test'" in answer.out
+    with pytest.raises(SourceError, match=f"none of the 15 photographs of {photos} can be read"):
+        measure([edge], MeasureOptions(20, model=model))
+
+
+def test_a_model_whose_held_out_photographs_say_nothing(
+    edge: Path, model: Path, tmp_path: Path
+) -> None:
+    other = rewritten(edge, tmp_path / "c.onnx", with_classes("blue", "green", "pink"))
+    with pytest.raises(ModelError) as caught:
+        measure([other], MeasureOptions(20, model=model))
+    assert str(caught.value) == (
+        f"the model {model} knows other classes than the edge models\n"
+        "  Name the model that they were exported from."
+    )
+    examples = pq.read_table(model / "examples.parquet")
+    train_only = examples.filter(pc.not_equal(examples["split"], "test"))
+    pq.write_table(train_only, model / "examples.parquet")
+    with pytest.raises(ModelError) as nothing:
+        measure([edge], MeasureOptions(20, model=model))
+    assert str(nothing.value) == (
+        f"the model {model} held no labelled photographs out\n  Name some with --source."
+    )

@@ -184,7 +184,7 @@ def test_a_second_writer_is_refused(
 
 def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path, photos: Path) -> None:
     write_tiny_backbone(tmp_path / "b.onnx", size=256, dim=64)
-    for number in range(600):
+    for number in range(3000):
         paint(photos / "red" / f"more{number}.png", (200, 60, 60), number)
     out = tmp_path / "f"
     arguments = ["-m", "extract", photos, "--backbone", tmp_path / "b.onnx", "-o", out]
@@ -198,7 +198,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path, photos: Path) -> 
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert err.endswith(
         "error: stopped; the parts that are done are kept\n  Run the same command again to go on.\n"
     )

@@ -31,6 +31,7 @@ out = Console(highlight=False, emoji=False)
 err = Console(stderr=True, highlight=False, emoji=False)
 
 WIDEST = 10_000  # columns of a table in a pipe or a file, where nothing must be cut off
+INTERRUPTED = 130  # the exit code that Ctrl-C is known by
 LOG_INTERVAL = 5.0  # seconds between progress lines where there is no terminal to draw a bar on
 
 
@@ -52,9 +53,10 @@ def run(app: typer.Typer, name: str) -> None:
     except HeadstartError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err.print("stopped; what was written whole is kept")
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer makes it of Ctrl-C, without a word
+            err.print("stopped; what was written whole is kept")
+        raise
 
 
 def note(text: str) -> None:

@@ -1,0 +1,43 @@
+"""What a command says when it is stopped or fails."""
+
+from __future__ import annotations
+
+import pytest
+
+from data import console
+from data.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "stopped; what was written whole is kept\n"),
+        (InputError("x is no y", "Give a y."), 2, "error: x is no y\n  Give a y.\n"),
+    ],
+)
+def test_what_ends_a_command_is_said_once(
+    raised: BaseException,
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = console.new_app("Two commands, as a room has them.")
+
+    @app.command()
+    def work() -> None:
+        raise raised
+
+    @app.command()
+    def rest() -> None:
+        pass
+
+    monkeypatch.setattr("sys.argv", ["room", "work"])
+    with pytest.raises(SystemExit) as stop:
+        console.run(app, "room")
+    assert stop.value.code == code
+    assert capsys.readouterr().err == said
+    monkeypatch.setattr("sys.argv", ["room", "rest"])
+    with pytest.raises(SystemExit) as fine:
+        console.run(app, "room")
+    assert (fine.value.code, capsys.readouterr().err) == (0, "")

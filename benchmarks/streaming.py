@@ -1,9 +1,8 @@
 """Training on a million embeddings by streaming, against scikit-learn with all of them in memory.
 
 Each training (`classify train`, report left out) runs in a process of its own, whose peak memory is
-measured. Exits with 1 if it takes 2.5 GB or more, grows by over 150 bytes a row (labels, splits; an
-embedding has 5,120), or if its accuracy on 20,000 fresh rows is, with the most rows, more than 0.2
-points from scikit-learn's. (With fewer, what is kept for calibration is missed more.)
+measured. Exits with 1 if it takes 2.5 GB or more, takes over 10 % more for the most rows than for
+the fewest, or if its accuracy on 20,000 fresh rows is more than 0.2 points from scikit-learn's.
 
     python -m benchmarks.streaming [--rows 1000000] [--dim 1280] [--classes 10] [--folder DIR]
 
@@ -39,7 +38,7 @@ from data.store import FeatureStore, StoreManifest
 
 SHARES = (0.2, 0.5, 1.0)  # of the rows
 FRESH = 20_000  # rows
-MOST_GB, MOST_BYTES, MOST_DIFFERENCE = 2.5, 150, 0.002
+MOST_GB, MOST_GROWTH, MOST_DIFFERENCE = 2.5, 1.1, 0.002
 HEADS = {
     "logistic": HeadOptions("logistic"),
     "ridge": HeadOptions("ridge"),
@@ -124,17 +123,15 @@ def run(folder: Path, rows: int, dim: int, classes: int) -> list[str]:
         streamed = measure("streamed", "logistic", path)
         reference = measure("memory", "logistic", path)
         peaks.append(streamed["peak"])
-        difference = abs(streamed["accuracy"] - reference["accuracy"])
+        if abs(streamed["accuracy"] - reference["accuracy"]) > MOST_DIFFERENCE:
+            broken.append(f"accuracy at {count:,} rows")
     for head in ("ridge", "lda"):
         if measure("streamed", head, folder / str(SHARES[0]))["peak"] >= MOST_GB:
             broken.append(f"peak memory of {head}")
     if max(peaks) >= MOST_GB:
         broken.append("peak memory")
-    growth = (peaks[-1] - peaks[0]) * 1e9 / (rows * (SHARES[-1] - SHARES[0]))
-    if growth > MOST_BYTES:
-        broken.append(f"peak memory grows by {growth:.0f} bytes a row")
-    if difference > MOST_DIFFERENCE:
-        broken.append("accuracy")
+    if peaks[-1] > MOST_GROWTH * peaks[0]:
+        broken.append("peak memory is not flat")
     return broken
 
 

@@ -24,8 +24,9 @@ import numpy as np
 import pyarrow as pa
 
 from classify.answers import answers_table, check_predictions_file, write_answers
-from classify.edge_worker import UNKNOWN, EdgeJob, EdgeSession, EdgeWorker
+from classify.edge_worker import EdgeJob, EdgeSession, EdgeWorker
 from data import console
+from data.calibration import UNKNOWN
 from data.edge import Edge, load_edge
 from data.errors import (
     Checklist,

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from data.backbone import INPUT
+from data.calibration import UNKNOWN
 from data.decoding import DecodeError, decode
 from data.errors import ModelError, StorageError, first_line
 from data.folders import Folder
@@ -16,7 +17,6 @@ from data.model import LABEL, PROBABILITIES
 from data.preprocessing import Preprocessing
 from data.reading import Reader, why_unread
 
-UNKNOWN = -1
 # Pixels in one call, uint8: the graph makes float32 of them, and edge models of any size are given
 # photographs as large as cameras make them.
 MOST_BYTES = 1 << 26

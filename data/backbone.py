@@ -138,8 +138,26 @@ def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
-def parse_onnx(path: str | Path, content: bytes, fix: str = EXPORT_COMMAND) -> onnx.ModelProto:
-    """Parse the bytes of an ONNX file; raises `BackboneError`, with `fix`, if they are none."""
+def read_content(
+    path: str | Path, what: str, fix: str, kind: type[InputError]
+) -> tuple[str, bytes]:
+    """A file's address and bytes; raises an error of that kind, with `fix`, if it has none."""
+    folder, name = Folder.holding(path)
+    try:
+        return folder.where(name), folder.read(name)
+    except FileNotFoundError:
+        raise kind(f"{path}: no such {what}", fix) from None
+    except OSError as error:
+        raise kind(f"{path} cannot be read: {error.strerror or error}", fix) from None
+
+
+def parse_onnx(
+    path: str | Path,
+    content: bytes,
+    fix: str = EXPORT_COMMAND,
+    kind: type[InputError] = BackboneError,
+) -> onnx.ModelProto:
+    """Parse the bytes of an ONNX file; raises an error, with `fix`, if they are none."""
     import onnx
 
     try:
@@ -147,7 +165,7 @@ def parse_onnx(path: str | Path, content: bytes, fix: str = EXPORT_COMMAND) -> o
     except Exception:  # protobuf's DecodeError, whose class depends on its implementation
         model = None
     if model is None or not model.graph.node:
-        raise BackboneError(f"{path} is no ONNX file, or a damaged one", fix)
+        raise kind(f"{path} is no ONNX file, or a damaged one", fix)
     return model
 
 
@@ -160,14 +178,7 @@ def load_backbone(path: str | Path) -> Backbone:
         If there is no such file, it is no ONNX, it is not ours, it is of a newer format, or its
         inputs and outputs are not those of the contract.
     """
-    folder, name = Folder.holding(path)
-    try:
-        content = folder.read(name)
-    except FileNotFoundError:
-        raise BackboneError(f"{path}: no such backbone file", EXPORT_COMMAND) from None
-    except OSError as error:
-        why = error.strerror or error
-        raise BackboneError(f"{path} cannot be read: {why}", EXPORT_COMMAND) from None
+    where, content = read_content(path, "backbone file", EXPORT_COMMAND, BackboneError)
     model = parse_onnx(path, content)
     metadata = read_metadata(model)
     kind = metadata.get(PREFIX + "kind")
@@ -191,7 +202,7 @@ def load_backbone(path: str | Path) -> Backbone:
             f"{path} has damaged headstart metadata: {error!r}", "Export the backbone again."
         ) from None
     _check_signature(path, model, spec)
-    return Backbone(folder.where(name), content, spec)
+    return Backbone(where, content, spec)
 
 
 def _check_signature(path: str | Path, model: onnx.ModelProto, spec: BackboneSpec) -> None:

@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data.backbone import INPUT, PREFIX, BackboneSpec, parse_onnx, read_metadata
+from data.backbone import INPUT, PREFIX, BackboneSpec, parse_onnx, read_content, read_metadata
+from data.calibration import UNKNOWN
 from data.errors import InputError, ModelError
-from data.folders import Folder
 from data.model import LABEL, PROBABILITIES, ModelCard
 from data.preprocessing import Preprocessing
 
@@ -74,7 +74,7 @@ class Edge:
         """The bytes of `NAME.labels.json`."""
         value: dict[str, Any] = {
             "classes": self.classes,
-            "unknown": -1,
+            "unknown": UNKNOWN,
             "threshold": self.threshold,
             "image": asdict(self.spec.preprocessing) | {"any_size": self.any_size},
             "backbone": self.spec.name,
@@ -92,21 +92,12 @@ def load_edge(path: str | Path) -> Edge:
     ModelError
         If there is no such file, or it is none that we can run.
     """
-    folder, name = Folder.holding(path)
-    try:
-        content = folder.read(name)
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such edge model", CLASSIFIER_COMMAND) from None
-    except OSError as error:
-        raise ModelError(
-            f"{path} cannot be read: {error.strerror or error}", CLASSIFIER_COMMAND
-        ) from None
-    return read_edge(folder.where(name), content)
+    return read_edge(*read_content(path, "edge model", CLASSIFIER_COMMAND, ModelError))
 
 
 def read_edge(path: str, content: bytes) -> Edge:
     """The edge model in the bytes of a file; raises `ModelError` if they are none."""
-    model = parse_onnx(path, content, CLASSIFIER_COMMAND)
+    model = parse_onnx(path, content, CLASSIFIER_COMMAND, ModelError)
     metadata = read_metadata(model)
     kind = metadata.get(PREFIX + "kind", "")
     if kind != KIND:
@@ -132,7 +123,7 @@ def read_edge(path: str, content: bytes) -> Edge:
             BackboneSpec.from_metadata(metadata),
             not model.graph.input[0].type.tensor_type.shape.dim[1].HasField("dim_value"),
         )
-    except (KeyError, ValueError, TypeError, InputError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, InputError) as error:
         raise ModelError(
             f"{path} has damaged headstart metadata: {error!r}", "Export the classifier again."
         ) from None

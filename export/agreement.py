@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from data import console
 from data.backbone import INPUT
+from data.calibration import UNKNOWN
 from data.decoding import DecodeError, decode
 from data.edge import Edge
 from data.errors import ModelError, SourceError
@@ -26,7 +27,6 @@ from data.speed import cpu_session
 
 BATCH = 16
 HELD_OUT = ("test", "validation")
-UNKNOWN = -1
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ import json
 import re
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +41,24 @@ def main() -> None:
     """Serve: `PATH THREADS HEIGHT WIDTH` on the command line."""
     path, threads, height, width = sys.argv[1:]
     before = peak_memory()
-    try:
+    images = random_images((int(height), int(width)))
+    with _said():
         session = cpu_session(path, int(threads))
-        images = random_images((int(height), int(width)))
-        _say(before=before)
-        for line in sys.stdin:
-            _say(seconds=time_runs(session, images, int(line)), peak=peak_memory())
+    _say(before=before)
+    for line in sys.stdin:
+        with _said():
+            seconds = time_runs(session, images, int(line))
+        _say(seconds=seconds, peak=peak_memory())
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """What ONNX Runtime cannot load or run becomes the last answer."""
+    try:
+        yield
     except Exception as error:  # onnxruntime has no class of its own for what it cannot run
         _say(error=first_line(error))
+        sys.exit()
 
 
 def _say(**values: Any) -> None:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pyarrow as pa
-import pyarrow.compute as pc
 import skops.io
 
 from data import backbone as contract
 from data import console
 from data.backbone import Backbone
 from data.calibration import changed, scores_of
-from data.decoding import DecodeError, decode, open_image
+from data.decoding import DecodeError, decode
 from data.errors import ModelError, ParityError
 from data.folders import Folder
 from data.model import HEAD, INPUT, LABEL, PROBABILITIES, SKOPS, Model
 from data.reading import Reader
+from data.speed import cpu_session
 from export.options import GateOptions
 
 FEWEST = 64  # photographs that are required: of a small model, half of its examples
@@ -87,76 +87,87 @@ def compare(edge: bytes, backbone: Backbone, model: Model, gate: GateOptions) ->
     ModelError
         If too few of the photographs can be found, or the estimator is damaged.
     """
-    examples, contents = compared_photographs(model, gate)
-    ids = examples["id"].to_pylist()
     answer, reference = training_answers(backbone, model)
-    classify = _session(edge)
+    classify = cpu_session(edge, 0)
     any_size = not isinstance(classify.get_inputs()[0].shape[1], int)
-    worst, farthest, others = 0.0, "", []
-    with console.progress("comparing", len(contents)) as advance:
-        for start in range(0, len(contents), BATCH):
-            batch = contents[start : start + BATCH]
-            expected = answer(batch)
-            if any_size:
-                given = [decode(content, None)[None] for content in batch]
-            else:
-                rule = backbone.spec.preprocessing
-                given = [np.stack([decode(content, rule) for content in batch])]
+    compared, held_out, worst, farthest, others = 0, 0, 0.0, "", []
+    known = _in_order(model)
+    with console.progress("comparing", min(gate.examples, known.num_rows)) as advance:
+        for batch in _batches(_photographs(known, model, backbone, gate)):
+            images = np.stack([photograph.image for photograph in batch])
+            expected = answer(images)
+            given = [decode(each.content, None)[None] for each in batch] if any_size else [images]
             parts = [classify.run([LABEL, PROBABILITIES], {contract.INPUT: g}) for g in given]
             labels, got = (np.concatenate(values) for values in zip(*parts, strict=True))
             apart = np.abs(got - expected).max(axis=1)
             if not apart.max() <= worst:
-                worst, farthest = float(apart.max()), ids[start + int(apart.argmax())]
+                worst, farthest = float(apart.max()), batch[int(apart.argmax())].id
             moved = changed(labels, expected, model.card.threshold, gate.tolerance)
-            others += [ids[start + int(offset)] for offset in moved]
+            others += [batch[int(offset)].id for offset in moved]
+            compared += len(batch)
+            held_out += sum(photograph.held_out for photograph in batch)
             advance(len(batch))
-    held_out = pc.sum(pc.equal(examples["split"], "test")).as_py() or 0
-    return Parity(len(contents), held_out, worst, tuple(others), farthest, reference)
+    return Parity(compared, held_out, worst, tuple(others), farthest, reference)
 
 
-def _session(content: bytes) -> Any:
-    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+@dataclass(frozen=True)
+class _Photograph:
+    """One to compare: its file, and what training made of that, uint8 `[height, width, 3]`."""
+
+    id: str
+    held_out: bool
+    content: bytes
+    image: np.ndarray
 
 
-def compared_photographs(model: Model, gate: GateOptions) -> tuple[pa.Table, list[bytes]]:
-    """Examples to compare and their files: held-out ones first, in a random but fixed order."""
-    root = Folder.at(gate.source if gate.source is not None else model.card.root)
+def _in_order(model: Model) -> pa.Table:
+    """All examples, held-out ones first, in a random but fixed order."""
     known = model.examples()
     order = np.random.default_rng(SEED).permutation(known.num_rows)
     splits = known["split"].to_numpy(zero_copy_only=False)[order]
-    known = known.take(pa.array(order[np.argsort(splits != "test", kind="stable")]))
-    rows, contents, reader = [], [], Reader(root)
-    for row, path in enumerate(known["path"].to_pylist()):
+    return known.take(pa.array(order[np.argsort(splits != "test", kind="stable")]))
+
+
+def _photographs(
+    known: pa.Table, model: Model, backbone: Backbone, gate: GateOptions
+) -> Iterator[_Photograph]:
+    """Those that can be read, as many as are asked for, one at a time: files may be large."""
+    root = Folder.at(gate.source if gate.source is not None else model.card.root)
+    reader, found = Reader(root), 0
+    for row in known.select(["id", "path", "split"]).to_pylist():
         try:
-            content = reader.read(path)
-            open_image(content)
+            content = reader.read(row["path"])
+            image = decode(content, backbone.spec.preprocessing)
         except (OSError, DecodeError):
             continue  # too few of them is an error, below
-        rows.append(row)
-        contents.append(content)
-        if len(contents) == gate.examples:
-            break
+        yield _Photograph(row["id"], row["split"] == "test", content, image)
+        found += 1
+        if found == gate.examples:
+            return
     needed = min(FEWEST, gate.examples, -(-known.num_rows // 2))
-    if len(contents) < needed:
+    if found < needed:
         raise ModelError(
             f"the parity check needs {needed} of the {known.num_rows} photographs that the model "
-            f"knows, but only {len(contents)} can be read in {root}",
+            f"knows, but only {found} can be read in {root}",
             "Say where they are now: --source FOLDER",
         )
-    return known.take(pa.array(rows)), contents
+
+
+def _batches(photographs: Iterator[_Photograph]) -> Iterator[list[_Photograph]]:
+    while batch := list(islice(photographs, BATCH)):
+        yield batch
 
 
 def training_answers(
     backbone: Backbone, model: Model
-) -> tuple[Callable[[list[bytes]], np.ndarray], str]:
-    """From photographs' files to training's probabilities, and what gives them, in words."""
-    embed = _session(backbone.content)
+) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """From the backbone's input to training's probabilities, and what gives them, in words."""
+    embed = cpu_session(backbone.content, 0)
     estimator = _load_estimator(model) if model.estimator_file == SKOPS else None
-    head = None if estimator is not None else _session(model.head)
+    head = None if estimator is not None else cpu_session(model.head, 0)
     calibration = model.card.calibration
 
-    def answer(contents: list[bytes]) -> np.ndarray:
-        images = np.stack([decode(content, backbone.spec.preprocessing) for content in contents])
+    def answer(images: np.ndarray) -> np.ndarray:
         (embeddings,) = embed.run([contract.OUTPUT], {contract.INPUT: images})
         if head is not None:
             return np.asarray(head.run([PROBABILITIES], {INPUT: embeddings})[0])

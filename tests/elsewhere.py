@@ -20,11 +20,11 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import pyarrow.compute as pc
 from browser import chromium, resize, served
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -36,8 +36,8 @@ from data.model import Model
 from export.classifier import export_classifier
 from export.code import write_code
 from export.demo.site import write_demo
-from export.options import EdgeOptions, GateOptions
-from export.parity import compared_photographs, training_answers
+from export.options import EdgeOptions
+from export.parity import training_answers
 
 NODE = Path(__file__).parent / "node"
 WEB = NODE / "node_modules" / "onnxruntime-web"
@@ -130,11 +130,20 @@ def screenshots(browser: webdriver.Chrome, folder: Path, address: str, files: li
         browser.save_screenshot(str(folder / f"demo-{name}.png"))
 
 
+def held_out(model: Model) -> list[Path]:
+    """The files of the photographs that training did not see."""
+    known = model.examples()
+    paths = known.filter(pc.equal(known["split"], "test"))["path"].to_pylist()
+    return [Path(model.card.root, path) for path in paths]
+
+
 def in_training(model: Model, backbone: Path, files: list[Path]) -> Answers:
     """Decoded, embedded, and classified by the estimator."""
     loaded = load_backbone(backbone)
+    rule = loaded.spec.preprocessing
     probabilities, _ = training_answers(loaded, model)
-    answers = np.concatenate([probabilities([file.read_bytes()]) for file in files])
+    images = (decode(file.read_bytes(), rule) for file in files)
+    answers = np.concatenate([probabilities(image[None]) for image in images])
     return Answers(answers.argmax(axis=1), answers)
 
 
@@ -155,15 +164,11 @@ def main() -> None:
         edge = folder / "edge.onnx"
         export_classifier(asked.model, asked.backbone, edge, EdgeOptions(any_size=True))
         write_demo(edge, folder / "site", f"{len(model.card.classes)} classes", WEB)
-        examples, contents = compared_photographs(model, GateOptions(asked.examples))
-        held_out = examples["split"].to_pylist().count("test")
-        files = [folder / f"{number:04d}" for number in range(len(contents))]
-        for file, content in zip(files, contents, strict=True):
-            if asked.jpeg:
-                buffer = BytesIO()
-                open_image(content).save(buffer, "JPEG", quality=90)
-                content = buffer.getvalue()
-            file.write_bytes(content)
+        files = held_out(model)[: asked.examples]
+        if asked.jpeg:
+            originals, files = files, [folder / f"{number}.jpg" for number in range(len(files))]
+            for original, file in zip(originals, files, strict=True):
+                open_image(original.read_bytes()).save(file, "JPEG", quality=90)
         expected = in_training(model, asked.backbone, files)
         found = {"Python": in_python(edge, files), "Node": in_node(edge, files)}
         with served(folder / "site") as address, chromium() as browser:
@@ -173,7 +178,7 @@ def main() -> None:
                 screenshots(browser, asked.screenshots, address, files[:3])
         with served(folder / "site") as address:
             seconds, since_opening = first_answer(address, files[0])
-    print(f"{len(files)} photographs, {held_out} of them held out\n")
+    print(f"{len(files)} held-out photographs\n")
     print("| where | labels that differ from training's | largest difference |\n|---|---|---|")
     worst, most = 0.0, 0
     for where, answers in found.items():

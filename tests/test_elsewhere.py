@@ -15,6 +15,7 @@ from elsewhere import (
     NODE,
     TOLERANCE,
     WEB,
+    held_out,
     in_browser,
     in_node,
     in_python,
@@ -30,8 +31,7 @@ from classify.training import train
 from data.model import Model
 from export.classifier import export_classifier
 from export.demo.site import write_demo
-from export.options import EdgeOptions, GateOptions
-from export.parity import compared_photographs
+from export.options import EdgeOptions
 
 
 def everywhere(edge: Path, files: list[Path], site: Path) -> dict:
@@ -53,8 +53,8 @@ def test_held_out_digits(digits_job: Path, tmp_path: Path, command: Callable) ->
         *options,
     )
     assert "450 photographs from their files, 450 of them held out of training" in answer.out
-    examples, _ = compared_photographs(model, GateOptions(450))
-    files = [Path(model.card.root, path) for path in examples["path"].to_pylist()]
+    files = held_out(model)
+    assert len(files) == 450
     expected = in_training(model, backbone, files)
     for where, answers in everywhere(edge, files, tmp_path / "site").items():
         changed, apart = answers.against(expected)

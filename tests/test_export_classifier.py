@@ -22,6 +22,7 @@ from onnx import numpy_helper
 from sklearn.linear_model import LogisticRegression
 
 from data.decoding import decode
+from data.edge import load_edge
 from data.errors import InputError, ManyInputErrors, ModelError, ParityError
 from data.model import Model
 from data.preprocessing import Preprocessing
@@ -365,3 +366,18 @@ def test_the_example_says_what_it_cannot_use(
     assert some.returncode == 1
     assert some.stderr.startswith(f"{tmp_path / 'no.png'} cannot be read: ")
     assert some.stdout.startswith(f"{photos / 'red' / '00.png'}  red  ")
+
+
+def test_an_edge_model_that_is_damaged(edge: Path, tmp_path: Path) -> None:
+    content = edge.read_bytes()
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(content[:50])
+    with pytest.raises(ModelError, match=r"broken\.onnx is no ONNX file, or a damaged one\n"):
+        load_edge(broken)
+    model = onnx.load(edge)
+    del model.graph.input[0].type.tensor_type.shape.dim[1:]
+    onnx.save(model, broken)
+    with pytest.raises(ModelError, match=r"broken\.onnx has damaged headstart metadata: IndexErr"):
+        load_edge(broken)
+    with pytest.raises(ModelError, match="no such edge model\n"):
+        load_edge(tmp_path / "none.onnx")

@@ -29,7 +29,7 @@ from data.records import begin
 from data.session import ray_session
 from data.sources import Source, open_source
 from extract.crew import Crew
-from extract.engines import OnnxRuntimeEngine
+from extract.engines import OnnxRuntimeEngine, Way
 from extract.plan import plan
 from extract.worker import Job
 
@@ -53,7 +53,7 @@ def with_checks(source: Source, backbone: Backbone, out: Path, workers: int) -> 
 
     store = Folder.at(out)
     todo = plan(source, store, backbone.fingerprint)
-    job = Job(backbone.spec, source.folder, store, BATCH)
+    job = Job(backbone.spec, source.folder, store, Way("fp32", "onnxruntime", BATCH))
     content = ray.put(backbone.content)
     started = time.perf_counter()
     begin(store, backbone.fingerprint, source.path)

@@ -8,7 +8,7 @@ wrongly; a new optional key is no reason.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +49,7 @@ class BackboneSpec:
     weights, licence
         Where the weights come from, and under which licence.
     precision
-        `fp32`, `fp16` or `int8`.
+        `fp32`, `fp16` or `int8`; `bf16` where a file in fp32 is run so.
     scaling
         The rule for pixels that is in the graph, for people; empty where an old file does not say.
     power
@@ -131,6 +131,10 @@ class Backbone:
         return Fingerprint(
             spec.name, digest(self.content), str(spec.preprocessing), spec.precision, spec.dim
         )
+
+    def run_in(self, precision: str) -> Backbone:
+        """The same backbone, run in a precision: its embeddings have another fingerprint."""
+        return replace(self, spec=replace(self.spec, precision=precision))
 
 
 def read_metadata(model: onnx.ModelProto) -> dict[str, str]:

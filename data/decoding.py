@@ -14,6 +14,11 @@ A photograph is decoded as a person would see it, so that two files of one scene
 - 16 bits by their upper 8 bits; floating-point numbers from 0 (black) to 1 (white) (Adobe
   Photoshop TIFF Technical Note 3). Other numbers have no known white: they are refused.
 
+A JPEG that is at least twice as high and wide as the backbone's input is decoded at a half, a
+quarter or an eighth of its size, never below the input's: libjpeg then computes only the low
+frequencies (libjpeg's documentation, `libjpeg.txt`, `scale_num`), which is several times faster
+for large photographs. docs/speed.md has what it does to embeddings and heads.
+
 Memory: a photograph has at most `MOST_PIXELS`, and decoding one takes less than `MOST_MEMORY`.
 """
 
@@ -30,6 +35,7 @@ from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from data.preprocessing import Preprocessing
 
@@ -82,6 +88,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = tuple(_UPRIGHT[tag] for tag in (5, 6, 7, 8))  # width and height change places
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and a value
 _MODES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}  # by the colour space of an ICC profile
 _PROBE = (15 * np.indices((18, 18, 18), np.uint8)).reshape(3, 18, -1).transpose(1, 2, 0)
@@ -110,10 +117,15 @@ class DecodeError(Exception):
         return self.message
 
 
-def open_image(content: bytes) -> Image.Image:
+def open_image(content: bytes, at_least: tuple[int, int] | None = None) -> Image.Image:
     """Decode a photograph upright, its first frame, grey (`L`) or `RGB`.
 
     `info["icc_profile"]` holds its colour profile, if it has one.
+
+    Parameters
+    ----------
+    at_least
+        Width and height in pixels that are enough: a larger JPEG may come out smaller than it is.
 
     Raises
     ------
@@ -133,6 +145,8 @@ def open_image(content: bytes) -> Image.Image:
             )
         if image.format == "PNG":
             _check_sums(content)
+        if at_least is not None and isinstance(image, JpegImageFile):
+            image.draft(image.mode, at_least[::-1] if _turn(image) in _SIDEWAYS else at_least)
         image.load()
         return _flatten(image, _turn(image))
     except DecodeError:
@@ -276,17 +290,23 @@ def _conversion(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform 
     return conversion
 
 
-def decode(content: bytes, preprocessing: Preprocessing | None) -> np.ndarray:
+def decode(content: bytes, preprocessing: Preprocessing | None, scaled: bool = True) -> np.ndarray:
     """Decode a photograph to the backbone's input: uint8 `[height, width, 3]`, sRGB.
 
-    Without `preprocessing` it keeps its own height and width.
+    Parameters
+    ----------
+    preprocessing
+        Without it, the photograph keeps its own height and width.
+    scaled
+        Whether a large JPEG may be decoded at a part of its size.
 
     Raises
     ------
     DecodeError
         With a reason code.
     """
-    image = open_image(content)
+    enough = (preprocessing.width, preprocessing.height) if preprocessing and scaled else None
+    image = open_image(content, enough)
     pixels = preprocessing.apply(image) if preprocessing else np.asarray(image.convert("RGB"))
     conversion = _conversion(image.info.get("icc_profile"), image.mode)
     if conversion is None:

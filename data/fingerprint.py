@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
@@ -32,6 +32,10 @@ class Fingerprint:
 
     def __str__(self) -> str:
         return f"{self.backbone} {self.sha256[:12]} ({self.preprocessing}, {self.precision})"
+
+    def run_in(self, precision: str) -> Fingerprint:
+        """Of the same backbone file, run in a precision."""
+        return replace(self, precision=precision)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""

@@ -19,8 +19,8 @@ SETTLE_SECONDS = 3  # for the CPUs of workers that have just ended to be counted
 
 
 @contextmanager
-def ray_session(address: str | None, workers: int | None) -> Iterator[int]:
-    """Connect to Ray and yield the number of workers to use, one CPU each.
+def ray_session(address: str | None, workers: int | None, resource: str = "CPU") -> Iterator[int]:
+    """Connect to Ray and yield the number of workers to use, one CPU or GPU each.
 
     Parameters
     ----------
@@ -28,14 +28,16 @@ def ray_session(address: str | None, workers: int | None) -> Iterator[int]:
         Of a running cluster (`auto`, `HOST:PORT` or `ray://HOST:PORT`). Without one, the cluster
         that a submitted job runs on (`RAY_ADDRESS`), or else a local one that ends with us.
     workers
-        As many as asked for, or every CPU that is free.
+        As many as asked for, or one for every CPU or GPU that is free.
+    resource
+        What a worker takes one of: `CPU` or `GPU`.
 
     Raises
     ------
     InputError
-        If the cluster cannot be reached, or has fewer CPUs than workers are asked for.
+        If the cluster cannot be reached, has no GPU, or has fewer than workers are asked for.
     ExtractionError
-        If no CPU is free.
+        If none is free.
     """
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # must be set before Ray is imported
     import ray
@@ -44,7 +46,7 @@ def ray_session(address: str | None, workers: int | None) -> Iterator[int]:
     if ours:
         _start(address or os.environ.get("RAY_ADDRESS"))
     try:
-        yield _free_workers(workers)
+        yield _free_workers(workers, resource)
     finally:
         if ours:
             ray.shutdown()
@@ -84,23 +86,36 @@ def _knock(address: str) -> None:
         socket.create_connection((place.hostname, place.port), timeout=KNOCK_SECONDS).close()
 
 
-def _free_workers(workers: int | None) -> int:
+def _free_workers(workers: int | None, resource: str) -> int:
     import ray
 
-    total = int(ray.cluster_resources().get("CPU", 0))
+    total = int(ray.cluster_resources().get(resource, 0))
+    if not total and resource != "CPU":
+        raise InputError(
+            f"no machine of the cluster has a {resource}",
+            "Start Ray where there is one, or choose an engine for CPUs with --engine.",
+        )
     if workers and workers > total:
         raise InputError(
-            f"{workers} workers need as many CPUs, but the cluster has {total}",
+            f"{workers} workers need as many {resource}s, but the cluster has {total}",
             f"Ask for --workers {max(total, 1)} or fewer.",
         )
     deadline = time.monotonic() + SETTLE_SECONDS
-    while (free := int(ray.available_resources().get("CPU", 0))) < (workers or total):
+    while (free := int(ray.available_resources().get(resource, 0))) < (workers or total):
         if time.monotonic() > deadline:
             break
         time.sleep(0.1)
     if free < (workers or 1):
         raise ExtractionError(
-            f"{workers or 1} of the cluster's {total} CPUs are needed, but only {free} are free",
+            f"{workers or 1} of the cluster's {total} {resource}s are needed, but only {free} are "
+            "free",
             "Wait for the other work to end, or ask for fewer with --workers.",
         )
     return workers or free
+
+
+def cpus_per_worker(workers: int) -> int:
+    """How many of the CPUs that are free each of some workers can have beside its GPU."""
+    import ray
+
+    return max(1, int(ray.available_resources().get("CPU", 0)) // workers)

@@ -80,7 +80,8 @@ def compare(edge: bytes, backbone: Backbone, model: Model, gate: GateOptions) ->
     An estimator that we do not load (Keras, or the user's own) was held against `head.onnx` when it
     was trained, which then stands in for it.
 
-    An edge model that takes any size is given the photographs as they are, one by one.
+    An edge model that takes any size is given the photographs as they are, one by one; both ways
+    then begin with the same pixels, none of them decoded at a part of its size.
 
     Raises
     ------
@@ -93,7 +94,7 @@ def compare(edge: bytes, backbone: Backbone, model: Model, gate: GateOptions) ->
     compared, held_out, worst, farthest, others = 0, 0, 0.0, "", []
     known = _in_order(model)
     with console.progress("comparing", min(gate.examples, known.num_rows)) as advance:
-        for batch in _batches(_photographs(known, model, backbone, gate)):
+        for batch in _batches(_photographs(known, model, backbone, gate, any_size)):
             images = np.stack([photograph.image for photograph in batch])
             expected = answer(images)
             given = [decode(each.content, None)[None] for each in batch] if any_size else [images]
@@ -129,7 +130,7 @@ def _in_order(model: Model) -> pa.Table:
 
 
 def _photographs(
-    known: pa.Table, model: Model, backbone: Backbone, gate: GateOptions
+    known: pa.Table, model: Model, backbone: Backbone, gate: GateOptions, whole: bool
 ) -> Iterator[_Photograph]:
     """Those that can be read, as many as are asked for, one at a time: files may be large."""
     root = Folder.at(gate.source if gate.source is not None else model.card.root)
@@ -137,7 +138,7 @@ def _photographs(
     for row in known.select(["id", "path", "split"]).to_pylist():
         try:
             content = reader.read(row["path"])
-            image = decode(content, backbone.spec.preprocessing)
+            image = decode(content, backbone.spec.preprocessing, scaled=not whole)
         except (OSError, DecodeError):
             continue  # too few of them is an error, below
         yield _Photograph(row["id"], row["split"] == "test", content, image)

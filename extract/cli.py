@@ -28,6 +28,18 @@ def extract(
         int | None, typer.Option(help="Workers, one CPU each; default: all.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Photographs per call of the backbone.")] = 16,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="fp32, fp16, bf16 or int8; auto: measured here; default: the file's own."
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="onnxruntime, openvino, cuda or tensorrt; default: the fastest for CPUs."
+        ),
+    ] = None,
     max_bad: Annotated[
         float, typer.Option(min=0, max=1, help="Share of failed examples above which to exit 3.")
     ] = 0.05,
@@ -53,7 +65,9 @@ def extract(
     from extract import job
     from extract.plan import Update
 
-    options = job.ExtractOptions(address, workers, batch_size, stall_after, allow_unlabelled)
+    options = job.ExtractOptions(
+        address, workers, batch_size, precision, engine, stall_after, allow_unlabelled
+    )
     summary = job.extract(source, backbone, output, options, Update(retry_failed, prune))
     if as_json:
         console.show_json(asdict(summary))
@@ -90,6 +104,7 @@ def _show(summary: Summary) -> None:
                 f"{summary.embedded:,} photographs, {summary.rate:,.0f}/s "
                 f"with {summary.workers} worker{'s' * (summary.workers != 1)}"
             )
+            rows["engine"] = f"{' and '.join(summary.engines)}, {summary.precision}"
         rows["took"] = ", ".join(f"{name} {took:.1f} s" for name, took in summary.seconds.items())
         rows["wrote"] = place
         if summary.failed:

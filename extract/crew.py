@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -18,8 +19,10 @@ from data.errors import ExtractionError
 from data.reading import container_of
 from data.records import read_row, write_part
 from data.store import PartRecord
+from extract.part import error_rows
+from extract.photographs import Failure
 from extract.plan import Shard
-from extract.worker import Job, Worker, error_rows, new_part
+from extract.worker import Job, Worker, new_part
 
 TRIES = 2  # of a shard before it is split: a machine may be lost by chance
 STILLBORN = 3  # workers in a row that die before they are up
@@ -42,10 +45,21 @@ class _Member:
     actor: Any
     number: int
     name: str = ""
+    up: float = 0.0
     tasks: deque[Task] = field(default_factory=deque)
     row: int = 0
     moved: float = field(default_factory=time.monotonic)
     asked: bool = False
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A part, the engine it was made by, and how long after it was up a worker's first embedding
+    was there, in seconds; none if there was nothing to embed."""
+
+    record: PartRecord
+    engine: str
+    first: float | None
 
 
 class Crew:
@@ -76,6 +90,9 @@ class Crew:
         self.answers: dict[Any, tuple[Callable[[_Member, Any], None], _Member]] = {}
         self.records: list[PartRecord] = []
         self.lost = 0  # examples of shards that were begun and never finished
+        self.engines: set[str] = set()
+        self.first = math.inf  # seconds from the start of `run` to the first embedding
+        self.up = 0.0  # when the first worker was
         self.hired = self.stillborn = self.next_number = 0
         self.spoken = self.watched = time.monotonic()
         self.advance: Callable[[int], None] = lambda step: None
@@ -90,6 +107,7 @@ class Crew:
         """
         import ray
 
+        self.begun = time.monotonic()
         self.waiting = deque(map(Task, shards))
         self.next_number = 1 + max(shard.number for shard in shards)
         total = sum(len(shard.examples) for shard in shards)
@@ -151,11 +169,16 @@ class Crew:
 
     def _is_up(self, member: _Member, name: str) -> None:
         member.name, member.moved = name, time.monotonic()
+        self.up = self.up or member.moved
+        member.up = member.moved
         self.stillborn = 0
 
-    def _is_done(self, member: _Member, record: PartRecord) -> None:
+    def _is_done(self, member: _Member, done: _Done) -> None:
         shard = member.tasks.popleft().shard
-        self.records.append(record)
+        self.records.append(done.record)
+        self.engines.add(done.engine)
+        if done.first is not None:  # by its own clock, which machines do not share
+            self.first = min(self.first, member.up + done.first - self.begun)
         self._move(member, len(shard.examples))
         member.row = 0
 
@@ -242,7 +265,7 @@ class Crew:
         path = shard.examples["path"][0].as_py()
         (stamp,) = self.job.root.stamps([container_of(path)])
         message = f"its workers {how} at this photograph, the last one with it alone: {why}"
-        errors = error_rows(shard.examples, [(0, "worker", how, message, stamp)])
+        errors = error_rows(shard.examples, [Failure(0, "worker", how, message, stamp)])
         self.records.append(write_part(self.job.store, new_part(shard), pa.table({}), errors))
         self.advance(1)
 
@@ -285,13 +308,17 @@ def _actor(job: Job) -> Any:
 
         def up(self, backbone: list[Any]) -> str:
             self.worker = Worker(job, ray.get(backbone[0]))
+            self.up_at = time.monotonic()
             return f"worker {os.getpid()} on {socket.gethostname()}"
 
-        def extract(self, shard: Shard, name: str, careful: bool) -> PartRecord:
+        def extract(self, shard: Shard, name: str, careful: bool) -> _Done:
             if self.failure:  # such as a full disk: what waits here would only fail as well
                 raise self.failure
             try:
-                return self.worker.extract(shard, name, careful)
+                record = self.worker.extract(shard, name, careful)
+                first = self.worker.first
+                since = None if first is None else first - self.up_at
+                return _Done(record, self.worker.engine.name, since)
             except Exception as error:
                 self.failure = error
                 raise
@@ -300,5 +327,10 @@ def _actor(job: Job) -> Any:
         def at(self) -> tuple[int, int]:
             return self.worker.place
 
-    options: Any = {"num_cpus": 1, "max_restarts": 0, "concurrency_groups": {"watch": 1}}
+    options: Any = {
+        "num_cpus": max(1, job.decoders),
+        "num_gpus": int(job.way.on_gpu),
+        "max_restarts": 0,
+        "concurrency_groups": {"watch": 1},
+    }
     return ray.remote(**options)(RayWorker).remote()

@@ -1,31 +1,234 @@
-"""What runs the backbone's graph: ONNX Runtime on one CPU core."""
+"""What runs the backbone's graph: an engine on one core of a CPU, or on a GPU.
+
+The precision belongs to an embedding and is in its fingerprint; the engine does not: two of them at
+one precision agree to within a cosine distance of `AGREE`.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Protocol
+
 import numpy as np
 
-from data.backbone import INPUT, OUTPUT
+from data.backbone import INPUT, OUTPUT, BackboneSpec
+from data.errors import InputError
+
+# In which precisions each one runs a file: the file's own, or bf16 where that is fp32.
+ENGINES = {
+    "onnxruntime": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "cuda": ("fp32", "fp16", "int8"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+}
+PROVIDERS = {
+    "onnxruntime": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+ON_GPU = ("cuda", "tensorrt")
+AGREE = 1e-3  # cosine distance
+
+
+class EngineError(InputError):
+    """An engine that is not there, or cannot run the backbone as asked for."""
+
+
+class Engine(Protocol):
+    """A backbone that is ready to run."""
+
+    name: str
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a backbone is run.
+
+    Parameters
+    ----------
+    precision
+        `fp32`, `fp16`, `bf16` or `int8`.
+    engine
+        One of `ENGINES`; without one, whichever is the fastest of those for CPUs.
+    batch
+        Pictures that go through the backbone at once.
+    """
+
+    precision: str = "fp32"
+    engine: str | None = None
+    batch: int = 16
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it needs a GPU."""
+        return self.engine in ON_GPU
 
 
 class OnnxRuntimeEngine:
-    """A backbone session that stays on one core: workers are many, threads would fight.
+    """ONNX Runtime, on one core of a CPU or on a GPU.
 
     Parameters
     ----------
     content
         The bytes of the backbone file.
+    name
+        A key of `PROVIDERS`.
+
+    Raises
+    ------
+    EngineError
+        If the provider is not there; ONNX Runtime itself would fall back to the CPU.
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, name: str = "onnxruntime") -> None:
         import onnxruntime
 
+        self.name, provider = name, PROVIDERS[name]
+        if provider not in onnxruntime.get_available_providers():
+            raise EngineError(
+                f"the ONNX Runtime that is installed has no {provider}",
+                "Put onnxruntime-gpu in the place of onnxruntime where the workers run, or choose "
+                "another --engine.",
+            )
+        if name in ON_GPU:
+            onnxruntime.preload_dlls()
         options = onnxruntime.SessionOptions()
+        # One core a worker: workers are many, and their threads would fight.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"]
-        )
+        self.session = onnxruntime.InferenceSession(content, options, providers=[provider])
+        if provider not in self.session.get_providers():
+            raise EngineError(
+                f"{provider} does not start on this machine",
+                "Look at its GPU, driver and CUDA libraries, or choose another --engine.",
+            )
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""
         (embeddings,) = self.session.run([OUTPUT], {INPUT: images})
         return embeddings
+
+
+class OpenVinoEngine:
+    """OpenVINO on one core of a CPU, in batches of a fixed size, which it runs faster.
+
+    Parameters
+    ----------
+    content
+        The bytes of the backbone file.
+    way
+        Its batch is the fixed size. What does not fill one is run beside pictures of before.
+
+    Raises
+    ------
+    EngineError
+        If it cannot run the file, or not in bf16 on this CPU.
+    """
+
+    name = "openvino"
+
+    def __init__(self, content: bytes, spec: BackboneSpec, way: Way) -> None:
+        import openvino
+
+        self.core, self.batch = openvino.Core(), way.batch
+        if way.precision == "bf16" and not has_bf16():
+            raise EngineError(
+                "the CPU here does not compute in bf16 (it has neither AVX-512-BF16 nor AMX)",
+                "Choose --precision fp32.",
+            )
+        self.size = (spec.preprocessing.height, spec.preprocessing.width)
+        self.settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if way.precision == "bf16" else "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": 1,
+            "ENABLE_CPU_PINNING": False,  # or all workers of a machine are pinned to one core
+        }
+        try:
+            self.model = self.core.read_model(content)
+            self.requests = {way.batch: self._compile(way.batch)}
+        except RuntimeError as error:
+            raise EngineError(
+                f"OpenVINO cannot run the backbone: {error}", "Choose --engine onnxruntime."
+            ) from error
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""
+        size = 1 if len(images) == 1 else self.batch
+        if size not in self.requests:  # single pictures are what isolates a bad one
+            self.requests[size] = self._compile(size)
+        request, found = self.requests[size], []
+        for start in range(0, len(images), size):
+            given = images[start : start + size]
+            request.input_tensors[0].data[: len(given)] = given
+            request.infer()
+            found.append(request.output_tensors[0].data[: len(given)].copy())
+        return np.concatenate(found)
+
+    def _compile(self, size: int) -> Any:
+        model = self.model.clone()
+        model.reshape({INPUT: [size, *self.size, 3]})
+        return self.core.compile_model(model, "CPU", self.settings).create_infer_request()
+
+
+def has_bf16() -> bool:
+    """Whether this CPU computes in bf16; on others OpenVINO would take fp32 without a word."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def engines_here(precision: str) -> list[str]:
+    """The engines for CPUs that are installed here and know a precision."""
+    return [
+        name
+        for name, precisions in ENGINES.items()
+        if precision in precisions
+        and name not in ON_GPU
+        and find_spec(name)
+        and (precision != "bf16" or has_bf16())
+    ]
+
+
+def check_way(way: Way) -> None:
+    """Raise `EngineError` if what a way needs is not installed here, as far as one can see."""
+    if way.engine == "openvino" and not find_spec("openvino"):
+        raise EngineError(
+            "OpenVINO is not installed",
+            "Install it where the workers run: pip install 'headstart[openvino]'.",
+        )
+    if way.engine is None and not engines_here(way.precision):
+        raise EngineError(
+            f"no engine here computes in {way.precision}",
+            "bf16 takes OpenVINO (pip install 'headstart[openvino]') and a CPU with AVX-512-BF16 "
+            "or AMX. Choose --precision fp32.",
+        )
+
+
+def open_engines(content: bytes, spec: BackboneSpec, way: Way) -> list[Engine]:
+    """Make a backbone ready to run: in the engine of a way, or in all that are here.
+
+    Of these, one that cannot run the backbone is left out as long as there is another.
+
+    Raises
+    ------
+    EngineError
+        If none can.
+    """
+    check_way(way)
+    opened: list[Engine] = []
+    errors = []
+    for name in [way.engine] if way.engine else engines_here(way.precision):
+        try:
+            if name == "openvino":
+                opened.append(OpenVinoEngine(content, spec, way))
+            else:
+                opened.append(OnnxRuntimeEngine(content, name))
+        except EngineError as error:
+            errors.append(error)
+    if not opened:
+        raise errors[0]
+    return opened

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +14,17 @@ import pyarrow.compute as pc
 from data import console
 from data.backbone import Backbone, load_backbone
 from data.errors import Checklist, ExtractionError, InputError, StoppedError
+from data.fingerprint import Fingerprint
 from data.folders import Folder
 from data.lock import sole_writer
 from data.records import begin, finish, sweep
-from data.session import ray_session
+from data.session import cpus_per_worker, ray_session
 from data.sources import Source, open_source
 from data.store import FeatureStore, PartRecord, StoreManifest, read_part
 from extract.crew import Crew
+from extract.engines import ENGINES, Way, check_way
 from extract.plan import Counts, Plan, Update, plan, state
+from extract.precision import AUTO, PRECISIONS, check_precision, fastest_way, measurable
 from extract.rewrite import rewrite
 from extract.worker import Job
 
@@ -34,9 +38,13 @@ class ExtractOptions:
     address
         Of a Ray cluster; a local one is started where none is given.
     workers
-        Number of workers, one CPU each; all free CPUs where none is given.
+        Number of workers, one CPU each, or one GPU; all that are free where none is given.
     batch_size
         Photographs that go through the backbone at once.
+    precision
+        One of `PRECISIONS`; that of the store, or of the backbone file, where none is given.
+    engine
+        One of `ENGINES`; the fastest on its machine that a worker finds where none is given.
     stall_after
         Seconds without a photograph after which a worker is replaced.
     allow_unlabelled
@@ -46,6 +54,8 @@ class ExtractOptions:
     address: str | None = None
     workers: int | None = None
     batch_size: int = 16
+    precision: str | None = None
+    engine: str | None = None
     stall_after: float = 300.0
     allow_unlabelled: bool = False
 
@@ -57,7 +67,19 @@ class ExtractOptions:
                 if value is not None and not 1 <= value <= most:
                     flag = "--" + name.replace("_", "-")
                     raise InputError(f"{flag} {value} is not possible", f"Give 1 to {most:,}.")
+        for name, known in (("precision", PRECISIONS), ("engine", tuple(ENGINES))):
+            value = getattr(self, name)
+            with checks.item():
+                if value is not None and value not in known:
+                    raise InputError(
+                        f"--{name} {value} is not known", f"Known are {', '.join(known)}."
+                    )
         checks.finish()
+
+    @property
+    def local(self) -> bool:
+        """Whether the work runs on this machine, so that what is missing here is missing."""
+        return not (self.address or os.environ.get("RAY_ADDRESS"))
 
 
 @dataclass(frozen=True)
@@ -81,8 +103,14 @@ class Summary:
         In all runs on this store.
     errors
         All errors in the store by `stage/reason`, those of earlier runs too.
+    precision
+        Of the embeddings.
+    engines
+        That ran the backbone; empty where nothing was embedded.
+    first_embedding
+        Seconds from when Ray was up to the first embedding; none where nothing was embedded.
     seconds
-        By stage: `plan`, `start Ray`, `embed`, `stop Ray`.
+        By stage: `plan`, `start Ray`, `choose precision`, `start workers`, `embed`, `stop Ray`.
     """
 
     store: str
@@ -96,6 +124,9 @@ class Summary:
     rows: int
     errors: dict[str, int]
     workers: int
+    precision: str
+    engines: tuple[str, ...]
+    first_embedding: float | None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -135,20 +166,28 @@ def extract(
         examples = open_source(source, options.allow_unlabelled)
     with checks.item():
         loaded = load_backbone(backbone)
+        asked = check_precision(options.precision, options.engine, loaded)
+        if options.local:
+            check_way(Way(asked, options.engine))
     with checks.item():
         store = Folder.at(output)
         store.check()
     checks.finish()
     seen = state(store)
-    todo = plan(examples, store, loaded.fingerprint, update)
+    wanted = loaded.fingerprint.run_in(asked)
+    free = options.precision in (None, AUTO)
+    todo = plan(examples, store, wanted, update, free)
     clock.stage("plan")
     if todo.finished:
-        return _summary(store, examples, todo, update, _Done(), clock.seconds)
+        return _summary(
+            store, examples, todo, update, _Done(todo.precision or asked), clock.seconds
+        )
     with _in_words(store), sole_writer(store):
         if state(store) != seen:  # another run has just ended
-            todo = plan(examples, store, loaded.fingerprint, update)
-        done = _work(examples, loaded, store, options, todo, clock)
-        finish(store, _manifest(examples, loaded, store, todo, update, done))
+            todo = plan(examples, store, wanted, update, free)
+        done = _work(examples, loaded.run_in(todo.precision or asked), store, options, todo, clock)
+        fingerprint = loaded.fingerprint.run_in(done.precision)
+        finish(store, _manifest(examples, fingerprint, store, todo, update, done))
     return _summary(store, examples, todo, update, done, clock.seconds)
 
 
@@ -156,10 +195,13 @@ def extract(
 class _Done:
     """What a run did: parts written anew, parts of new embeddings, shards lost with workers."""
 
+    precision: str
     rewritten: tuple[PartRecord, ...] = ()
     embedded: tuple[PartRecord, ...] = ()
     lost: int = 0
     workers: int = 0
+    engines: tuple[str, ...] = ()
+    first: float | None = None
 
     @property
     def inferences(self) -> int:
@@ -171,8 +213,8 @@ class _Clock:
         self.seconds: dict[str, float] = {}
         self.last = time.monotonic()
 
-    def stage(self, name: str) -> None:
-        now = time.monotonic()
+    def stage(self, name: str, now: float | None = None) -> None:
+        now = time.monotonic() if now is None else now
         self.seconds[name], self.last = now - self.last, now
 
 
@@ -201,18 +243,34 @@ def _work(
     clock: _Clock,
 ) -> _Done:
     if not todo.todo.num_rows:
-        return _Done(_update(source, backbone, store, todo, clock))
-    job = Job(backbone.spec, source.folder, store, options.batch_size)
-    with ray_session(options.address, options.workers) as workers:
+        return _Done(backbone.spec.precision, _update(source, backbone, store, todo, clock))
+    way = Way(backbone.spec.precision, options.engine, options.batch_size)
+    with ray_session(options.address, options.workers, "GPU" if way.on_gpu else "CPU") as workers:
         import ray  # not sooner: the session sets what Ray reads when it is imported
 
         clock.stage("start Ray")
+        content = ray.put(backbone.content)
+        if options.precision == AUTO and not todo.precision and measurable(way):
+            way = fastest_way(content, backbone.spec, way, source.folder, todo.todo["path"])
+            backbone = backbone.run_in(way.precision)
+            clock.stage("choose precision")
         rewritten = _update(source, backbone, store, todo, clock)
-        crew = Crew(job, ray.put(backbone.content), workers, options.stall_after)
+        decoders = cpus_per_worker(workers) if way.on_gpu else 0
+        job = Job(backbone.spec, source.folder, store, way, decoders)
+        crew = Crew(job, content, workers, options.stall_after)
         parts = crew.run(todo.shards(workers))
+        clock.stage("start workers", crew.up)
         clock.stage("embed")
     clock.stage("stop Ray")
-    return _Done(rewritten, tuple(parts), crew.lost, workers)
+    return _Done(
+        way.precision,
+        rewritten,
+        tuple(parts),
+        crew.lost,
+        workers,
+        tuple(sorted(crew.engines)),
+        crew.first,
+    )
 
 
 def _update(
@@ -235,7 +293,12 @@ def _update(
 
 
 def _manifest(
-    source: Source, backbone: Backbone, store: Folder, todo: Plan, update: Update, done: _Done
+    source: Source,
+    fingerprint: Fingerprint,
+    store: Folder,
+    todo: Plan,
+    update: Update,
+    done: _Done,
 ) -> StoreManifest:
     replaced = {part.replaces for part in done.rewritten}
     kept = (part for part in todo.parts if part.name not in replaced)
@@ -247,7 +310,7 @@ def _manifest(
                 labels = read_part(store, part.rows_file, ["label"])["label"]
                 classes |= set(pc.unique(labels.drop_null()).to_pylist())
     return StoreManifest(
-        backbone.fingerprint,
+        fingerprint,
         source.path,
         str(source.folder),
         tuple(sorted(classes)),
@@ -280,5 +343,8 @@ def _summary(
         rows=finished.manifest.rows,
         errors=dict(sorted(counts.items())),
         workers=done.workers,
+        precision=done.precision,
+        engines=done.engines,
+        first_embedding=done.first,
         seconds=seconds,
     )

@@ -19,7 +19,8 @@ from extract.changes import changed_files
 from extract.known import Known, read_known
 from extract.rewrite import Rewrite
 
-SHARDS_PER_WORKER = 8  # enough that a slow last shard does not leave the other workers idle
+TURNS = 4  # a shard is this share of a worker's part of what is left: the last ones are small,
+# so that a slow one does not leave the other workers idle
 SMALLEST_SHARD, LARGEST_SHARD = 64, 1024
 
 
@@ -87,6 +88,8 @@ class Plan:
         Examples to embed.
     inferences
         How many were made for this store so far.
+    precision
+        Of the embeddings that are there, if there are any.
     unfinished
         Whether an earlier run has not finished, and this one goes on with it.
     leftovers
@@ -99,6 +102,7 @@ class Plan:
     todo: pa.Table
     counts: Counts = field(default_factory=Counts)
     inferences: int = 0
+    precision: str | None = None
     unfinished: bool = False
     leftovers: bool = False
 
@@ -115,24 +119,38 @@ class Plan:
         return 1 + max((int(part.name.split("-")[1]) for part in self.parts), default=-1)
 
     def shards(self, workers: int) -> list[Shard]:
-        """Cut the work so that every worker has several shards, in the order of the examples."""
-        total, first = self.todo.num_rows, self.next_number
-        size = -(-total // (workers * SHARDS_PER_WORKER))
-        size = min(max(size, SMALLEST_SHARD), LARGEST_SHARD)
-        starts = range(0, total, size)
-        return [
-            Shard(first + number, self.todo.slice(start, size))
-            for number, start in enumerate(starts)
-        ]
+        """Cut the work so that every worker has several shards, in the order of the examples.
+
+        They become smaller towards the end (guided self-scheduling; Polychronopoulos and Kuck
+        1987).
+        """
+        shards: list[Shard] = []
+        first, start = self.next_number, 0
+        while left := self.todo.num_rows - start:
+            size = min(max(-(-left // (workers * TURNS)), SMALLEST_SHARD), LARGEST_SHARD, left)
+            shards.append(Shard(first + len(shards), self.todo.slice(start, size)))
+            start += size
+        return shards
 
 
 def plan(
-    source: Source, store: Folder, fingerprint: Fingerprint, update: Update = Update()
+    source: Source,
+    store: Folder,
+    fingerprint: Fingerprint,
+    update: Update = Update(),
+    any_precision: bool = False,
 ) -> Plan:
     """Look at what is in the store and subtract it from the source. Nothing is written.
 
     A file whose stamp (size and time of change) is another one than was stored is read; it is
     embedded anew if its bytes are others, too.
+
+    Parameters
+    ----------
+    fingerprint
+        Of the embeddings that are wanted.
+    any_precision
+        Whether the store's may be in another precision than that.
 
     Raises
     ------
@@ -145,7 +163,8 @@ def plan(
         return Plan(None, (), (), source.examples)
     for found in (manifest, unfinished):
         if found:
-            _check_same(store, found, fingerprint, source)
+            same = fingerprint.run_in(found.fingerprint.precision) if any_precision else fingerprint
+            _check_same(store, found, same, source)
     known = read_known(store, _recorded(manifest, unfinished), source)
     changed = changed_files(known, source, store)
     keep = _keep(known, changed, update)
@@ -164,6 +183,7 @@ def plan(
             vanished=int((~known.in_source).sum()),
         ),
         unfinished.inferences if unfinished else manifest.inferences if manifest else 0,
+        found.fingerprint.precision if found else None,
         unfinished is not None,
         store.exists(RECORDS),
     )
@@ -217,6 +237,14 @@ def _check_same(
     store: Folder, found: StoreManifest | Unfinished, fingerprint: Fingerprint, source: Source
 ) -> None:
     """The store's backbone and source must be those asked for: ids alone would mix them up."""
+    if found.fingerprint.precision != fingerprint.precision and found.fingerprint == (
+        fingerprint.run_in(found.fingerprint.precision)
+    ):
+        raise StoreError(
+            f"{store} holds features in {found.fingerprint.precision}, not in "
+            f"{fingerprint.precision}",
+            "Leave --precision out to go on as it is, or extract into another folder with -o.",
+        )
     if found.fingerprint != fingerprint:
         raise StoreError(
             f"{store} holds features of another backbone:\n"

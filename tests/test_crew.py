@@ -31,7 +31,7 @@ def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Fragile(worker):  # type: ignore[misc, valid-type]
         def extract(self, *task):  # type: ignore[no-untyped-def]
-            import extract.worker as module
+            import extract.photographs as module
 
             decode = module.decode
 

@@ -128,7 +128,7 @@ def test_a_network_that_gives_nan_is_an_error_of_the_example(
     from data.sources import open_source
 
     source, store = open_source(photos), Folder.at(tmp_path / "f")
-    worker = Worker(Job(backbone.spec, source.folder, store, 16), backbone.content)
+    worker = Worker(Job(backbone.spec, source.folder, store), backbone.content)
     worker.engine = Nan()  # type: ignore[assignment]
     (shard,) = plan(source, store, backbone.fingerprint).shards(1)
     record = worker.extract(shard, new_part(shard))

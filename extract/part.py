@@ -1,0 +1,75 @@
+"""A part of the store in the making: every example of a shard is a row of features or of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from data.store import ERROR_COLUMNS, ERROR_SCHEMA, TEXT_COLUMNS, part_schema
+from extract.photographs import Failure, Photograph
+
+
+class Part:
+    """The rows and errors of a shard while they come in.
+
+    Parameters
+    ----------
+    examples
+        Of the shard, as in the source.
+    """
+
+    def __init__(self, examples: pa.Table) -> None:
+        self.examples = examples
+        self.good: list[tuple[int, str, str | None]] = []  # row, hash, stamp: no pixels are kept
+        self.embeddings: list[np.ndarray] = []
+        self.bad: list[Failure] = []
+        self.inferences = 0
+
+    def add(self, photographs: list[Photograph], embeddings: np.ndarray) -> None:
+        """Take a batch and its embeddings, float32 `[batch, dim]`."""
+        finite = np.isfinite(embeddings).all(axis=1)
+        for photograph, fine in zip(photographs, finite, strict=True):
+            if fine:
+                self.good.append((photograph.row, photograph.content, photograph.stamp))
+            else:
+                message = "the embedding has NaN or infinite numbers"
+                failure = Failure(photograph.row, "embed", "not_finite", message, photograph.stamp)
+                self.fail(failure)
+        self.embeddings.append(embeddings[finite])
+        self.inferences += len(photographs)
+
+    def fail(self, failure: Failure) -> None:
+        """Take a row that has no embedding."""
+        self.bad.append(failure)
+
+    def rows(self, dim: int) -> pa.Table:
+        """The rows of features."""
+        carried = [field for field in self.examples.schema if field.name not in TEXT_COLUMNS]
+        schema = part_schema(dim, carried)
+        examples = self.examples.take(pa.array([row for row, *_ in self.good], pa.int64()))
+        flat = np.concatenate(self.embeddings).ravel() if self.embeddings else np.empty(0, "f4")
+        columns = {
+            "content": pa.array([content for _, content, _ in self.good], pa.string()),
+            "stamp": pa.array([stamp for *_, stamp in self.good], pa.string()),
+            "embedding": pa.FixedSizeListArray.from_arrays(
+                pa.array(flat), type=schema.field("embedding").type
+            ),
+        }
+        return pa.table(
+            [columns[name] if name in columns else examples[name] for name in schema.names],
+            schema=schema,
+        )
+
+    def errors(self) -> pa.Table:
+        """The rows of errors."""
+        self.bad.sort(key=lambda failure: failure.row)
+        return error_rows(self.examples, self.bad)
+
+
+def error_rows(examples: pa.Table, failures: Sequence[Failure]) -> pa.Table:
+    """Rows of errors, in the order of the failures."""
+    ids = examples["id"].take(pa.array([failure.row for failure in failures], pa.int64()))
+    columns = [[getattr(failure, name) for failure in failures] for name in ERROR_COLUMNS[1:]]
+    return pa.table([ids, *(pa.array(c, pa.string()) for c in columns)], schema=ERROR_SCHEMA)

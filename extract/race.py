@@ -1,0 +1,74 @@
+"""Which engine is the fastest here: they take turns on the first batches, and the best goes on."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from extract.engines import AGREE, Engine
+
+ROUNDS = 3  # batches of each engine that are timed, after one to warm up
+
+
+class FastestEngine:
+    """Embeds with the fastest of some engines, which it finds out at work: no time is lost on it.
+
+    An engine that disagrees with the first one by more than `AGREE` is not used.
+
+    Parameters
+    ----------
+    engines
+        At one precision. The first one is what the others are held against.
+    batch
+        Pictures in a full batch; others are not timed.
+    """
+
+    def __init__(self, engines: list[Engine], batch: int) -> None:
+        self.engines, self.batch = engines, batch
+        self.took: list[list[float]] = [[] for _ in engines]
+        self.compared = False
+
+    @property
+    def name(self) -> str:
+        """Of the engine, or of all that are still in the race."""
+        return "+".join(engine.name for engine in self.engines)
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""
+        if len(self.engines) == 1:
+            return self.engines[0].embed(images)
+        if not self.compared:
+            self.compared = True
+            return self._compare(images)
+        turn = min(range(len(self.engines)), key=lambda number: len(self.took[number]))
+        start = time.perf_counter()
+        embeddings = self.engines[turn].embed(images)
+        if len(images) == self.batch:
+            self.took[turn].append(time.perf_counter() - start)
+            if all(len(times) == ROUNDS for times in self.took):
+                best = min(range(len(self.engines)), key=lambda number: min(self.took[number]))
+                self.engines = [self.engines[best]]
+        return embeddings
+
+    def _compare(self, images: np.ndarray) -> np.ndarray:
+        """Embed with all of them, and leave out those that disagree."""
+        found = [engine.embed(images) for engine in self.engines]
+        same = [bool((1 - cosines(each, found[0]) <= AGREE).all()) for each in found]
+        # Numbers that are not finite have no cosine; the first engine says what they are.
+        self.engines = [
+            engine
+            for number, (engine, agrees) in enumerate(zip(self.engines, same, strict=True))
+            if agrees or number == 0
+        ]
+        self.took = [[] for _ in self.engines]
+        return found[0]
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosine of each row of one with the same row of the other, float64 `[rows]`."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    products = (a * b).sum(axis=1)
+    # Two embeddings of zeros are the same.
+    return np.where(lengths > 0, products / np.where(lengths > 0, lengths, 1), (a == b).all(axis=1))

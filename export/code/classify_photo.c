@@ -56,8 +56,7 @@ struct edge {
 
 static bool make_room(struct photo *photo, size_t width, size_t height, size_t channels)
 {
-    photo->width = width;
-    photo->height = height;
+    photo->width = width, photo->height = height;
     if (height && width <= MOST_PIXELS / height)
         photo->pixels = malloc(width * height * channels);
     if (!photo->pixels)
@@ -216,6 +215,8 @@ static bool read_png(FILE *file, struct photo *photo)
         png_create_read_struct(PNG_LIBPNG_VER_STRING, photo->why, png_failed, png_warned);
     png_infop info = png ? png_create_info_struct(png) : NULL;
     bool done = info && decode_png(png, info, file, photo);
+    if (!done && feof(file)) // libpng's words are "Read Error"
+        snprintf(photo->why, WORDS, "the file ends too early");
     png_destroy_read_struct(&png, &info, NULL);
     return done;
 }
@@ -367,8 +368,7 @@ bool edge_classify(struct edge *edge, const struct photo *photo)
 static bool show(struct edge *edge, const char *path)
 {
     struct photo photo;
-    bool readable = photo_read(&photo, path);
-    bool done = readable && edge_classify(edge, &photo);
+    bool readable = photo_read(&photo, path), done = readable && edge_classify(edge, &photo);
     free(photo.pixels);
     if (!done) {
         fprintf(stderr, "%s cannot be %s: %s\n", path, readable ? "classified" : "read",

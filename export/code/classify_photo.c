@@ -1,8 +1,8 @@
 // Classify photographs with an edge model in C: ONNX Runtime (1.17 or newer), libjpeg, libpng,
 // libexif and jansson are all it needs.
 //
-//     apt-get install gcc pkg-config libjpeg-dev libpng-dev libexif-dev libjansson-dev
-//     apt-get install libonnxruntime-dev
+//     apt-get install gcc pkg-config libonnxruntime-dev
+//     apt-get install libjpeg-dev libpng-dev libexif-dev libjansson-dev
 //     libraries="libonnxruntime libjpeg libpng libexif jansson"
 //     gcc -O2 classify_photo.c -o classify_photo $(pkg-config --cflags --libs $libraries)
 //     ./classify_photo edge.onnx photo.jpg [photo.jpg ...]

@@ -10,8 +10,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py demo
 
-# Pages are tested in a browser, and the edge model in Node: apt-get install chromium
-# chromium-driver nodejs npm, as .ci/run does.
+# Pages are tested in a browser, and the edge model in Node and in C: apt-get install chromium
+# chromium-driver nodejs npm gcc pkg-config libjpeg-dev libpng-dev libexif-dev libjansson-dev, and
+# .ci/onnxruntime-header, as .ci/run does.
 test: $(VENV)/.dev tests/node/node_modules
 	$(BIN)/python -m pytest
 
@@ -45,4 +46,4 @@ tests/node/node_modules: tests/node/package.json
 	touch $@
 
 clean:
-	rm -rf $(VENV) tests/node/node_modules demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) tests/node/node_modules .onnxruntime demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

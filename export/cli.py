@@ -293,7 +293,7 @@ def code(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write code that classifies photographs with EDGE, in Python and in Node."""
+    """Write code that classifies photographs with EDGE, in Python, in Node and in C."""
     from export.code import write_code
 
     paths = write_code(edge, output, overwrite)

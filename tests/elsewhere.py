@@ -1,4 +1,4 @@
-"""One edge model in Python, in Node and in the browser, against training's path.
+"""One edge model in Python, in Node, in C and in the browser, against training's path.
 
     python tests/elsewhere.py MODEL BACKBONE [--examples 500] [--jpeg]
 
@@ -26,6 +26,7 @@ import numpy as np
 import onnxruntime
 import pyarrow.compute as pc
 from browser import chromium, resize, served
+from compiled import SOURCES, compiled
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -82,6 +83,22 @@ def in_node(edge: Path, files: list[Path]) -> Answers:
     found = [json.loads(line) for line in lines]
     probabilities = np.array([answer["probabilities"] for answer in found], np.float32)
     return Answers(np.array([answer["label"] for answer in found]), probabilities)
+
+
+def in_c(edge: Path, files: list[Path]) -> Answers:
+    """By the code that `export code` writes, compiled."""
+    with tempfile.TemporaryDirectory(prefix="c-") as name:
+        write_code(edge, name, overwrite=False)
+        program = compiled(SOURCES / "answers.c", Path(name, "answers"))
+        lines = subprocess.run(
+            [program, edge],
+            check=True,
+            input="\n".join(map(str, files)),
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+    found = np.loadtxt(lines.splitlines(), ndmin=2)
+    return Answers(found[:, 0].astype(int), found[:, 1:].astype(np.float32))
 
 
 def choose(browser: webdriver.Chrome, files: list[Path], seconds: float = 300) -> None:
@@ -171,6 +188,7 @@ def main() -> None:
                 open_image(original.read_bytes()).save(file, "JPEG", quality=90)
         expected = in_training(model, asked.backbone, files)
         found = {"Python": in_python(edge, files), "Node": in_node(edge, files)}
+        found["C"] = in_c(edge, files)
         with served(folder / "site") as address, chromium() as browser:
             browser.get(address)
             found["Chromium"] = in_browser(browser, files)

@@ -1,4 +1,4 @@
-"""The edge model in Python, in Node and in the browser answers as training did."""
+"""The edge model in Python, in Node, in C and in the browser answers as training did."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from elsewhere import (
     WEB,
     held_out,
     in_browser,
+    in_c,
     in_node,
     in_python,
     in_training,
@@ -56,8 +57,10 @@ def test_held_out_digits(digits_job: Path, tmp_path: Path, command: Callable) ->
     files = held_out(model)
     assert len(files) == 450
     expected = in_training(model, backbone, files)
-    for where, answers in everywhere(edge, files, tmp_path / "site").items():
+    found = everywhere(edge, files, tmp_path / "site") | {"C": in_c(edge, files)}
+    for where, answers in found.items():
         changed, apart = answers.against(expected)
+        print(f"{where}: {changed} labels differ, probabilities by at most {apart:.1e}")
         assert changed == 0, where
         assert apart <= TOLERANCE, where
 
@@ -143,6 +146,7 @@ def test_the_code_for_node_says_what_it_cannot_use(
         f"error: 1. {edge.parent / 'classify_photo.py'} exists already\n"
         "  Pass --overwrite to replace it.\n"
         f"2. {code} exists already\n  Pass --overwrite to replace it.\n"
+        f"3. {edge.parent / 'classify_photo.c'} exists already\n  Pass --overwrite to replace it.\n"
     )
     (edge.parent / "node_modules").symlink_to(NODE / "node_modules")
 
@@ -168,7 +172,7 @@ def test_the_code_for_node_says_what_it_cannot_use(
     assert some.stdout.startswith(f"{photo}  red  ")
 
 
-def test_unknown_in_node_and_python(
+def test_unknown_in_node_c_and_python(
     features: Path, tiny_backbone: Path, photos: Path, tmp_path: Path
 ) -> None:
     from classify.calibration import AnswerOptions
@@ -178,6 +182,7 @@ def test_unknown_in_node_and_python(
     edge = tmp_path / "edge.onnx"
     export_classifier(tmp_path / "sure", tiny_backbone, edge, EdgeOptions(any_size=True))
     files = sorted(photos.rglob("*.png"))
-    python, node = in_python(edge, files), in_node(edge, files)
-    assert python.against(node)[0] == 0
+    python = in_python(edge, files)
+    assert python.against(in_node(edge, files))[0] == 0
+    assert python.against(in_c(edge, files))[0] == 0
     assert 0 < (python.labels == -1).sum() < len(files)

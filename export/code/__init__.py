@@ -1,4 +1,4 @@
-"""Ready code that classifies photographs with an edge model, in Python and in Node."""
+"""Ready code that classifies photographs with an edge model, in Python, in Node and in C."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from data.edge import load_edge
 from data.errors import Checklist
 from data.files import check_output, local_path, write_whole
 
-NAMES = ("classify_photo.py", "classify_photo.mjs")
+NAMES = ("classify_photo.py", "classify_photo.mjs", "classify_photo.c")
 
 
 def write_code(edge: str | Path, output: str | Path | None, overwrite: bool) -> list[Path]:

@@ -198,7 +198,8 @@ class LocalFolder(Folder):
         OSError
             If it is not there, is no regular file, or may not be read.
         """
-        with open(os.open(self.path(name), os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        place = f"{self.root}/{name}"  # for thousands of files a second, a `Path` takes its time
+        with open(os.open(place, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise OSError(f"{name} is not a regular file")

@@ -29,6 +29,7 @@ PROVIDERS = {
 }
 ON_GPU = ("cuda", "tensorrt")
 AGREE = 1e-3  # cosine distance
+CACHED = 8  # pictures that OpenVINO runs at once: 4 to 16 are best, as docs/speed.md has measured
 
 
 class EngineError(InputError):
@@ -120,7 +121,8 @@ class OpenVinoEngine:
     content
         The bytes of the backbone file.
     way
-        Its batch is the fixed size. What does not fill one is run beside pictures of before.
+        Its batch is cut into pieces of a fixed size. What does not fill one is run beside pictures
+        of before.
 
     Raises
     ------
@@ -133,7 +135,7 @@ class OpenVinoEngine:
     def __init__(self, content: bytes, spec: BackboneSpec, way: Way) -> None:
         import openvino
 
-        self.core, self.batch = openvino.Core(), way.batch
+        self.core, self.batch = openvino.Core(), min(way.batch, CACHED)
         if way.precision == "bf16" and not has_bf16():
             raise EngineError(
                 "the CPU here does not compute in bf16 (it has neither AVX-512-BF16 nor AMX)",
@@ -149,7 +151,7 @@ class OpenVinoEngine:
         }
         try:
             self.model = self.core.read_model(content)
-            self.requests = {way.batch: self._compile(way.batch)}
+            self.requests = {self.batch: self._compile(self.batch)}
         except RuntimeError as error:
             raise EngineError(
                 f"OpenVINO cannot run the backbone: {error}", "Choose --engine onnxruntime."

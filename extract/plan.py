@@ -21,7 +21,7 @@ from extract.rewrite import Rewrite
 
 TURNS = 4  # a shard is this share of a worker's part of what is left: the last ones are small,
 # so that a slow one does not leave the other workers idle
-SMALLEST_SHARD, LARGEST_SHARD = 64, 1024
+SMALLEST_SHARD, LARGEST_SHARD = 16, 1024
 
 
 @dataclass(frozen=True)

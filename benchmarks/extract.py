@@ -1,0 +1,176 @@
+"""`python -m extract` against what people use today: same photographs, same network, to Parquet.
+
+The peers (`benchmarks/peers`) are a careful script with a pool of threads, PyTorch's DataLoader,
+Ray Data, Daft, and Keras' `predict`; all but Keras run the same ONNX file by ONNX Runtime in fp32.
+headstart runs in fp32, in bf16 where the CPU has it, and with a backbone that was quantized to
+int8. Steady state is from the first batch to the last (of headstart: from when its first worker is
+up until the last part is recorded, which takes more in); whole is the process, start-up and
+shut-down included. All take turns; medians. The limit is explained in `benchmarks/limit.py`.
+
+    python -m benchmarks.extract OUT [--quick] [--rounds 3] [--only NAME]
+
+Writes OUT/extract.md and OUT/extract.png. Exits with 1 below the ratios in `CASES`. Needs
+`pip install -e ".[bench]"`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from benchmarks.extract_report import OURS, Result, Run, best, report
+from benchmarks.limit import limits
+from benchmarks.photographs import write_photographs
+from extract.engines import has_bf16
+
+PEERS = Path(__file__).parent / "peers"
+SMALL, LARGE = (500, 375), (4000, 3000)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network on photographs of a size, and what is wanted.
+
+    Parameters
+    ----------
+    photographs
+        Number for the peers; `whole` for the comparison of whole processes.
+    ratio, whole_ratio
+        How many times as fast as the best peer headstart has to be, at its best precision.
+    """
+
+    name: str
+    network: str
+    size: int
+    pixels: tuple[int, int]
+    photographs: int
+    whole: int
+    ratio: float
+    whole_ratio: float
+
+
+CASES = (
+    Case("MobileNetV2 160, 500x375", "mobilenetv2", 160, SMALL, 4000, 20_000, 2.0, 1.6),
+    Case("EfficientNet-Lite0 224, 500x375", "efficientnet_lite0", 224, SMALL, 1600, 0, 1.0, 1.0),
+    Case("ResNet50 224, 500x375", "resnet50", 224, SMALL, 320, 2000, 5.0, 3.0),
+    Case("MobileNetV2 160, 4000x3000", "mobilenetv2", 160, LARGE, 320, 1500, 5.0, 3.0),
+)
+LEAST_OF_LIMIT = 0.85
+QUICK = 8  # as many times fewer photographs
+KERAS = ("mobilenetv2", "resnet50")
+
+
+def export(case: Case, folder: Path, photographs: Path) -> dict[str, str]:
+    """Backbone files for each precision."""
+    weights = "imagenet" if case.network == "efficientnet_lite0" else "none"
+    files = {
+        "fp32": f"{case.network}-{case.size}.onnx",
+        "int8": f"{case.network}-{case.size}-8.onnx",
+    }
+    for precision, name in files.items():
+        path = folder / name
+        if not path.exists():
+            command = [*("-m", "export", "backbone", case.network, "-o", path), "--precision"]
+            more = [precision, "--weights", weights, "--size", case.size]
+            more += ["--calibrate", photographs] if precision == "int8" else []
+            subprocess.run(
+                [sys.executable, *map(str, command + more)], check=True, capture_output=True
+            )
+        files[precision] = str(path)
+    return files
+
+
+def ways_of(case: Case, files: dict[str, str]) -> dict[str, list[str]]:
+    """What is to be run, by name, and the arguments between photographs and output."""
+    ours = {"fp32": files["fp32"], "int8": files["int8"]}
+    if has_bf16():
+        ours["bf16"] = files["fp32"]
+    ways = {f"{OURS} {precision}": [file, precision] for precision, file in ours.items()}
+    for name in ("threads", "torch_loader", "ray_data", "daft_udf"):
+        ways[name] = [files["fp32"]]
+    if case.network in KERAS:
+        ways["keras_predict"] = [case.network, str(case.size)]
+    return ways
+
+
+def run(name: str, arguments: list[str], photographs: Path, out: Path) -> Run:
+    """Run it once into an empty place."""
+    shutil.rmtree(out, ignore_errors=True)
+    if name.startswith(OURS):
+        file, precision = arguments
+        command = ["-m", "extract", photographs, "--backbone", file, "--precision", precision]
+        command += ["-o", out, "--json"]
+    else:
+        command = [PEERS / f"{name}.py", photographs, *arguments, out]
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, *map(str, command)], check=True, capture_output=True)
+    whole = time.perf_counter() - started
+    if name.startswith(OURS):
+        summary = json.loads(done.stdout)
+        count = summary["embedded"]
+        return Run(count / summary["seconds"]["embed"], count / whole, summary["first_embedding"])
+    times = pq.read_table(out, columns=["time"])["time"]
+    first, last = pc.min_max(times).as_py().values()
+    later = pc.sum(pc.greater(times, first)).as_py()
+    return Run(later / (last - first), len(times) / whole, None)
+
+
+def measure(case: Case, work: Path, options: argparse.Namespace) -> Result:
+    """All ways of a case, in turns: the medians, and the limit."""
+    count = max(case.photographs // (QUICK if options.quick else 1), 64)
+    kind = f"{case.pixels[0]}x{case.pixels[1]}"
+    photographs = write_photographs(work / f"{kind}-{count}", count, case.pixels)
+    files = export(case, work, photographs)
+    ways = ways_of(case, files)
+    found: dict[str, list[Run]] = {name: [] for name in ways}
+    for number in range(options.rounds):
+        for name, arguments in ways.items():
+            found[name].append(run(name, arguments, photographs, work / "out"))
+            print(f"{case.name}: round {number + 1}, {name} {found[name][-1]}", flush=True)
+    medians = {name: Run.median(runs) for name, runs in found.items()}
+    bounds = {arguments[1]: arguments[0] for name, arguments in ways.items() if OURS in name}
+    seconds = {}
+    if case.whole and not options.quick:
+        photographs = write_photographs(work / f"{kind}-{case.whole}", case.whole, case.pixels)
+        for ours in (True, False):
+            name = best(medians, ours)
+            rate = run(name, ways[name], photographs, work / "out").whole
+            seconds[name] = case.whole / rate
+            print(f"{case.name}: {case.whole:,}, {name} {seconds[name]:.1f} s", flush=True)
+    return Result(medians, limits(photographs, bounds), count, seconds)
+
+
+def main() -> None:
+    """Measure, write the table and the plot, and fail below the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--quick", action="store_true", help="an eighth of the photographs, once")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--work", type=Path, help="keep photographs and backbones here")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds = 1
+    options.out.mkdir(parents=True, exist_ok=True)
+    cases = [case for case in CASES if options.only in case.name]
+    with tempfile.TemporaryDirectory(prefix="extract-") as name:
+        work = options.work or Path(name)
+        work.mkdir(parents=True, exist_ok=True)
+        found = {case: measure(case, work, options) for case in cases}
+    short = report(found, options.out, LEAST_OF_LIMIT)
+    if short:
+        sys.exit("below what is wanted:\n  " + "\n  ".join(short))
+
+
+if __name__ == "__main__":
+    main()

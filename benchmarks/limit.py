@@ -1,0 +1,115 @@
+"""What the machine could do: decoding, then inference, each with all cores to itself.
+
+1 / limit = 1 / decode + 1 / inference, where nothing else takes any time: no reading, no hash, no
+Python between the calls, no Parquet. Each is the best known way: libjpeg at the smallest scale that
+is no smaller than the backbone's input, by Pillow or by simplejpeg, whichever is faster; the
+fastest engine, one session a core.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from data.backbone import load_backbone
+from data.decoding import decode
+from data.preprocessing import Preprocessing
+from extract.engines import Way, engines_here, open_engines
+
+SECONDS = 4.0
+
+
+def limits(folder: Path, files: dict[str, str]) -> dict[str, float]:
+    """Photographs a second for each precision; `decode` is decoding alone.
+
+    Parameters
+    ----------
+    files
+        Backbone file for each precision.
+    """
+    shape = load_backbone(next(iter(files.values()))).spec.preprocessing
+    paths = sorted(folder.glob("*/*.jpg"))[:64]
+    decoding = max(_on_all_cores(way, paths, shape) for way in (_pillow, _simplejpeg))
+    found = {"decode": decoding}
+    for precision, file in files.items():
+        rates = [
+            _on_all_cores(_inference, file, Way(precision, engine))
+            for engine in engines_here(precision)
+        ]
+        found[precision] = 1 / (1 / decoding + 1 / max(rates)) if rates else float("nan")
+    return found
+
+
+def _on_all_cores(prepare: Callable, *arguments: object) -> float:
+    """Rates of as many processes as there are cores, added up."""
+    context = multiprocessing.get_context("spawn")
+    cores = len(os.sched_getaffinity(0))
+    barrier = context.Barrier(cores)
+    answers = context.Queue()
+    given = (prepare, arguments, barrier, answers)
+    processes = [context.Process(target=_repeat, args=given) for _ in range(cores)]
+    for process in processes:
+        process.start()
+    total = sum(answers.get() for _ in processes)
+    for process in processes:
+        process.join()
+    return total
+
+
+def _repeat(prepare: Callable, arguments: tuple, barrier: object, answers: object) -> None:
+    step = prepare(*arguments)
+    done = step()  # to warm up
+    barrier.wait()  # type: ignore[attr-defined]
+    done, start = 0, time.perf_counter()
+    while (passed := time.perf_counter() - start) < SECONDS:
+        done += step()
+    answers.put(done / passed)  # type: ignore[attr-defined]
+
+
+def _pillow(paths: list[Path], size: Preprocessing) -> Callable[[], int]:
+    contents = [path.read_bytes() for path in paths]
+
+    def step() -> int:
+        content = contents.pop()
+        contents.insert(0, content)
+        decode(content, size)
+        return 1
+
+    return step
+
+
+def _simplejpeg(paths: list[Path], size: Preprocessing) -> Callable[[], int]:
+    contents = [path.read_bytes() for path in paths]
+
+    def step() -> int:
+        content = contents.pop()
+        contents.insert(0, content)
+        pixels = simplejpeg.decode_jpeg(
+            content, "RGB", min_height=size.height, min_width=size.width, min_factor=1
+        )
+        size.apply(Image.fromarray(pixels))
+        return 1
+
+    return step
+
+
+def _inference(file: str, way: Way) -> Callable[[], int]:
+    backbone = load_backbone(file)
+    (engine,) = open_engines(backbone.content, backbone.spec, way)
+    shape = backbone.spec.preprocessing
+    images = np.random.default_rng(0).integers(
+        0, 256, (way.batch, shape.height, shape.width, 3), dtype=np.uint8
+    )
+
+    def step() -> int:
+        engine.embed(images)
+        return way.batch
+
+    return step

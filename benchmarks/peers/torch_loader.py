@@ -1,0 +1,50 @@
+"""PyTorch's DataLoader decodes in processes, ONNX Runtime embeds in the main one."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+BATCH = 32
+
+folder, backbone, out = map(Path, sys.argv[1:4])
+session = onnxruntime.InferenceSession(backbone, providers=["CPUExecutionProvider"])
+height, width = session.get_inputs()[0].shape[1:3]
+
+
+class Photographs(Dataset):
+    """The photographs of a folder, uint8 `[height, width, 3]`."""
+
+    def __init__(self) -> None:
+        self.paths = sorted(folder.glob("*/*.jpg"))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        image = Image.open(self.paths[index]).convert("RGB")
+        return torch.from_numpy(np.array(image.resize((width, height), Image.Resampling.BILINEAR)))
+
+
+photographs = Photographs()
+found, times = [], []
+for batch in DataLoader(photographs, batch_size=BATCH, num_workers=os.cpu_count() or 1):
+    found += list(session.run(None, {"image": batch.numpy()})[0])
+    times += [time.time()] * len(batch)
+out.mkdir()
+table = {
+    "id": [str(path.relative_to(folder)) for path in photographs.paths],
+    "embedding": pa.array(found, pa.list_(pa.float32())),
+    "time": times,
+}
+pq.write_table(pa.table(table), out / "embeddings.parquet")

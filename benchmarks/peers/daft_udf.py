@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import onnxruntime
 from daft import DataType, col
 
 folder, backbone, out = map(Path, sys.argv[1:4])
-ROW = DataType.struct({"embedding": DataType.list(DataType.float32()), "time": DataType.float64()})
+EMBEDDING = DataType.list(DataType.float32())
 
 
 @daft.cls
@@ -23,12 +22,11 @@ class Embed:
     def __init__(self, path: str) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    @daft.method.batch(return_dtype=ROW, batch_size=32)
+    @daft.method.batch(return_dtype=EMBEDDING, batch_size=32)
     def __call__(self, images: Any) -> Any:
-        """Embeddings of a batch, and when it was done."""
+        """Embeddings of a batch."""
         (found,) = self.session.run(None, {"image": np.stack(images.to_pylist())})
-        now = time.time()
-        return [{"embedding": row.tolist(), "time": now} for row in found]
+        return [row.tolist() for row in found]
 
 
 shape = (
@@ -38,8 +36,5 @@ height, width = shape[1:3]
 embed = Embed(str(backbone))
 photographs = daft.from_glob_path(str(folder / "*" / "*.jpg"))
 decoded = col("path").download().decode_image(mode="RGB").resize(width, height)
-rows = photographs.select(col("path").alias("id"), embed(decoded).alias("row"))
-rows = rows.select(
-    col("id"), col("row").get("embedding").alias("embedding"), col("row").get("time").alias("time")
-)
+rows = photographs.select(col("path").alias("id"), embed(decoded).alias("embedding"))
 rows.write_parquet(str(out))

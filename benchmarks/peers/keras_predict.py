@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import keras
@@ -21,25 +20,10 @@ model = keras.Model(pixels, backbone(keras.layers.Rescaling(1 / 127.5, -1)(pixel
 photographs = keras.utils.image_dataset_from_directory(
     folder, labels=None, image_size=(size, size), batch_size=32, shuffle=False, verbose=False
 )
-
-
-class Times(keras.callbacks.Callback):
-    """When each batch was done."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.times: list[float] = []
-
-    def on_predict_batch_end(self, batch: int, logs: object = None) -> None:
-        self.times.append(time.time())
-
-
-watch = Times()
-found = model.predict(photographs.prefetch(4), callbacks=[watch], verbose=0)
+found = model.predict(photographs.prefetch(4), verbose=0)
 out.mkdir()
 table = {
     "id": [str(Path(path).relative_to(folder)) for path in photographs.file_paths],
     "embedding": pa.array(list(found), pa.list_(pa.float32())),
-    "time": [watch.times[row // 32] for row in range(len(found))],
 }
 pq.write_table(pa.table(table), out / "embeddings.parquet")

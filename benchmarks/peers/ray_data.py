@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,7 @@ class Embed:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         (found,) = self.session.run(None, {"image": batch["image"]})
-        times = np.full(len(found), time.time())
-        return {"id": batch["path"], "embedding": found, "time": times}
+        return {"id": batch["path"], "embedding": found}
 
 
 def input_size() -> tuple[int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +36,12 @@ class Photographs(Dataset):
 
 
 photographs = Photographs()
-found, times = [], []
+found = []
 for batch in DataLoader(photographs, batch_size=BATCH, num_workers=os.cpu_count() or 1):
     found += list(session.run(None, {"image": batch.numpy()})[0])
-    times += [time.time()] * len(batch)
 out.mkdir()
 table = {
     "id": [str(path.relative_to(folder)) for path in photographs.paths],
     "embedding": pa.array(found, pa.list_(pa.float32())),
-    "time": times,
 }
 pq.write_table(pa.table(table), out / "embeddings.parquet")

@@ -5,7 +5,8 @@ Ray Data, Daft, and Keras' `predict`; all but Keras run the same ONNX file by ON
 headstart runs in fp32, in bf16 where the CPU has it, and with a backbone that was quantized to
 int8. Steady state is, of headstart, from when its first worker is up until the last part is
 recorded, as the job itself measures it; of a peer, what it takes longer than for a batch of
-photographs. Whole is the process, start-up and shut-down included. All take turns; medians. The limit is explained in `benchmarks/limit.py`.
+photographs. Whole is the process, start-up and shut-down included. All take turns; medians. The
+limit is explained in `benchmarks/limit.py`.
 
     python -m benchmarks.extract OUT [--quick] [--rounds 3] [--only NAME]
 

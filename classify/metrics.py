@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
@@ -16,7 +15,7 @@ from sklearn.metrics import (
 )
 
 from classify.reliability import reliability
-from data.intervals import Interval, proportion
+from data.intervals import Interval, of_mean, proportion
 
 MOST_CLASSES = 1000  # whose confusion matrix is kept
 HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
@@ -197,12 +196,12 @@ def summarize(scores: list[Scores], test_share: float) -> RepeatedScores:
     values = {name: np.array([each[name] for each in found]) for name in names}
     mean = {name: float(column.mean()) for name, column in values.items()}
     std = {name: float(column.std(ddof=1)) for name, column in values.items()}
-    width = float(t.ppf(0.975, len(scores) - 1)) * (1 / len(scores) + test_share) ** 0.5
+    wide = {name: of_mean(column, test_share) for name, column in values.items()}
     intervals = {
         name: Interval(
             mean[name],
-            max(0.0, mean[name] - width * std[name]),
-            min(np.inf if name == "log_loss" else 1.0, mean[name] + width * std[name]),
+            max(0.0, wide[name].low),
+            min(np.inf if name == "log_loss" else 1.0, wide[name].high),
         )
         for name in names
     }

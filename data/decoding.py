@@ -17,7 +17,7 @@ A photograph is decoded as a person would see it, so that two files of one scene
 A JPEG that is at least twice as high and wide as the backbone's input is decoded at a half, a
 quarter or an eighth of its size, never below the input's: libjpeg then computes only the low
 frequencies (libjpeg's documentation, `libjpeg.txt`, `scale_num`), which is several times faster
-for large photographs. docs/speed.md has what it does to embeddings and heads.
+for large photographs. docs/speed.md says what it does to heads.
 
 Memory: a photograph has at most `MOST_PIXELS`, and decoding one takes less than `MOST_MEMORY`.
 """

@@ -1,10 +1,11 @@
-"""A share, and how far it can be trusted."""
+"""A figure, and how far it can be trusted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
+import numpy as np
+from scipy.stats import binomtest, t
 
 
 @dataclass(frozen=True)
@@ -23,3 +24,20 @@ def proportion(successes: int, total: int) -> Interval:
     """
     interval = binomtest(successes, total).proportion_ci(0.95, "wilson")
     return Interval(successes / total, float(interval.low), float(interval.high))
+
+
+def of_mean(values: np.ndarray, test_share: float) -> Interval:
+    """The mean over repeated splits, and its interval, corrected after Nadeau and Bengio (2003):
+    the splits share examples, so that its variance is not that of one divided by their number.
+
+    Parameters
+    ----------
+    values
+        Of at least two splits, `[splits]`.
+    test_share
+        Number of test examples divided by that of training examples.
+    """
+    mean, count = float(values.mean()), len(values)
+    spread = float(values.std(ddof=1)) * (1 / count + test_share) ** 0.5
+    width = float(t.ppf(0.975, count - 1)) * spread
+    return Interval(mean, mean - width, mean + width)

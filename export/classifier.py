@@ -26,12 +26,19 @@ IR_VERSION = 8  # the one of opset 18; older runtimes refuse newer ones
 
 @dataclass(frozen=True)
 class EdgeExport:
-    """An edge model that was written, and how it was found to answer."""
+    """An edge model that was written, and how it was found to answer.
+
+    Parameters
+    ----------
+    trained_in
+        The precision of the features, where the edge model computes in another one.
+    """
 
     path: str
     labels: str
     size: int
     parity: Parity
+    trained_in: str | None = None
 
 
 def export_classifier(
@@ -68,8 +75,11 @@ def export_classifier(
         if options.any_size:
             check_any_size(loaded.spec.preprocessing)
     checks.finish()
+    # Features in bf16 were made by a file in fp32, which is how the edge computes.
+    made_in = trained.card.fingerprint.precision
+    in_bf16 = (made_in, loaded.spec.precision) == ("bf16", "fp32")
     trained.require(
-        loaded.fingerprint,
+        loaded.fingerprint.run_in("bf16") if in_bf16 else loaded.fingerprint,
         f"the backbone {backbone}",
         "Name the backbone that the features were extracted with, or extract and train again.",
     )
@@ -79,7 +89,7 @@ def export_classifier(
     parity.check(gate)
     write_whole(labels, read_edge(str(path), content).labels())
     write_whole(path, content)
-    return EdgeExport(str(path), str(labels), len(content), parity)
+    return EdgeExport(str(path), str(labels), len(content), parity, made_in if in_bf16 else None)
 
 
 def fuse(backbone: Backbone, model: Model, options: EdgeOptions = EdgeOptions()) -> bytes:

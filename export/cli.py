@@ -254,6 +254,11 @@ def classifier(
             f"{console.place(edge.labels)}",
         }
     )
+    if edge.trained_in:
+        console.note(
+            f"the features were made in {edge.trained_in}, the edge model computes in fp32; what "
+            f"that costs: python -m export measure {console.place(edge.path)} --model {model}"
+        )
     if parity.changed:
         console.note(f"let through, with another label: {', '.join(parity.changed[:20])}")
 

@@ -226,3 +226,65 @@ def test_a_fuzz_run_names_what_breaks_a_decoder(
         kept = tmp_path / "5-0.bin"
         assert report.findings[0].endswith(f"kept as {kept}")
         assert kept.read_bytes() == fuzz_decoding.mutated(fuzz_decoding.corpus(), 5, 0)
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """A smooth picture with some grain, as of a camera."""
+    x, y = np.meshgrid(np.linspace(0, 6, width), np.linspace(0, 4, height))
+    waves = np.stack([np.sin(x), np.cos(x + y), np.sin(2 * y)], axis=-1) * 90 + 128
+    grain = np.random.default_rng(0).normal(0, 4, waves.shape)
+    return Image.fromarray((waves + grain).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("format", ["JPEG", "MPO"])
+def test_a_large_jpeg_is_decoded_smaller_but_never_below_what_is_wanted(
+    mode: str, format: str
+) -> None:
+    more = {"save_all": True, "append_images": [photograph(9, 9).convert(mode)]}
+    content = encode(
+        photograph(640, 480).convert(mode), format, **(more if format == "MPO" else {})
+    )
+    for wanted, size in (
+        ((640, 480), (640, 480)),
+        ((321, 100), (640, 480)),
+        ((320, 240), (320, 240)),
+        ((100, 130), (320, 240)),
+        ((160, 120), (160, 120)),
+        ((1, 1), (80, 60)),
+    ):
+        assert open_image(content, wanted).size == size
+    assert open_image(content).size == (640, 480)
+
+
+def test_a_turned_jpeg_is_large_enough_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encode(photograph(640, 480), "JPEG", exif=exif)
+    assert open_image(content, (240, 320)).size == (240, 320)
+    assert open_image(content, (320, 240)).size == (480, 640)
+
+
+def test_other_formats_keep_their_size() -> None:
+    for format in ("PNG", "WEBP", "TIFF", "BMP"):
+        assert open_image(encode(photograph(64, 48), format), (8, 8)).size == (64, 48)
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+def test_decoding_at_a_part_of_the_size_changes_little(resize: str) -> None:
+    rule = Preprocessing(60, 60, resize)
+    content = encode(photograph(640, 480), "JPEG", quality=90)
+    whole, part = (decode(content, rule, scaled=scaled).astype(int) for scaled in (False, True))
+    assert not np.array_equal(whole, part)
+    assert np.abs(whole - part).mean() < 1
+    assert np.abs(whole - part).max() <= 12
+    small = encode(photograph(119, 119), "JPEG")
+    assert np.array_equal(decode(small, rule, scaled=False), decode(small, rule))
+
+
+def test_a_large_jpeg_that_ends_early_is_said_to_at_any_size() -> None:
+    content = encode(photograph(640, 480), "JPEG")
+    for share in (0.5, 0.9, 0.99):
+        with pytest.raises(DecodeError) as caught:
+            open_image(content[: int(share * len(content))], (40, 40))
+        assert caught.value.reason == "truncated"

@@ -381,3 +381,26 @@ def test_an_edge_model_that_is_damaged(edge: Path, tmp_path: Path) -> None:
         load_edge(broken)
     with pytest.raises(ModelError, match="no such edge model\n"):
         load_edge(tmp_path / "none.onnx")
+
+
+def test_features_in_bf16_leave_with_the_file_in_fp32(
+    photos: Path, features: Path, tiny_backbone: Path, tmp_path: Path, command: Callable
+) -> None:
+    manifest = features / "_headstart.json"  # as on a CPU that computes in bf16
+    manifest.write_text(manifest.read_text().replace('"precision": "fp32"', '"precision": "bf16"'))
+    assert '"bf16"' in manifest.read_text()
+    assert command("classify", "train", features, "-o", tmp_path / "m").code == 0
+    out = tmp_path / "e.onnx"
+    answer = command(
+        "export", "classifier", tmp_path / "m", "--backbone", tiny_backbone, "-o", out
+    )
+    assert answer.code == 0, answer.err
+    assert "0 labels changed" in answer.out
+    said = " ".join(answer.err.split())
+    assert "the features were made in bf16, the edge model computes in fp32" in said
+    other = write_tiny_backbone(tmp_path / "other.onnx", seed=1)
+    refused = command(
+        "export", "classifier", tmp_path / "m", "--backbone", other.path, "-o", tmp_path / "f.onnx"
+    )
+    assert refused.code == 2
+    assert "do not belong together" in refused.err

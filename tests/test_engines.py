@@ -1,0 +1,334 @@
+"""Engines and precisions: the same embeddings, the fastest way, and words where one is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import write_tiny_backbone
+
+from data.backbone import Backbone, load_backbone
+from data.errors import BackboneError, InputError
+from data.sources import open_source
+from data.store import FeatureStore, embeddings_of
+from extract import engines, job, precision
+from extract.engines import (
+    AGREE,
+    EngineError,
+    OnnxRuntimeEngine,
+    OpenVinoEngine,
+    Way,
+    check_way,
+    engines_here,
+    has_bf16,
+    open_engines,
+)
+from extract.precision import Measured, check_precision, choose, explain, measure
+from extract.race import ROUNDS, FastestEngine, cosines
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (21, 8, 8, 3), dtype=np.uint8)
+
+
+def lower(path: Path, to: str) -> Backbone:
+    """The tiny backbone as a file that says to be of another precision."""
+    backbone = write_tiny_backbone(path)
+    model = onnx.load_model_from_string(backbone.content)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, replace(backbone.spec, precision=to).to_metadata())
+    path.write_bytes(model.SerializeToString())
+    return load_backbone(path)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 8, 16])
+def test_engines_agree_whatever_the_batch_and_the_rest_of_it(
+    tiny_backbone: Path, batch: int
+) -> None:
+    backbone = load_backbone(tiny_backbone)
+    way = Way("fp32", None, batch)
+    opened = open_engines(backbone.content, backbone.spec, way)
+    assert [engine.name for engine in opened] == ["onnxruntime", "openvino"]
+    for count in (1, 2, 8, 9, 16, 21):
+        first, second = (engine.embed(IMAGES[:count]) for engine in opened)
+        assert first.shape == second.shape == (count, 12)
+        assert first.dtype == second.dtype == np.float32
+        assert np.allclose(first, second, rtol=1e-4, atol=1e-3)
+        assert (1 - cosines(first, second)).max() <= AGREE
+
+
+def test_what_an_engine_gives_is_not_changed_by_its_next_call(tiny_backbone: Path) -> None:
+    backbone = load_backbone(tiny_backbone)
+    engine = OpenVinoEngine(backbone.content, backbone.spec, Way())
+    first = engine.embed(IMAGES[:8])
+    kept = first.copy()
+    engine.embed(IMAGES[8:16])
+    assert np.array_equal(first, kept)
+
+
+class Slow:
+    """An engine that takes its time, or disagrees."""
+
+    def __init__(self, name: str, seconds: float = 0.0, sign: float = 1.0) -> None:
+        self.name, self.seconds, self.sign, self.calls = name, seconds, sign, 0
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        import time
+
+        time.sleep(self.seconds)
+        self.calls += 1
+        return self.sign * images.reshape(len(images), -1)[:, :12].astype(np.float32)
+
+
+def test_the_faster_engine_wins_and_the_other_is_not_called_again() -> None:
+    slow, fast = Slow("slow", 0.02), Slow("fast")
+    race = FastestEngine([slow, fast], 16)
+    assert race.name == "slow+fast"
+    expected = fast.embed(IMAGES[:16])
+    for _ in range(12):
+        assert np.array_equal(race.embed(IMAGES[:16]), expected)
+    assert race.name == "fast"
+    assert slow.calls == 1 + ROUNDS
+
+
+def test_batches_that_are_not_full_decide_nothing() -> None:
+    race = FastestEngine([Slow("slow", 0.001), Slow("fast")], 16)
+    for _ in range(12):
+        race.embed(IMAGES[:5])
+    assert race.name == "slow+fast"
+
+
+def test_an_engine_that_disagrees_is_left_out() -> None:
+    race = FastestEngine([Slow("first"), Slow("other", sign=-1)], 16)
+    got = race.embed(IMAGES[:16])
+    assert race.name == "first"
+    assert np.array_equal(got, Slow("first").embed(IMAGES[:16]))
+
+
+def test_cosines_of_zeros_and_of_what_is_not_finite() -> None:
+    a = np.array([[0, 0], [3, 4], [np.nan, 1], [0, 0]], np.float32)
+    b = np.array([[0, 0], [6, 8], [np.nan, 1], [1, 0]], np.float32)
+    found = cosines(a, b)
+    assert found[[0, 1, 3]].tolist() == [1.0, 1.0, 0.0]
+    assert not found[2] >= 0
+
+
+def test_a_graph_that_openvino_cannot_run_is_left_to_onnx_runtime(tiny_backbone: Path) -> None:
+    backbone = load_backbone(tiny_backbone)
+    model = onnx.load_model_from_string(backbone.content)
+    weights = onnx.numpy_helper.to_array(model.graph.initializer[0])
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights.T.copy(), "points"))
+    domain = "com.microsoft"  # ONNX Runtime's own operators
+    distance = onnx.helper.make_node(
+        "CDist", ["flat", "points"], ["embedding"], domain=domain, metric="sqeuclidean"
+    )
+    del model.graph.node[2:]
+    model.graph.node.append(distance)
+    model.opset_import.add(domain=domain, version=1)
+    content = model.SerializeToString()
+    opened = open_engines(content, backbone.spec, Way())
+    assert [engine.name for engine in opened] == ["onnxruntime"]
+    assert opened[0].embed(IMAGES).shape == (21, 12)
+    with pytest.raises(EngineError) as caught:
+        open_engines(content, backbone.spec, Way("fp32", "openvino"))
+    assert str(caught.value).startswith("OpenVINO cannot run the backbone: ")
+    assert str(caught.value).endswith("Choose --engine onnxruntime.")
+
+
+def test_a_provider_that_is_not_there_is_said_and_not_replaced(tiny_backbone: Path) -> None:
+    content = load_backbone(tiny_backbone).content
+    for name, provider in (("cuda", "CUDA"), ("tensorrt", "Tensorrt")):
+        with pytest.raises(EngineError) as caught:
+            OnnxRuntimeEngine(content, name)
+        assert str(caught.value) == (
+            f"the ONNX Runtime that is installed has no {provider}ExecutionProvider\n"
+            "  Put onnxruntime-gpu in the place of onnxruntime where the workers run, or choose "
+            "another --engine."
+        )
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda name: None if name == "openvino" else 1)
+    with pytest.raises(EngineError) as caught:
+        check_way(Way("fp32", "openvino"))
+    assert str(caught.value) == (
+        "OpenVINO is not installed\n"
+        "  Install it where the workers run: pip install 'headstart[openvino]'."
+    )
+    with pytest.raises(EngineError) as caught:
+        check_way(Way("bf16"))
+    assert str(caught.value) == (
+        "no engine here computes in bf16\n"
+        "  bf16 takes OpenVINO (pip install 'headstart[openvino]') and a CPU with AVX-512-BF16 or "
+        "AMX. Choose --precision fp32."
+    )
+    assert engines_here("fp32") == ["onnxruntime"]
+
+
+def test_a_cpu_without_bf16_is_not_given_fp32_instead(
+    monkeypatch: pytest.MonkeyPatch, tiny_backbone: Path
+) -> None:
+    backbone = load_backbone(tiny_backbone)
+    monkeypatch.setattr(engines, "has_bf16", lambda: False)
+    assert engines_here("bf16") == []
+    with pytest.raises(EngineError) as caught:
+        OpenVinoEngine(backbone.content, backbone.spec, Way("bf16", "openvino"))
+    assert str(caught.value) == (
+        "the CPU here does not compute in bf16 (it has neither AVX-512-BF16 nor AMX)\n"
+        "  Choose --precision fp32."
+    )
+
+
+def test_a_file_runs_in_its_own_precision_and_fp32_in_bf16_too(tmp_path: Path) -> None:
+    plain, int8 = write_tiny_backbone(tmp_path / "b.onnx"), lower(tmp_path / "b8.onnx", "int8")
+    for asked, expected in ((None, "fp32"), ("auto", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")):
+        assert check_precision(asked, None, plain) == expected
+    for asked in (None, "auto", "int8"):
+        assert check_precision(asked, None, int8) == "int8"
+    with pytest.raises(BackboneError) as caught:
+        check_precision("int8", None, plain)
+    assert str(caught.value) == (
+        f"{plain.path} is a backbone in fp32, which does not run in int8\n"
+        "  Export one that does: python -m export backbone tiny --precision int8 "
+        "--calibrate SOURCE -o tiny-int8.onnx"
+    )
+    with pytest.raises(BackboneError) as caught:
+        check_precision("bf16", None, int8)
+    assert str(caught.value) == (
+        f"{int8.path} is a backbone in int8, which does not run in bf16\n"
+        "  Leave --precision out, or name a backbone file in bf16."
+    )
+    with pytest.raises(InputError) as caught_engine:
+        check_precision("bf16", "onnxruntime", plain)
+    assert str(caught_engine.value) == (
+        "--engine onnxruntime does not run in bf16\n  These do: openvino."
+    )
+
+
+def test_unknown_words_are_all_said_at_once() -> None:
+    with pytest.raises(InputError) as caught:
+        job.ExtractOptions(precision="fp8", engine="tvm", batch_size=0)
+    assert str(caught.value) == (
+        "1. --batch-size 0 is not possible\n  Give 1 to 1,024.\n"
+        "2. --precision fp8 is not known\n  Known are fp32, fp16, bf16, int8, auto.\n"
+        "3. --engine tvm is not known\n  Known are onnxruntime, openvino, cuda, tensorrt."
+    )
+
+
+def test_the_fastest_that_is_near_enough_is_chosen() -> None:
+    plain = Measured(Way("fp32", "onnxruntime"), 100, 1.0, 1.0)
+    quick = Measured(Way("fp32", "openvino"), 110, 1.0, 1.0)
+    near = Measured(Way("bf16", "openvino"), 200, 0.9951, 0.9)
+    far = Measured(Way("bf16", "openvino"), 300, 0.9949, 0.9)
+    unlike = Measured(Way("bf16", "openvino"), 300, float("nan"), float("nan"))
+    assert choose([plain, quick, near]) is near
+    assert choose([plain, quick, far]) is quick
+    assert choose([plain, unlike]) is plain
+    assert explain([plain, near], near) == [
+        "precision bf16: the fastest of 2 ways with a mean cosine of at least 0.995 to fp32",
+        "  fp32 by onnxruntime 100/s a core, cosine 1.0000",
+        "  bf16 by openvino 200/s a core, cosine 0.9951, chosen",
+    ]
+    assert explain([plain], plain)[0] == "precision fp32: there is no other way to run it here"
+
+
+def test_ways_are_measured_on_the_photographs(
+    photos: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "SECONDS", 0.1)
+    backbone, source = load_backbone(tiny_backbone), open_source(photos)
+    (photos / "red" / "00.png").write_bytes(b"no photograph")
+    paths = source.examples["path"].to_pylist()
+    found = measure(backbone.content, backbone.spec, Way(), source.folder, paths)
+    expected = [("fp32", "onnxruntime"), ("fp32", "openvino")]
+    if has_bf16():
+        expected.append(("bf16", "openvino"))
+    assert [(each.way.precision, each.way.engine) for each in found] == expected
+    assert all(each.rate > 0 and each.worst > 0.99 for each in found)
+    with pytest.raises(InputError) as caught:
+        measure(backbone.content, backbone.spec, Way(), source.folder, ["gone.png", "red/00.png"])
+    assert str(caught.value) == (
+        "none of 2 photographs can be read, so --precision auto has nothing to measure with\n"
+        "  Name a precision, or see what is wrong with them: python -m data inspect SOURCE"
+    )
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_auto_is_measured_once_and_kept(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, command: Callable
+) -> None:
+    out = tmp_path / "f"
+    arguments = ("extract", photos, "--backbone", tiny_backbone, "-o", out)
+    answer = command(*arguments, "--precision", "auto")
+    assert answer.code == 0, answer.err
+    assert "ways with a mean cosine of at least 0.995 to fp32" in answer.err
+    made = FeatureStore.open(out).fingerprint.precision
+    assert made in ("fp32", "bf16")
+    assert f", {made}\n" in answer.out
+    (photos / "red" / "more.png").write_bytes((photos / "red" / "01.png").read_bytes())
+    for more in ((), ("--precision", "auto")):
+        again = command(*arguments, *more)
+        assert again.code == 0, again.err
+        assert "ways with" not in again.err
+        assert FeatureStore.open(out).fingerprint.precision == made
+    other = "bf16" if made == "fp32" and has_bf16() else "fp32"
+    if other != made:
+        refused = command(*arguments, "--precision", other)
+        assert refused.code == 2
+        assert f"holds features in {made}, not in {other}" in refused.err
+        assert "Leave --precision out to go on as it is" in refused.err
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_named_engine_is_the_one_that_runs(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, engine: str, features: Path
+) -> None:
+    done = job.extract(
+        photos, tiny_backbone, tmp_path / "f", job.ExtractOptions(engine=engine, workers=1)
+    )
+    assert (done.engines, done.precision, done.embedded) == ((engine,), "fp32", 60)
+    assert done.first_embedding is not None
+    assert 0 < done.first_embedding < sum(done.seconds.values())
+    assert {"plan", "start Ray", "start workers", "embed", "stop Ray"} == set(done.seconds)
+    rows = [FeatureStore.open(store).read() for store in (tmp_path / "f", features)]
+    mine, theirs = (
+        dict(zip(table["id"].to_pylist(), embeddings_of(table), strict=True)) for table in rows
+    )
+    assert mine.keys() == theirs.keys()
+    for id_, row in mine.items():
+        assert np.allclose(row, theirs[id_], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_an_engine_without_its_gpu_stops_before_any_work(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, command: Callable
+) -> None:
+    answer = command(
+        "extract", photos, "--backbone", tiny_backbone, "-o", tmp_path / "f", "--engine", "cuda"
+    )
+    assert answer.code == 2
+    assert "no machine of the cluster has a GPU" in answer.err
+    assert not (tmp_path / "f").exists() or not list((tmp_path / "f").glob("part-*"))
+
+
+def test_openvino_is_not_loaded_where_another_engine_is_named(
+    photos: Path, tiny_backbone: Path
+) -> None:
+    script = (
+        "import sys; from data.backbone import load_backbone; from extract.engines import *; "
+        f"b = load_backbone({str(tiny_backbone)!r}); "
+        "open_engines(b.content, b.spec, Way('fp32', 'onnxruntime')); "
+        "sys.exit('openvino' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_stores_of_two_precisions_are_two(tmp_path: Path) -> None:
+    fingerprint = write_tiny_backbone(tmp_path / "b.onnx").fingerprint
+    assert fingerprint.run_in("bf16") != fingerprint
+    assert fingerprint.run_in("bf16").run_in("fp32") == fingerprint

@@ -32,19 +32,24 @@ def measure(
         ),
     ] = None,
     runs: Annotated[int, typer.Option(help="Runs of each, after warming up.")] = 100,
+    most_loss: Annotated[
+        float | None,
+        typer.Option(help="Exit 1 if one loses more points of accuracy than this to the first."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure edge models: size, latency, memory; on photographs also accuracy and agreement."""
     from export.measure import measure
     from export.options import MeasureOptions
 
-    found = measure(edges, MeasureOptions(runs, source, model))
+    found = measure(edges, MeasureOptions(runs, source, model, most_loss))
     if as_json:
         console.show_json(found.to_json())
-        return
-    _show_latency(found)
-    if found.agreement:
-        _show_agreement(found, found.agreement)
+    else:
+        _show_latency(found)
+        if found.agreement:
+            _show_agreement(found, found.agreement)
+    found.check(most_loss)
 
 
 def _show_latency(found: Measurement) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from data.edge import Edge, load_edge
-from data.errors import Checklist, ModelError
+from data.errors import Checklist, ModelError, ParityError
 from export.agreement import Agreement, agree, held_out_photographs, labelled_photographs
 from export.latency import Latency, measure_latency
 from export.options import MeasureOptions
@@ -54,6 +54,23 @@ class Measurement:
     models: tuple[Measured, ...]
     runs: int
     agreement: Agreement | None
+
+    def check(self, most_loss: float | None) -> None:
+        """Raise `ParityError` if a model loses more points of accuracy than are allowed."""
+        if most_loss is None or self.agreement is None:
+            return
+        accuracies = [scores.accuracy.value for scores in self.agreement.scores]
+        lost = [100 * (accuracies[0] - accuracy) for accuracy in accuracies]
+        over = [
+            f"{model.path} loses {points:.2f} points of accuracy"
+            for model, points in zip(self.models, lost, strict=True)
+            if points > most_loss
+        ]
+        if over:
+            raise ParityError(
+                f"{'; '.join(over)} (--most-loss {most_loss:g})",
+                "Ship the first model, or train a head on features of the lower precision.",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; the recall of a class without photographs is none."""

@@ -245,15 +245,23 @@ class MeasureOptions:
     model
         The model folder whose held-out photographs are taken instead; `source` is then where they
         are now, if they were moved.
+    most_loss
+        Points of accuracy that a model may lose against the first one; none for any number.
     """
 
     runs: int = 100
     source: str | Path | None = None
     model: str | Path | None = None
+    most_loss: float | None = None
 
     def __post_init__(self) -> None:
         if self.runs < FEWEST_RUNS:
             raise InputError(
                 f"--runs {self.runs} is too few for a 95th percentile",
                 f"Give {FEWEST_RUNS} or more.",
+            )
+        if self.most_loss is not None and self.source is None and self.model is None:
+            raise InputError(
+                "--most-loss wants photographs to measure the accuracy on",
+                "Name the model folder with --model, or labelled photographs with --source.",
             )

@@ -391,9 +391,7 @@ def test_features_in_bf16_leave_with_the_file_in_fp32(
     assert '"bf16"' in manifest.read_text()
     assert command("classify", "train", features, "-o", tmp_path / "m").code == 0
     out = tmp_path / "e.onnx"
-    answer = command(
-        "export", "classifier", tmp_path / "m", "--backbone", tiny_backbone, "-o", out
-    )
+    answer = command("export", "classifier", tmp_path / "m", "--backbone", tiny_backbone, "-o", out)
     assert answer.code == 0, answer.err
     assert "0 labels changed" in answer.out
     said = " ".join(answer.err.split())

@@ -350,3 +350,22 @@ def test_a_model_whose_held_out_photographs_say_nothing(
     assert str(nothing.value) == (
         f"the model {model} held no labelled photographs out\n  Name some with --source."
     )
+
+
+def test_a_model_that_loses_too_much_is_an_error(
+    edge: Path, unsure: Path, photos: Path, command: Callable
+) -> None:
+    arguments = ("export", "measure", edge, unsure, "--runs", 20, "--source", photos)
+    found = measure([edge, unsure], MeasureOptions(20, photos)).agreement
+    assert found
+    first, second = (100 * scores.accuracy.value for scores in found.scores)
+    assert second < first
+    answer = command(*arguments, "--most-loss", f"{first - second - 0.5:.2f}")
+    assert answer.code == 1
+    assert "same label as the first" in answer.out  # what it rests on is shown first
+    assert f"{unsure} loses {first - second:.2f} points of accuracy (--most-loss" in answer.err
+    assert "Ship the first model, or train a head on features of the lower" in answer.err
+    assert command(*arguments, "--most-loss", f"{first - second + 0.5:.2f}").code == 0
+    alone = command("export", "measure", edge, "--most-loss", 1)
+    assert alone.code == 2
+    assert "--most-loss wants photographs to measure the accuracy on" in alone.err

@@ -92,7 +92,7 @@ def test_the_faster_engine_wins_and_the_other_is_not_called_again() -> None:
     for _ in range(12):
         assert np.array_equal(race.embed(IMAGES[:16]), expected)
     assert race.name == "fast"
-    assert slow.calls == 1 + ROUNDS
+    assert slow.calls == 2 + ROUNDS  # the first batch in two pieces
 
 
 def test_batches_that_are_not_full_decide_nothing() -> None:
@@ -113,8 +113,7 @@ def test_cosines_of_zeros_and_of_what_is_not_finite() -> None:
     a = np.array([[0, 0], [3, 4], [np.nan, 1], [0, 0]], np.float32)
     b = np.array([[0, 0], [6, 8], [np.nan, 1], [1, 0]], np.float32)
     found = cosines(a, b)
-    assert found[[0, 1, 3]].tolist() == [1.0, 1.0, 0.0]
-    assert not found[2] >= 0
+    assert found.tolist() == [1.0, 1.0, 0.0, 0.0]
 
 
 def test_a_graph_that_openvino_cannot_run_is_left_to_onnx_runtime(tiny_backbone: Path) -> None:

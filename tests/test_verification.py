@@ -17,7 +17,9 @@ from data.errors import StoreError
 from data.files import digest
 from data.store import FeatureStore
 from data.verification import verify
-from extract.job import extract
+from extract.job import ExtractOptions, extract
+
+ONE_ENGINE = ExtractOptions(engine="onnxruntime")  # bit by bit the same embeddings
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def store(photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None) ->
     for number in range(140):
         paint(photos / "red" / f"more{number:03d}.png", (200, 60, 60), number)
     (photos / "red" / "more139.png").write_bytes(b"broken")
-    extract(photos, tiny_backbone, tmp_path / "store")
+    extract(photos, tiny_backbone, tmp_path / "store", ONE_ENGINE)
     return tmp_path / "store"
 
 
@@ -38,7 +40,7 @@ def test_a_sound_store(store: Path, photos: Path, command: Callable) -> None:
     answer = command("data", "verify", store)
     assert (answer.code, answer.out) == (
         0,
-        "parts     4, 0 damaged\n"
+        "parts     12, 0 damaged\n"
         "examples  199 with features, 1 with errors\n"
         f"source    {photos}: 0 missing, 0 vanished\n"
         "store     sound\n",
@@ -117,7 +119,7 @@ def test_damage_is_named_and_only_the_damaged_part_is_embedded_again(
     )
     with pytest.raises(StoreError, match="whose extraction has not finished"):
         FeatureStore.open(store)
-    done = extract(photos, tiny_backbone, store)
+    done = extract(photos, tiny_backbone, store, ONE_ENGINE)
     assert (done.inferences, done.rows) == (examples, 199)
     assert done.all_inferences == 199 + examples
     assert FeatureStore.open(store).read().drop_columns(["stamp"]).sort_by("id").equals(whole)

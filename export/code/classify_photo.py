@@ -32,6 +32,9 @@ class EdgeModel:
     def read(self, path: str) -> np.ndarray:
         """A photograph, upright and as large as the model wants it: uint8 [height, width, 3]."""
         with Image.open(path) as file:
+            if not self.any_size:  # a large JPEG is decoded at a part of its size, as in training
+                sideways = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+                file.draft(file.mode, self.size[::-1] if sideways else self.size)
             image = ImageOps.exif_transpose(file)
         if image.mode.startswith("I"):  # 16 bits of grey
             image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))

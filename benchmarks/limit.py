@@ -12,15 +12,16 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
-import numpy as np
 import simplejpeg
 from PIL import Image
 
 from data.backbone import load_backbone
 from data.decoding import decode
 from data.preprocessing import Preprocessing
+from data.speed import random_images
 from extract.engines import Way, engines_here, open_engines
 
 SECONDS = 4.0
@@ -36,7 +37,7 @@ def limits(folder: Path, files: dict[str, str]) -> dict[str, float]:
     """
     shape = load_backbone(next(iter(files.values()))).spec.preprocessing
     paths = sorted(folder.glob("*/*.jpg"))[:64]
-    decoding = max(_on_all_cores(way, paths, shape) for way in (_pillow, _simplejpeg))
+    decoding = max(_on_all_cores(_decoding, how, paths, shape) for how in (decode, _by_simplejpeg))
     found = {"decode": decoding}
     for precision, file in files.items():
         rates = [
@@ -65,7 +66,7 @@ def _on_all_cores(prepare: Callable, *arguments: object) -> float:
 
 def _repeat(prepare: Callable, arguments: tuple, barrier: object, answers: object) -> None:
     step = prepare(*arguments)
-    done = step()  # to warm up
+    step()  # to warm up
     barrier.wait()  # type: ignore[attr-defined]
     done, start = 0, time.perf_counter()
     while (passed := time.perf_counter() - start) < SECONDS:
@@ -73,40 +74,28 @@ def _repeat(prepare: Callable, arguments: tuple, barrier: object, answers: objec
     answers.put(done / passed)  # type: ignore[attr-defined]
 
 
-def _pillow(paths: list[Path], size: Preprocessing) -> Callable[[], int]:
-    contents = [path.read_bytes() for path in paths]
+def _decoding(how: Callable, paths: list[Path], size: Preprocessing) -> Callable[[], int]:
+    contents = cycle([path.read_bytes() for path in paths])
 
     def step() -> int:
-        content = contents.pop()
-        contents.insert(0, content)
-        decode(content, size)
+        how(next(contents), size)
         return 1
 
     return step
 
 
-def _simplejpeg(paths: list[Path], size: Preprocessing) -> Callable[[], int]:
-    contents = [path.read_bytes() for path in paths]
-
-    def step() -> int:
-        content = contents.pop()
-        contents.insert(0, content)
-        pixels = simplejpeg.decode_jpeg(
-            content, "RGB", min_height=size.height, min_width=size.width, min_factor=1
-        )
-        size.apply(Image.fromarray(pixels))
-        return 1
-
-    return step
+def _by_simplejpeg(content: bytes, size: Preprocessing) -> None:
+    pixels = simplejpeg.decode_jpeg(
+        content, "RGB", min_height=size.height, min_width=size.width, min_factor=1
+    )
+    size.apply(Image.fromarray(pixels))
 
 
 def _inference(file: str, way: Way) -> Callable[[], int]:
     backbone = load_backbone(file)
     (engine,) = open_engines(backbone.content, backbone.spec, way)
     shape = backbone.spec.preprocessing
-    images = np.random.default_rng(0).integers(
-        0, 256, (way.batch, shape.height, shape.width, 3), dtype=np.uint8
-    )
+    images = random_images((shape.height, shape.width), way.batch)
 
     def step() -> int:
         engine.embed(images)

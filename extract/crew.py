@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import signal
 import socket
@@ -93,8 +92,8 @@ class Crew:
         self.answers: dict[Any, tuple[Callable[[_Member, Any], None], _Member]] = {}
         self.records: list[PartRecord] = []
         self.lost = 0  # examples of shards that were begun and never finished
-        self.engines: set[str] = set()
-        self.first = math.inf  # seconds from the start of `run` to the first embedding
+        self.engines: dict[int, str] = {}  # of each worker, as it was last
+        self.first: float | None = None  # seconds from the start of `run` to the first embedding
         self.up = 0.0  # when the first worker was
         self.hired = self.stillborn = self.next_number = 0
         self.spoken = self.watched = time.monotonic()
@@ -179,9 +178,10 @@ class Crew:
     def _is_done(self, member: _Member, done: _Done) -> None:
         shard = member.tasks.popleft().shard
         self.records.append(done.record)
-        self.engines.add(done.engine)
+        self.engines[member.number] = done.engine
         if done.first is not None:  # by its own clock, which machines do not share
-            self.first = min(self.first, member.up + done.first - self.begun)
+            first = member.up + done.first - self.begun
+            self.first = first if self.first is None else min(self.first, first)
         self._move(member, len(shard.examples))
         member.row = 0
 

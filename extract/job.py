@@ -268,7 +268,7 @@ def _work(
         tuple(parts),
         crew.lost,
         workers,
-        tuple(sorted(crew.engines)),
+        tuple(sorted({n for names in crew.engines.values() for n in names.split("+")})),
         crew.first,
     )
 

@@ -15,7 +15,7 @@ from data.reading import IN_PARQUET, Reader, container_of, why_unread
 from extract.ahead import ahead
 
 READERS = 16  # threads that wait for object storage, which takes tens of milliseconds a file
-BUFFER = 64  # photographs that wait for the backbone at most
+BUFFER = 64  # decoded photographs that wait for a GPU at most
 
 
 @dataclass(frozen=True)
@@ -88,5 +88,5 @@ def photographs(
     far = not isinstance(folder, LocalFolder) or decoders
     # Rows of a Parquet file come one after the other.
     readers = 0 if not far else 1 if any(map(IN_PARQUET.fullmatch, paths)) else READERS
-    contents = ahead(read, enumerate(paths), readers, BUFFER)
+    contents = ahead(read, enumerate(paths), readers, readers)  # files may be large
     return ahead(prepare, contents, decoders, BUFFER)

@@ -16,7 +16,7 @@ from data.decoding import DecodeError, decode
 from data.errors import BackboneError, InputError
 from data.folders import Folder
 from data.reading import Reader
-from extract.engines import ENGINES, Engine, Way, engines_here, open_engines
+from extract.engines import ENGINES, Engine, EngineError, Way, engines_here, open_engines
 from extract.race import cosines
 
 AUTO = "auto"
@@ -117,7 +117,13 @@ def measure(
         If none of them can be read.
     """
     images = _some(folder, paths, spec)
-    opened = [(each, open_engines(content, spec, each)[0]) for each in candidates(way)]
+    opened = []
+    for each in candidates(way):
+        try:
+            opened.append((each, open_engines(content, spec, each)[0]))
+        except EngineError:  # as in extraction itself, another engine is taken then
+            if way.engine:
+                raise
     first = [_embed(engine, images, way.batch) for _, engine in opened]  # also warms them up
     took: list[list[float]] = [[] for _ in opened]
     batch = np.resize(images, (way.batch, *images.shape[1:]))

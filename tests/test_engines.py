@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -116,7 +117,10 @@ def test_cosines_of_zeros_and_of_what_is_not_finite() -> None:
     assert found.tolist() == [1.0, 1.0, 0.0, 0.0]
 
 
-def test_a_graph_that_openvino_cannot_run_is_left_to_onnx_runtime(tiny_backbone: Path) -> None:
+def test_a_graph_that_openvino_cannot_run_is_left_to_onnx_runtime(
+    tiny_backbone: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "SECONDS", 0.1)
     backbone = load_backbone(tiny_backbone)
     model = onnx.load_model_from_string(backbone.content)
     weights = onnx.numpy_helper.to_array(model.graph.initializer[0])
@@ -131,6 +135,12 @@ def test_a_graph_that_openvino_cannot_run_is_left_to_onnx_runtime(tiny_backbone:
     content = model.SerializeToString()
     opened = open_engines(content, backbone.spec, Way())
     assert [engine.name for engine in opened] == ["onnxruntime"]
+    source = open_source(photos)
+    paths = source.examples["path"].to_pylist()
+    found = measure(content, backbone.spec, Way(), source.folder, paths)
+    assert [each.way.engine for each in found] == ["onnxruntime"]
+    with pytest.raises(EngineError):
+        measure(content, backbone.spec, Way("fp32", "openvino"), source.folder, paths)
     assert opened[0].embed(IMAGES).shape == (21, 12)
     with pytest.raises(EngineError) as caught:
         open_engines(content, backbone.spec, Way("fp32", "openvino"))
@@ -331,3 +341,17 @@ def test_stores_of_two_precisions_are_two(tmp_path: Path) -> None:
     fingerprint = write_tiny_backbone(tmp_path / "b.onnx").fingerprint
     assert fingerprint.run_in("bf16") != fingerprint
     assert fingerprint.run_in("bf16").run_in("fp32") == fingerprint
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_job_in_which_nothing_was_embedded(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, command: Callable
+) -> None:
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"no photograph")
+    arguments = ("--backbone", tiny_backbone, "-o", tmp_path / "f", "--max-bad", "1", "--json")
+    answer = command("extract", photos, *arguments)
+    assert answer.code == 0, answer.err
+    summary = json.loads(answer.out, parse_constant=pytest.fail)  # no Infinity, which is no JSON
+    assert (summary["embedded"], summary["first_embedding"]) == (0, None)
+    assert summary["engines"] == ["onnxruntime", "openvino"]

@@ -32,7 +32,7 @@ def local_path(path: str | Path) -> Path:
     return Path(os.path.abspath(os.path.expanduser(text)))
 
 
-def digest(content: bytes) -> str:
+def digest(content: bytes | memoryview) -> str:
     """The sha256 of some bytes, in hexadecimal."""
     return sha256(content).hexdigest()
 
@@ -63,7 +63,7 @@ def check_output(path: Path, overwrite: bool) -> None:
         raise InputError(f"{path} exists already", "Pass --overwrite to replace it.")
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file whole or not at all: under another name first, renamed when it is on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")

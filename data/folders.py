@@ -102,7 +102,7 @@ class Folder(ABC):
         """A file to read parts of; use it within `attempt`."""
 
     @abstractmethod
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         """Write a file whole or not at all."""
 
     @abstractmethod
@@ -209,7 +209,7 @@ class LocalFolder(Folder):
         """A file to read parts of."""
         return pa.OSFile(str(self.path(name)))
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         """Write a file whole or not at all."""
         write_whole(self.path(name), content)
 

@@ -14,6 +14,7 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from io import BytesIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +28,7 @@ from data.store import ERRORS, MANIFEST, RECORDS, PartRecord, StoreManifest
 RUN = f"{RECORDS}/run.json"
 BEGUN = re.compile(rf"{RECORDS}/(.+)\.begun-(\d+)")
 OUR_PART = re.compile(rf"({ERRORS}/)?part-\d{{5,}}-[0-9a-f]{{12}}\.parquet")
+ROW_GROUP = 256  # rows that are encoded at once
 READERS = 16  # small files read at once: object storage answers slowly, but many
 
 
@@ -111,13 +113,16 @@ def write_part(
     return record
 
 
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
+def _parquet(table: pa.Table) -> memoryview:
+    """A Parquet file, made in memory with few copies: large shards must not take much of it."""
+    sink = BytesIO()
     text = [name for name in table.column_names if name != "embedding"]
     # Embeddings hardly compress; a dictionary of them would only cost time.
     compression = {name: "zstd" if name in text else "none" for name in _leaves(table)}
-    pq.write_table(table, sink, compression=compression, use_dictionary=text)
-    return sink.getvalue().to_pybytes()
+    pq.write_table(
+        table, sink, compression=compression, use_dictionary=text, row_group_size=ROW_GROUP
+    )
+    return sink.getbuffer()
 
 
 def _leaves(table: pa.Table) -> list[str]:

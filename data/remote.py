@@ -166,7 +166,7 @@ class RemoteFolder(Folder):
         """An object to read parts of; use it within `attempt`."""
         return self._fs.open_input_file(self._path(name))
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         """Write an object whole or not at all."""
 
         def put() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -135,14 +135,14 @@ class OpenVinoEngine:
     def __init__(self, content: bytes, spec: BackboneSpec, way: Way) -> None:
         import openvino
 
-        self.core, self.batch = openvino.Core(), min(way.batch, CACHED)
+        core, self.batch = openvino.Core(), min(way.batch, CACHED)
         if way.precision == "bf16" and not has_bf16():
             raise EngineError(
                 "the CPU here does not compute in bf16 (it has neither AVX-512-BF16 nor AMX)",
                 "Choose --precision fp32.",
             )
-        self.size = (spec.preprocessing.height, spec.preprocessing.width)
-        self.settings = {
+        shape = (self.batch, spec.preprocessing.height, spec.preprocessing.width, 3)
+        settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if way.precision == "bf16" else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -150,8 +150,9 @@ class OpenVinoEngine:
             "ENABLE_CPU_PINNING": False,  # or all workers of a machine are pinned to one core
         }
         try:
-            self.model = self.core.read_model(content)
-            self.requests = {self.batch: self._compile(self.batch)}
+            model = core.read_model(content)
+            model.reshape({INPUT: shape})
+            self.request = core.compile_model(model, "CPU", settings).create_infer_request()
         except RuntimeError as error:
             raise EngineError(
                 f"OpenVINO cannot run the backbone: {error}", "Choose --engine onnxruntime."
@@ -159,21 +160,14 @@ class OpenVinoEngine:
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""
-        size = 1 if len(images) == 1 else self.batch
-        if size not in self.requests:  # single pictures are what isolates a bad one
-            self.requests[size] = self._compile(size)
-        request, found = self.requests[size], []
-        for start in range(0, len(images), size):
-            given = images[start : start + size]
-            request.input_tensors[0].data[: len(given)] = given
-            request.infer()
-            found.append(request.output_tensors[0].data[: len(given)].copy())
-        return np.concatenate(found)
-
-    def _compile(self, size: int) -> Any:
-        model = self.model.clone()
-        model.reshape({INPUT: [size, *self.size, 3]})
-        return self.core.compile_model(model, "CPU", self.settings).create_infer_request()
+        given, made = self.request.input_tensors[0].data, self.request.output_tensors[0].data
+        embeddings = np.empty((len(images), made.shape[1]), np.float32)
+        for start in range(0, len(images), self.batch):
+            piece = images[start : start + self.batch]
+            given[: len(piece)] = piece
+            self.request.infer()
+            embeddings[start : start + len(piece)] = made[: len(piece)]
+        return embeddings
 
 
 def has_bf16() -> bool:

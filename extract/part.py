@@ -18,18 +18,21 @@ class Part:
     ----------
     examples
         Of the shard, as in the source.
+    dim
+        Numbers in an embedding.
     """
 
-    def __init__(self, examples: pa.Table) -> None:
+    def __init__(self, examples: pa.Table, dim: int) -> None:
         self.examples = examples
         self.good: list[tuple[int, str, str | None]] = []  # row, hash, stamp: no pixels are kept
-        self.embeddings: list[np.ndarray] = []
+        self.embeddings = np.empty((len(examples), dim), np.float32)
         self.bad: list[Failure] = []
         self.inferences = 0
 
     def add(self, photographs: list[Photograph], embeddings: np.ndarray) -> None:
         """Take a batch and its embeddings, float32 `[batch, dim]`."""
         finite = np.isfinite(embeddings).all(axis=1)
+        start = len(self.good)
         for photograph, fine in zip(photographs, finite, strict=True):
             if fine:
                 self.good.append((photograph.row, photograph.content, photograph.stamp))
@@ -37,19 +40,19 @@ class Part:
                 message = "the embedding has NaN or infinite numbers"
                 failure = Failure(photograph.row, "embed", "not_finite", message, photograph.stamp)
                 self.fail(failure)
-        self.embeddings.append(embeddings[finite])
+        self.embeddings[start : len(self.good)] = embeddings[finite]
         self.inferences += len(photographs)
 
     def fail(self, failure: Failure) -> None:
         """Take a row that has no embedding."""
         self.bad.append(failure)
 
-    def rows(self, dim: int) -> pa.Table:
+    def rows(self) -> pa.Table:
         """The rows of features."""
         carried = [field for field in self.examples.schema if field.name not in TEXT_COLUMNS]
-        schema = part_schema(dim, carried)
+        schema = part_schema(self.embeddings.shape[1], carried)
         examples = self.examples.take(pa.array([row for row, *_ in self.good], pa.int64()))
-        flat = np.concatenate(self.embeddings).ravel() if self.embeddings else np.empty(0, "f4")
+        flat = self.embeddings[: len(self.good)].ravel()
         columns = {
             "content": pa.array([content for _, content, _ in self.good], pa.string()),
             "stamp": pa.array([stamp for *_, stamp in self.good], pa.string()),

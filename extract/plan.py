@@ -21,7 +21,8 @@ from extract.rewrite import Rewrite
 
 TURNS = 4  # a shard is this share of a worker's part of what is left: the last ones are small,
 # so that a slow one does not leave the other workers idle
-SMALLEST_SHARD, LARGEST_SHARD = 16, 1024
+SMALLEST_SHARD, LARGEST_SHARD = 16, 1024  # all are multiples of the smallest, which is the usual
+# batch: one that is not full costs the backbone as much
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ class Plan:
         shards: list[Shard] = []
         first, start = self.next_number, 0
         while left := self.todo.num_rows - start:
-            size = min(max(-(-left // (workers * TURNS)), SMALLEST_SHARD), LARGEST_SHARD, left)
+            batches = -(-left // (workers * TURNS * SMALLEST_SHARD))
+            size = min(batches * SMALLEST_SHARD, LARGEST_SHARD, left)
             shards.append(Shard(first + len(shards), self.todo.slice(start, size)))
             start += size
         return shards

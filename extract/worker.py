@@ -88,7 +88,8 @@ class Worker:
         OSError, StorageError
             If the part cannot be written, or the storage of the examples does not answer.
         """
-        spec, store, done = self.job.spec, self.job.store, Part(shard.examples)
+        spec, store = self.job.spec, self.job.store
+        done = Part(shard.examples, spec.dim)
         begin_part(store, name, len(done.examples))
         size = (spec.preprocessing.height, spec.preprocessing.width)
         batch = 1 if careful else self.job.way.batch
@@ -113,4 +114,4 @@ class Worker:
                 waiting = []
         if careful:
             mark_row(store, name, None)
-        return write_part(store, name, done.rows(spec.dim), done.errors(), done.inferences)
+        return write_part(store, name, done.rows(), done.errors(), done.inferences)

@@ -284,6 +284,7 @@ def test_shards_cut_the_work_for_every_worker(
         sizes = [shard.examples.num_rows for shard in shards]
         assert sum(sizes) == len(source)
         assert SMALLEST_SHARD <= max(sizes) <= LARGEST_SHARD
+        assert not any(size % SMALLEST_SHARD for size in sizes[:-1])  # full batches
         assert len({shard.number for shard in shards}) == len(shards)
         assert shards == todo.shards(workers)
 

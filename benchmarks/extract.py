@@ -61,9 +61,9 @@ class Case:
 
 CASES = (
     Case("MobileNetV2 160, 500x375", "mobilenetv2", 160, SMALL, 4000, 20_000, 2.0, 1.6),
-    Case("EfficientNet-Lite0 224, 500x375", "efficientnet_lite0", 224, SMALL, 1200, 0, 1.0, 1.0),
-    Case("ResNet50 224, 500x375", "resnet50", 224, SMALL, 320, 2000, 5.0, 3.0),
-    Case("MobileNetV2 160, 4000x3000", "mobilenetv2", 160, LARGE, 256, 1500, 5.0, 3.0),
+    Case("EfficientNet-Lite0 224, 500x375", "efficientnet_lite0", 224, SMALL, 2000, 0, 1.0, 1.0),
+    Case("ResNet50 224, 500x375", "resnet50", 224, SMALL, 640, 2000, 5.0, 3.0),
+    Case("MobileNetV2 160, 4000x3000", "mobilenetv2", 160, LARGE, 384, 1500, 5.0, 3.0),
 )
 LEAST_OF_LIMIT = 0.85
 FEW = 32  # photographs: a batch of the peers

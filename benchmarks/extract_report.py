@@ -126,9 +126,10 @@ def _plot(found: dict[Any, Result], path: Path) -> None:
     for axes, (case, result) in zip(all_axes[:, 0], found.items(), strict=True):
         runs = sorted(result.runs.items(), key=lambda pair: pair[1].steady)
         names, rates = [name for name, _ in runs], [run.steady for _, run in runs]
-        colours = ["#0a6e5c" if name.startswith(OURS) else "#b8b8b8" for name in names]
+        colours = ["#5fb8a5" if name.startswith(OURS) else "#b8b8b8" for name in names]
         bars = axes.barh(names, rates, color=colours)
-        axes.bar_label(bars, labels=[f"{rate:,.0f}" for rate in rates], padding=3)
+        labels = [f" {rate:,.0f} " for rate in rates]  # within the bar: the limit's line is beside
+        axes.bar_label(bars, labels, label_type="center", color="black", fontsize=9)
         for place, name in enumerate(names):
             if name.startswith(OURS):
                 limit = result.limits[name.split()[1]]

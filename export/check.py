@@ -12,7 +12,7 @@ import numpy as np
 from data.backbone import INPUT, OUTPUT, BackboneSpec
 from data.errors import BackboneError
 from export.embedding import Recipe, embed
-from export.original import Original
+from export.original import NO_WEIGHTS, Original
 
 TOLERANCE = 1e-4  # largest relative difference of the embeddings
 BATCHES = (1, 3)
@@ -28,7 +28,8 @@ def check(content: bytes, original: Original, recipe: Recipe, spec: BackboneSpec
     Raises
     ------
     BackboneError
-        If inputs, operators, shapes or numbers are not as they should be.
+        If inputs, operators, shapes or numbers are not as they should be, or the original itself
+        answers with numbers that nothing can be held against.
     """
 
     def broken(what: str, fix: str = "") -> BackboneError:
@@ -38,11 +39,12 @@ def check(content: bytes, original: Original, recipe: Recipe, spec: BackboneSpec
 
     session = load(content, broken)
     worst = 0.0
-    random = np.random.default_rng(0)
+    noise = np.random.default_rng(0)
     for batch in BATCHES:
         shape = (batch, spec.preprocessing.height, spec.preprocessing.width, 3)
-        image = random.integers(0, 256, shape, dtype=np.uint8)
+        image = noise.integers(0, 256, shape, dtype=np.uint8)
         expected = embed(original, recipe, image)
+        _refuse_useless(expected, spec.name)
         try:
             (got,) = session.run([OUTPUT], {INPUT: image})
         except Exception as error:  # whatever the runtime meets: a batch axis fixed inside, say
@@ -54,12 +56,31 @@ def check(content: bytes, original: Original, recipe: Recipe, spec: BackboneSpec
             raise broken(f"its embedding is {got.dtype} {list(got.shape)}")
         if recipe.power:
             got = got * np.abs(got)
+        if not np.isfinite(got).all():
+            raise broken("its embedding has NaN or infinite numbers, the original's has none")
         worst = max(worst, float(np.abs(got - expected).max() / np.abs(expected).max()))
-    if not worst <= TOLERANCE:
+    if worst > TOLERANCE:
+        random = "Its weights are random, so that rounding can grow from layer to layer: give "
         raise broken(
-            f"its numbers differ from the original's by {worst:.1e}, more than {TOLERANCE:.0e}"
+            f"its numbers differ from the original's by {worst:.1e}, more than {TOLERANCE:.0e}",
+            f"{random}trained ones." if original.weights == NO_WEIGHTS else "",
         )
     return worst
+
+
+def _refuse_useless(embedding: np.ndarray, name: str) -> None:
+    """Raise `BackboneError` where the original's answer to noise tells nothing."""
+    if not np.isfinite(embedding).all():
+        what = "has NaN or infinite numbers"
+    elif np.abs(embedding).max() < np.finfo(np.float32).tiny:
+        what = "is nothing but zeros"
+    else:
+        return
+    raise BackboneError(
+        f"the embedding that {name} itself makes of random pictures {what}, so that no export can "
+        "be held against it",
+        "Look at its weights, or choose another layer.",
+    )
 
 
 def load(content: bytes, broken: Any) -> Any:

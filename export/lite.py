@@ -19,7 +19,7 @@ from export.catalogue import LITE, lite_package, package_file
 from export.keras_network import KerasNetwork
 from export.keras_stack import SEED, import_keras
 from export.options import BackboneOptions
-from export.original import Original, Weights, chosen_scaling
+from export.original import NO_WEIGHTS, Original, Weights, chosen_scaling
 from export.pth import read_pth
 from export.scaling import RULES
 
@@ -70,7 +70,7 @@ def open_lite(name: str, options: BackboneOptions) -> Original:
     """
     keras = import_keras()
     keras.utils.set_random_seed(SEED)
-    file, weights = options.weights_file, Weights("none (random)")
+    file, weights = options.weights_file, NO_WEIGHTS
     if file:
         weights = Weights.of_file(file)
     elif options.weights == "imagenet":

@@ -35,6 +35,9 @@ class Weights:
         return cls(f"file {path.name} (sha256 {digest(content)[:12]})")
 
 
+NO_WEIGHTS = Weights("none (random)")
+
+
 @dataclass(frozen=True)
 class Layer:
     """A layer whose output can be named.

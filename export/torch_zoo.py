@@ -11,7 +11,7 @@ from typing import Any
 from data.errors import BackboneError, first_line
 from data.files import local_path
 from export.options import BackboneOptions
-from export.original import Original, Weights, chosen_scaling
+from export.original import NO_WEIGHTS, Original, Weights, chosen_scaling
 from export.scaling import RULES, from_unit
 from export.torch_network import WHOLE, TorchNetwork
 from export.torch_stack import import_torch
@@ -150,7 +150,7 @@ def _open_hugging_face(name: str, options: BackboneOptions) -> Original:
     if lacking:
         raise _unfit(f"hf:{name}", [f"{key} is missing" for key in lacking])
     scaling = chosen_scaling(options, _processor_scaling(folder), f"hf:{name}")
-    weights = Weights("none (random)") if random else Weights.of_file(files[0])
+    weights = NO_WEIGHTS if random else Weights.of_file(files[0])
     vision = getattr(module, "vision_model", module)
     tokens = "vit" in settings.model_type or "dino" in settings.model_type
     return TorchNetwork(
@@ -197,7 +197,7 @@ def _load(torch: Any, module: Any, what: str, options: BackboneOptions) -> Weigh
     file = options.weights_file
     if file is None:
         if options.weights == "none":
-            return Weights("none (random)")
+            return NO_WEIGHTS
         raise BackboneError(
             f"the weights of {what} are not on this machine: nothing is downloaded",
             "Download them elsewhere and pass --weights FILE (.safetensors or .pth).",

@@ -15,7 +15,7 @@ from export.catalogue import APPLICATIONS
 from export.keras_network import KerasNetwork
 from export.keras_stack import SEED, import_keras
 from export.options import BackboneOptions
-from export.original import Original, Weights, chosen_scaling
+from export.original import NO_WEIGHTS, Original, Weights, chosen_scaling
 from export.scaling import RULES
 
 
@@ -94,7 +94,7 @@ def _build(function: Any, name: str, size: int, options: BackboneOptions) -> tup
     file = options.weights_file
     if file is None:
         if options.weights == "none":
-            return model, Weights("none (random)")
+            return model, NO_WEIGHTS
         return model, Weights("imagenet (keras.applications)", APPLICATIONS[name].licence)
     with_top = "with" if options.include_top else "without"
     _load_weights(model, file, name, f"{with_top} its classifier")

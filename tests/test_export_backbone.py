@@ -234,7 +234,7 @@ def test_a_broken_conversion_is_found() -> None:
         change(model)
         with pytest.raises(BackboneError) as caught:
             check(model.SerializeToString(), network, recipe, spec)
-        return caught.value.message.removeprefix("the ONNX export of mobilenetv2 is broken: ")
+        return str(caught.value).removeprefix("the ONNX export of mobilenetv2 is broken: ")
 
     def other_weights(model: onnx.ModelProto) -> None:
         tensor = max(model.graph.initializer, key=lambda value: len(value.raw_data))
@@ -248,9 +248,43 @@ def test_a_broken_conversion_is_found() -> None:
         extra = onnx.helper.make_tensor_value_info("mean", onnx.TensorProto.FLOAT, [3])
         model.graph.input.append(extra)
 
-    assert broken(other_weights).startswith("its numbers differ from the original's by ")
-    assert broken(custom_operator) == "it has operators that are not ONNX's own (Magic)"
-    assert broken(second_input) == "its inputs are ['image', 'mean']"
+    def no_number(model: onnx.ModelProto) -> None:
+        tensor = max(model.graph.initializer, key=lambda value: len(value.raw_data))
+        array = onnx.numpy_helper.to_array(tensor) * np.float32(np.nan)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+    differs = broken(other_weights)
+    assert differs.startswith("its numbers differ from the original's by ")
+    assert differs.endswith(
+        "Its weights are random, so that rounding can grow from layer to layer: give trained ones."
+    )
+    assert broken(no_number).startswith("its embedding has NaN or infinite numbers, the original's")
+    other = "\n  Choose another network."
+    assert broken(custom_operator) == f"it has operators that are not ONNX's own (Magic){other}"
+    assert broken(second_input) == f"its inputs are ['image', 'mean']{other}"
+
+
+@pytest.mark.parametrize(
+    "number, what", [(np.nan, "has NaN or infinite numbers"), (0.0, "is nothing but zeros")]
+)
+def test_an_original_that_tells_nothing_is_refused(
+    number: float, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = BackboneOptions(weights="none", size=32)
+    network = open_original("mobilenetv2", options)
+    recipe = plan(network, FeatureOptions())
+    spec = describe(network, recipe, options)
+    content = to_backbone(network, recipe, spec).SerializeToString()
+    run = network.run
+    monkeypatch.setattr(
+        network, "run", lambda *given: [array * np.float32(number) for array in run(*given)]
+    )
+    with pytest.raises(BackboneError) as caught:
+        check(content, network, recipe, spec)
+    assert str(caught.value) == (
+        f"the embedding that mobilenetv2 itself makes of random pictures {what}, so that no export "
+        "can be held against it\n  Look at its weights, or choose another layer."
+    )
 
 
 def test_the_same_network_is_the_same_file(tmp_path: Path) -> None:

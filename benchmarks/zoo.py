@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -128,10 +130,10 @@ was exported at its own input size and held against its own framework at batch 1
 the largest difference of an embedding, relative to its largest number; an export above 1e-4 is
 refused. Speed is in images per second of ONNX Runtime on one thread{machine}, fp32 and int8 in
 turns; other work ran on the machine beside it, so compare within a row rather than between rows.
-Weights are random, but for EfficientNet-Lite; speed does not depend on them, and parity hardly does:
-in EfficientNetV2M and L random ones let numbers grow to 1e6, where rounding decides, so that their
-batch normalization was set to the statistics of noise first. int8's accuracy depends on weights: see
-[precision.md](precision.md).
+Weights are random, but for EfficientNet-Lite. Speed does not depend on them, and parity hardly
+does: in EfficientNetV2M and L random ones let numbers grow to 1e6, where rounding decides, so that
+their batch normalization was set to the statistics of noise first. int8's accuracy depends on
+weights: see [precision.md](precision.md).
 
 """
 
@@ -141,6 +143,11 @@ def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f" ({models[0]})" if models else ""
+
+
+def memory() -> float:
+    """Of this machine, in GB."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
 
 
 def main() -> int:
@@ -170,6 +177,8 @@ def main() -> int:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST)
                 if done.returncode:
                     why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+                    if done.returncode == -signal.SIGKILL:
+                        why = f"needs more memory than there is here ({memory():.0f} GB)"
                     rows.append({"name": name, "error": why})
                     advance(1)
                     continue

@@ -265,7 +265,7 @@ def test_a_broken_conversion_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    "number, what", [(np.nan, "has NaN or infinite numbers"), (0.0, "is nothing but zeros")]
+    ("number", "what"), [(np.nan, "has NaN or infinite numbers"), (0.0, "is nothing but zeros")]
 )
 def test_an_original_that_tells_nothing_is_refused(
     number: float, what: str, monkeypatch: pytest.MonkeyPatch

@@ -6,8 +6,8 @@ Each network is exported at its own input size in a process of its own and held 
 framework at batch 1 and 3; then the table is written. Weights are random (`--weights none`) where
 they are no part of a package: parity and speed do not depend on them. What is done is kept in
 FOLDER (`build/zoo`), so that a run that was stopped goes on. Speed is that of ONNX Runtime on one
-thread, fp32 and int8 in turns. Networks are taken from the smallest on; all of them take about an
-hour on two cores and 16 GB of memory.
+thread, fp32 and int8 in turns. Networks are taken from the smallest on; all of them take about
+three quarters of an hour on two cores. ConvNeXtXLarge needs more than 25 GB of memory.
 """
 
 from __future__ import annotations

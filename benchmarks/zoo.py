@@ -4,7 +4,7 @@
 
 Each network is exported at its own input size in a process of its own and held against its
 framework at batch 1 and 3; then the table is written. Weights are random (`--weights none`) where
-they are no part of a package: parity and speed do not depend on them. What is done is kept in
+they are no part of a package: see `settle` for where that matters. What is done is kept in
 FOLDER (`build/zoo`), so that a run that was stopped goes on. Speed is that of ONNX Runtime on one
 thread, fp32 and int8 in turns. Networks are taken from the smallest on; all of them take about
 three quarters of an hour on two cores. ConvNeXtXLarge needs more than 25 GB of memory.
@@ -44,7 +44,7 @@ TORCH = (
     "torchvision:resnet50",
     "torchvision:regnet_y_400mf",
 )
-EXPLODE = ("efficientnetv2m", "efficientnetv2l")
+EXPLODE = ("efficientnetv2m", "efficientnetv2l")  # with random weights: see `settle`
 PICTURES = 2  # to measure int8's ranges on: enough for its speed, and nothing else is asked here
 LONGEST = 1800  # seconds for one network
 NOT_YET = "not measured yet"

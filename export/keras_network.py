@@ -13,8 +13,7 @@ from data.errors import BackboneError
 from export.keras_stack import plain_operators
 from export.original import Layer, Original, Weights
 from export.scaling import Scaling
-
-OPSET = 18
+from export.surgery import OPSET, make_constants
 
 
 class KerasNetwork(Original):
@@ -68,30 +67,53 @@ class KerasNetwork(Original):
     def _dtype(self) -> str:
         return str(self.model.inputs[0].dtype) if self.model.inputs else "float32"
 
-    def _tapping(self, names: Sequence[str]) -> Any:
-        """A Keras model that answers with the outputs of the named layers."""
-        model, inside = self.model, self._inside
+    def _dense_kernels(self) -> dict[str, Any]:
+        """The weights of fully connected layers, each under a name for the graph."""
+        dense = (
+            each for each in self._inside.values() if isinstance(each, self.keras.layers.Dense)
+        )
+        kernels = {id(each.kernel): each.kernel for each in dense}  # a layer may be used twice
+        variables = (each for each in kernels.values() if isinstance(each, self.keras.Variable))
+        return {f"dense_kernel_{number}": each for number, each in enumerate(variables)}
 
-        class Taps(self.keras.layers.Layer):  # type: ignore[name-defined,misc]
-            def call(self, pixels: Any) -> list:
-                with _tapped(inside, names) as seen:
+    def _tapping(self, names: Sequence[str], kernels: dict[str, Any]) -> Any:
+        """A Keras model from pixels and these kernels to the outputs of the named layers."""
+        keras, model, inside = self.keras, self.model, self._inside
+
+        class Taps(keras.layers.Layer):  # type: ignore[name-defined,misc]
+            def call(self, given: list) -> list:
+                pixels, *values = given
+                instead = list(zip(kernels.values(), values, strict=True))
+                with keras.StatelessScope(instead), _tapped(inside, names) as seen:
                     model(pixels, training=False)
                 return [seen[name] for name in names]
 
-        pixels = self.keras.Input((self.height, self.width, 3), dtype=self._dtype, name="pixels")
+        pixels = keras.Input((self.height, self.width, 3), dtype=self._dtype, name="pixels")
+        given = [
+            keras.Input(batch_shape=kernel.shape, dtype=kernel.dtype, name=name)
+            for name, kernel in kernels.items()
+        ]
         taps = Taps(name=self.name.replace("/", "_"))
-        return self.keras.Model(pixels, taps(pixels))
+        return keras.Model([pixels, *given], taps([pixels, *given]))
 
     def to_onnx(self, layers: Sequence[str]) -> Any:
-        """By tf2onnx, which cuts off what no named layer needs."""
+        """By tf2onnx, which cuts off what no named layer needs.
+
+        TensorFlow and tf2onnx copy every constant a dozen times. Kernels of fully connected layers,
+        nearly all of ConvNeXt, need no rewriting, so that they are inputs until the graph is done:
+        ConvNeXtXLarge's 1.4 GB took more than 25 GB of memory, and take 10.
+        """
         import tensorflow as tf
         import tf2onnx
 
-        spec = tf.TensorSpec((None, self.height, self.width, 3), self._dtype, name="pixels")
+        kernels = self._dense_kernels()
+        shape = (None, self.height, self.width, 3)
+        signature = [tf.TensorSpec(shape, self._dtype, name="pixels")]
+        signature += [tf.TensorSpec(k.shape, k.dtype, name=name) for name, k in kernels.items()]
         try:
             with plain_operators(), _tidy():
                 proto, _ = tf2onnx.convert.from_keras(
-                    self._tapping(layers), input_signature=(spec,), opset=OPSET
+                    self._tapping(layers, kernels), input_signature=tuple(signature), opset=OPSET
                 )
         except Exception as error:  # tf2onnx raises whatever broke inside of it
             raise BackboneError(
@@ -99,6 +121,7 @@ class KerasNetwork(Original):
                 "Choose shallower layers (`python -m export layers` lists them), another network, "
                 "or export it to ONNX with its own tools.",
             ) from error
+        make_constants(proto, kernels)
         return proto
 
     def run(self, pixels: np.ndarray, layers: Sequence[str]) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ from export.keras_stack import import_keras
 from export.onnx_network import OnnxNetwork
 from export.options import BackboneOptions
 from export.original import Original, Weights
-from export.surgery import OPSET, check_limits
+from export.surgery import OPSET, check_limits, make_constants
 
 SIGNATURE = "serving_default"
 # TensorFlow's operators that reach outside: files, code, the network. (Those that save and restore
@@ -97,25 +97,15 @@ def _convert(signature: Any, path: Path) -> Any:
     try:
         function = tf.function(forward, input_signature=named)
         proto, _ = tf2onnx.convert.from_function(function, named, opset=OPSET)
-        _fix_captured(proto, function.get_concrete_function(*named))
+        # What the function captured is no variable: tf2onnx makes inputs of it.
+        captures = function.get_concrete_function(*named).graph.captures
+        make_constants(proto, {inside.name: outside for outside, inside in captures})
     except Exception as error:  # tf2onnx raises whatever broke inside of it
         raise BackboneError(
             f"{path} cannot be converted to ONNX: {first_line(error)}",
             "Save the network without the operators that are named, or choose another one.",
         ) from error
     return proto
-
-
-def _fix_captured(proto: Any, function: Any) -> None:
-    """Give constants that a function captured their values; tf2onnx makes inputs of them."""
-    import onnx
-
-    captured = {inside.name: outside for outside, inside in function.graph.captures}
-    for value in list(proto.graph.input):
-        if value.name in captured:
-            array = np.asarray(captured[value.name])
-            proto.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
-            proto.graph.input.remove(value)
 
 
 def _compare(signature: Any, network: OnnxNetwork) -> None:

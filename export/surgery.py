@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,17 @@ def uses(node: Any) -> list[str]:
             for inner in graph.node:
                 names += uses(inner)
     return names
+
+
+def make_constants(proto: Any, arrays: Mapping[str, Any]) -> None:
+    """Turn the inputs of these names into constants with these values."""
+    import onnx
+
+    for value in list(proto.graph.input):
+        if value.name in arrays:
+            array = np.asarray(arrays[value.name])
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
+            proto.graph.input.remove(value)
 
 
 def drop_unused_constants(proto: Any) -> None:

@@ -99,6 +99,29 @@ def test_layers_are_listed_with_shape_and_cost(
     assert second.parameters - first.parameters == 6 * 4 * 9  # its bias, of zeros, is left out
 
 
+def test_fully_connected_layers_that_are_used_twice_or_have_an_adapter(
+    tmp_path: Path, keras: Any
+) -> None:
+    """Their kernels are kept out of the conversion, and come back as what they are."""
+    keras.utils.set_random_seed(2)
+    shared = keras.layers.Dense(6, activation="gelu", name="shared")
+    adapted = keras.layers.Dense(6, name="adapted")
+    pixels = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(6, 3, strides=4, name="patches")(pixels)
+    x = adapted(shared(shared(x)) + x)
+    model = keras.Model(pixels, keras.layers.Dense(5)(keras.layers.GlobalMaxPooling2D()(x)))
+    adapted.enable_lora(2)
+    adapted.lora_kernel_b.assign(np.ones(adapted.lora_kernel_b.shape))  # zeros change nothing
+    model.save(tmp_path / "mine.keras")
+    out = tmp_path / "b.onnx"
+    features = FeatureOptions(("shared", "adapted"), ("avg",))
+    export = export_backbone(out, str(tmp_path / "mine.keras"), RAW, features)
+    assert export.backbone.spec.dim == 12
+    layer = keras.Model(model.inputs, model.get_layer("adapted").output)
+    expected = np.asarray(layer(IMAGES.astype(np.float32))).mean((1, 2))
+    assert np.allclose(embed(out, IMAGES)[:, 6:], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_a_saved_model_and_constants_that_it_captured(tmp_path: Path, keras: Any) -> None:
     normal = keras.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0])
     pixels = keras.Input((SIZE, SIZE, 3))

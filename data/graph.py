@@ -12,11 +12,19 @@ BATCH = "batch"
 
 def rename_values(model: onnx.ModelProto, names: dict[str, str]) -> None:
     """Rename tensors, old name to new, wherever the graph speaks of them."""
-    graph = model.graph
+    _rename_in(model.graph, names)
+
+
+def _rename_in(graph: onnx.GraphProto, names: dict[str, str]) -> None:
     for node in graph.node:
         for field in (node.input, node.output):
             for position, name in enumerate(field):
                 field[position] = names.get(name, name)
+        for attribute in node.attribute:  # branches and loops
+            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(
+                attribute.graphs
+            ):
+                _rename_in(inner, names)
     for value in (*graph.input, *graph.output, *graph.initializer):
         value.name = names.get(value.name, value.name)
 

@@ -17,7 +17,7 @@ from data.graph import BATCH, rename_values
 from export.options import VIEWS, FeatureOptions, split_layer
 from export.original import Layer, Original
 from export.scaling import Scaling
-from export.surgery import drop_unused_constants, number_constants, strip_last_transpose
+from export.surgery import drop_unused_constants, number_names, strip_last_transpose
 
 OWN = "headstart/"  # what the names of our own nodes begin with
 GEM_POWER, GEM_FLOOR = 3.0, 1e-6  # Radenovic et al., 2018 (arXiv:1711.02512)
@@ -168,7 +168,7 @@ def assemble(proto: Any, recipe: Recipe, scaling: Scaling, size: tuple[int, int]
     proto.graph.initializer.extend([*before.constants, *after.constants])
     _sign(proto, embedding, size, width(recipe))
     drop_unused_constants(proto)
-    number_constants(proto)
+    number_names(proto)
 
 
 def _sign(proto: Any, embedding: str, size: tuple[int, int], dim: int) -> None:

@@ -91,7 +91,9 @@ def compare(edge: bytes, backbone: Backbone, model: Model, gate: GateOptions) ->
     answer, reference = training_answers(backbone, model)
     classify = cpu_session(edge, 0)
     any_size = not isinstance(classify.get_inputs()[0].shape[1], int)
-    compared, held_out, worst, farthest, others = 0, 0, 0.0, "", []
+    ids: list[str] = []
+    differences: list[float] = []
+    held_out, others = 0, []
     known = _in_order(model)
     with console.progress("comparing", min(gate.examples, known.num_rows)) as advance:
         for batch in _batches(_photographs(known, model, backbone, gate, any_size)):
@@ -100,15 +102,16 @@ def compare(edge: bytes, backbone: Backbone, model: Model, gate: GateOptions) ->
             given = [decode(each.content, None)[None] for each in batch] if any_size else [images]
             parts = [classify.run([LABEL, PROBABILITIES], {contract.INPUT: g}) for g in given]
             labels, got = (np.concatenate(values) for values in zip(*parts, strict=True))
-            apart = np.abs(got - expected).max(axis=1)
-            if not apart.max() <= worst:
-                worst, farthest = float(apart.max()), batch[int(apart.argmax())].id
+            ids += [photograph.id for photograph in batch]
+            differences += np.abs(got - expected).max(axis=1).tolist()
             moved = changed(labels, expected, model.card.threshold, gate.tolerance)
             others += [batch[int(offset)].id for offset in moved]
-            compared += len(batch)
             held_out += sum(photograph.held_out for photograph in batch)
             advance(len(batch))
-    return Parity(compared, held_out, worst, tuple(others), farthest, reference)
+    farthest = int(np.argmax(differences))  # NaN counts as more than any number
+    return Parity(
+        len(ids), held_out, differences[farthest], tuple(others), ids[farthest], reference
+    )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ OPSET = 18
 MOST_NODES = 50_000
 MOST_BYTES = 16 * 10**9
 LARGEST_FILE = 2**31  # of one protobuf message
+COUNTED = re.compile(r"__(\d+)")
 SMALL = 1024  # elements of a constant that may hold a shape
 
 
@@ -108,14 +110,28 @@ def drop_unused_constants(proto: Any) -> None:
     proto.graph.input.extend(inputs)
 
 
-def number_constants(proto: Any) -> None:
-    """Name constants by their order: the same network is then the same file."""
-    taken = {name for node in proto.graph.node for name in node.output}
+def number_names(proto: Any) -> None:
+    """Name by order what a converter named by chance: the same network is then the same file.
+
+    Constants become `constant_0` and so on. tf2onnx counts the nodes that it adds itself
+    (`Transpose__974`), in an order that depends on memory addresses; here they are counted as they
+    come in the graph.
+    """
+    graph = proto.graph
+    taken = {name for node in graph.node for name in node.output}
     prefix = "constant_"
     while any(name.startswith(prefix) for name in taken):
         prefix = f"_{prefix}"
-    names = [tensor.name for tensor in proto.graph.initializer]
-    rename_values(proto, {name: f"{prefix}{number}" for number, name in enumerate(names)})
+    names = {tensor.name: f"{prefix}{n}" for n, tensor in enumerate(graph.initializer)}
+    numbers: dict[str, int] = {}
+
+    def renumber(name: str) -> str:
+        return COUNTED.sub(lambda found: f"__{numbers.setdefault(found[1], len(numbers))}", name)
+
+    for node in graph.node:
+        node.name = renumber(node.name)
+        names |= {name: renumber(name) for name in node.output}
+    rename_values(proto, names)
 
 
 def strip_last_transpose(proto: Any) -> set[str]:

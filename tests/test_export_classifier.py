@@ -21,6 +21,7 @@ from conftest import write_tiny_backbone
 from onnx import numpy_helper
 from sklearn.linear_model import LogisticRegression
 
+from data.backbone import Backbone
 from data.decoding import decode
 from data.edge import load_edge
 from data.errors import InputError, ManyInputErrors, ModelError, ParityError
@@ -28,7 +29,7 @@ from data.model import Model
 from data.preprocessing import Preprocessing
 from export.classifier import export_classifier
 from export.options import EdgeOptions, GateOptions
-from export.parity import Parity
+from export.parity import Parity, training_answers
 
 EXAMPLE = Path(__file__).parents[1] / "export" / "code" / "classify_photo.py"
 
@@ -118,6 +119,28 @@ def test_a_breach_of_parity_means_no_file(model: Path, tiny_backbone: Path, tmp_
         "No file was written. Export the backbone again, or choose another head; --tolerance and "
         "--most-changed let more through."
     )
+    assert not list(tmp_path.glob("e.*"))
+
+
+def test_numbers_that_are_none_are_not_forgotten(
+    model: Path, tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first batch is compared with NaN, all later ones agree."""
+    compared: list[int] = []
+
+    def answers(backbone: Backbone, model: Model) -> tuple[Callable, str]:
+        answer, reference = training_answers(backbone, model)
+
+        def spoilt(images: np.ndarray) -> np.ndarray:
+            compared.append(len(images))
+            return answer(images) * (np.nan if len(compared) == 1 else 1)
+
+        return spoilt, reference
+
+    monkeypatch.setattr("export.parity.training_answers", answers)
+    with pytest.raises(ParityError, match=r"by up to nan in a probability, most for \S+ \("):
+        export_classifier(model, tiny_backbone, tmp_path / "e.onnx")
+    assert len(compared) > 1
     assert not list(tmp_path.glob("e.*"))
 
 

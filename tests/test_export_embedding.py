@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from data.errors import BackboneError, ManyInputErrors
 from export.catalogue import APPLICATIONS
@@ -18,6 +20,7 @@ from export.onnx_network import OnnxNetwork
 from export.options import BackboneOptions, FeatureOptions, PrecisionOptions
 from export.original import Layer, Weights
 from export.scaling import RULES, from_unit
+from export.surgery import drop_unused_constants, number_names
 from export.zoo import application_functions
 
 SIZE = 12
@@ -222,3 +225,43 @@ def test_a_rule_of_another_library_is_known_by_its_numbers() -> None:
     assert own.name == "custom"
     image = np.full((1, 1, 1, 3), 255, np.uint8)
     assert np.allclose(own.apply(image), [(0.9 / 0.4, 0.8 / 0.5, 0.7 / 0.6)])
+
+
+def by_chance(count: int, constant: str) -> Any:
+    """A graph with a branch in it; a converter counted its names from `count` on."""
+    flat, turned = f"Flat__{count + 3}:0", f"Turn__{count}:0"
+    numbers = numpy_helper.from_array(np.ones(3, np.float32), constant)
+    always = numpy_helper.from_array(np.array(True), "always")
+    branches = [
+        helper.make_graph(
+            [helper.make_node(kind, [turned, constant], [f"{kind}:0"])],
+            kind,
+            [],
+            [helper.make_tensor_value_info(f"{kind}:0", TensorProto.FLOAT, None)],
+        )
+        for kind in ("Mul", "Add")
+    ]
+    nodes = [
+        helper.make_node("Relu", ["x"], [turned], f"Turn__{count}"),
+        helper.make_node(
+            "If", ["always"], [flat], "If", then_branch=branches[0], else_branch=branches[1]
+        ),
+        helper.make_node("Relu", [flat], ["y"], f"Relu__{count + 9}"),
+    ]
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4, 4, 3])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4, 4, 3])
+    graph = helper.make_graph(nodes, "chance", [image], [out], [numbers, always])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def test_the_same_network_is_the_same_file_whatever_its_converter_counted() -> None:
+    one, other = by_chance(974, "x__1"), by_chance(12, "Const__7")
+    assert one.SerializeToString() != other.SerializeToString()
+    for proto in (one, other):
+        drop_unused_constants(proto)
+        number_names(proto)
+    assert one.SerializeToString() == other.SerializeToString()
+    assert [node.name for node in one.graph.node] == ["Turn__0", "If", "Relu__2"]
+    image = np.random.default_rng(0).normal(size=(1, 4, 4, 3)).astype(np.float32)
+    (got,) = onnxruntime.InferenceSession(one.SerializeToString()).run(None, {"x": image})
+    assert np.array_equal(got, np.maximum(image, 0))

@@ -7,7 +7,7 @@ framework at batch 1 and 3; then the table is written. Weights are random (`--we
 they are no part of a package: see `settle` for where that matters. What is done is kept in
 FOLDER (`build/zoo`), so that a run that was stopped goes on. Speed is that of ONNX Runtime on one
 thread, fp32 and int8 in turns. Networks are taken from the smallest on; all of them take about
-three quarters of an hour on two cores. ConvNeXtXLarge needs more than 25 GB of memory.
+three quarters of an hour on two cores. ConvNeXtXLarge needs 20 GB of memory.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class KerasNetwork(Original):
 
         TensorFlow and tf2onnx copy every constant a dozen times. Kernels of fully connected layers,
         nearly all of ConvNeXt, need no rewriting, so that they are inputs until the graph is done:
-        ConvNeXtXLarge's 1.4 GB took more than 25 GB of memory, and take 10.
+        ConvNeXtXLarge (1.4 GB) took more than 25 GB of memory to export, and takes 13.
         """
         import tensorflow as tf
         import tf2onnx

@@ -8,13 +8,16 @@ import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from unittest.mock import Mock
 
 import fuzz_decoding
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from data.decoding import REASONS, DecodeError, decode, open_image
 from data.errors import InputError
@@ -255,6 +258,45 @@ def test_a_large_jpeg_is_decoded_smaller_but_never_below_what_is_wanted(
     ):
         assert open_image(content, wanted).size == size
     assert open_image(content).size == (640, 480)
+
+
+KINDS = (
+    {},
+    {"progressive": True},
+    {"subsampling": 0, "optimize": True},
+    {"keep_rgb": True},
+    {"restart_marker_rows": 1},
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), kind=st.sampled_from(KINDS), size=st.sampled_from([None, (8, 8), (33, 40)]))
+def test_ordinary_jpegs_are_decoded_to_the_pixels_that_pillow_makes(
+    data: st.DataObject, kind: dict, size: tuple[int, int] | None
+) -> None:
+    """And odd or damaged ones to the same words, whichever of the two libraries was asked first."""
+    content = bytearray(encode(photograph(97, 70), "JPEG", **kind))
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(len(content) // 2, 3 * len(content)))]
+    rule = Preprocessing(*size) if size else None
+
+    def answer() -> tuple:
+        try:
+            pixels = decode(bytes(content), rule)
+        except DecodeError as error:
+            return error.reason, error.message
+        return pixels.shape, pixels.tobytes()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simplejpeg, "decode_jpeg", Mock(side_effect=ValueError("not asked")))
+        by_pillow = answer()
+    assert answer() == by_pillow
+
+
+def test_an_ordinary_jpeg_is_not_decoded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JpegImageFile, "load", Mock(side_effect=AssertionError))
+    assert open_image(encode(photograph(640, 480), "JPEG"), (160, 120)).size == (160, 120)
 
 
 def test_a_turned_jpeg_is_large_enough_upright() -> None:

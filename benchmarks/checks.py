@@ -57,7 +57,7 @@ def with_checks(source: Source, backbone: Backbone, out: Path, workers: int) -> 
     content = ray.put(backbone.content)
     started = time.perf_counter()
     begin(store, backbone.fingerprint, source.path)
-    Crew(job, content, workers, 300).run(todo.shards(workers))
+    Crew(job, content, workers, 300).run(todo.shards(workers, BATCH))
     return time.perf_counter() - started
 
 
@@ -86,7 +86,9 @@ def without(source: Source, backbone: Backbone, out: Path, workers: int) -> floa
             pq.write_table(table, out / f"part-{number}.parquet", compression="none")
 
     out.mkdir()
-    shards = plan(source, Folder.at(out / "none"), backbone.fingerprint).shards(workers)
+    shards = plan(source, Folder.at(out / "none"), backbone.fingerprint).shards(
+        workers, Way().batch
+    )
     content = ray.put(backbone.content)
     started = time.perf_counter()
     actors = [Plain.remote([content]) for _ in range(workers)]  # type: ignore[attr-defined]

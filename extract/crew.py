@@ -60,7 +60,7 @@ class _Done:
     was there, in seconds; none if there was nothing to embed."""
 
     record: PartRecord
-    engine: str
+    engines: tuple[str, ...]
     first: float | None
 
 
@@ -92,7 +92,7 @@ class Crew:
         self.answers: dict[Any, tuple[Callable[[_Member, Any], None], _Member]] = {}
         self.records: list[PartRecord] = []
         self.lost = 0  # examples of shards that were begun and never finished
-        self.engines: dict[int, str] = {}  # of each worker, as it was last
+        self.engines: dict[int, tuple[str, ...]] = {}  # of each worker, as it was last
         self.first: float | None = None  # seconds from the start of `run` to the first embedding
         self.up = 0.0  # when the first worker was
         self.hired = self.stillborn = self.next_number = 0
@@ -178,7 +178,7 @@ class Crew:
     def _is_done(self, member: _Member, done: _Done) -> None:
         shard = member.tasks.popleft().shard
         self.records.append(done.record)
-        self.engines[member.number] = done.engine
+        self.engines[member.number] = done.engines
         if done.first is not None:  # by its own clock, which machines do not share
             first = member.up + done.first - self.begun
             self.first = first if self.first is None else min(self.first, first)
@@ -330,7 +330,7 @@ def _actor(job: Job) -> Any:
                 record = self.worker.extract(shard, name, careful)
                 first = self.worker.first
                 since = None if first is None else first - self.up_at
-                return _Done(record, self.worker.engine.name, since)
+                return _Done(record, self.worker.engine.names, since)
             except Exception as error:
                 self.failure = error
                 raise

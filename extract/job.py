@@ -258,7 +258,7 @@ def _work(
         decoders = cpus_per_worker(workers) if way.on_gpu else 0
         job = Job(backbone.spec, source.folder, store, way, decoders)
         crew = Crew(job, content, workers, options.stall_after)
-        parts = crew.run(todo.shards(workers))
+        parts = crew.run(todo.shards(workers, way.batch))
         clock.stage("start workers", crew.up)
         clock.stage("embed")
     clock.stage("stop Ray")
@@ -268,7 +268,7 @@ def _work(
         tuple(parts),
         crew.lost,
         workers,
-        tuple(sorted({n for names in crew.engines.values() for n in names.split("+")})),
+        tuple(sorted({name for names in crew.engines.values() for name in names})),
         crew.first,
     )
 

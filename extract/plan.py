@@ -21,8 +21,7 @@ from extract.rewrite import Rewrite
 
 TURNS = 4  # a shard is this share of a worker's part of what is left: the last ones are small,
 # so that a slow one does not leave the other workers idle
-SMALLEST_SHARD, LARGEST_SHARD = 16, 1024  # all are multiples of the smallest, which is the usual
-# batch: one that is not full costs the backbone as much
+SMALLEST_SHARD, LARGEST_SHARD = 16, 1024
 
 
 @dataclass(frozen=True)
@@ -119,17 +118,18 @@ class Plan:
         """The first number that no part has yet."""
         return 1 + max((int(part.name.split("-")[1]) for part in self.parts), default=-1)
 
-    def shards(self, workers: int) -> list[Shard]:
+    def shards(self, workers: int, batch: int) -> list[Shard]:
         """Cut the work so that every worker has several shards, in the order of the examples.
 
         They become smaller towards the end (guided self-scheduling; Polychronopoulos and Kuck
-        1987).
+        1987), and are full batches: one that is not full costs the backbone as much.
         """
+        unit = -(-SMALLEST_SHARD // batch) * batch
+        largest = max(LARGEST_SHARD // unit, 1) * unit
         shards: list[Shard] = []
         first, start = self.next_number, 0
         while left := self.todo.num_rows - start:
-            batches = -(-left // (workers * TURNS * SMALLEST_SHARD))
-            size = min(batches * SMALLEST_SHARD, LARGEST_SHARD, left)
+            size = min(-(-left // (workers * TURNS * unit)) * unit, largest, left)
             shards.append(Shard(first + len(shards), self.todo.slice(start, size)))
             start += size
         return shards

@@ -31,9 +31,9 @@ class FastestEngine:
         self.calls = 0
 
     @property
-    def name(self) -> str:
+    def names(self) -> tuple[str, ...]:
         """Of the engine, or of all that are still in the race."""
-        return "+".join(engine.name for engine in self.engines)
+        return tuple(engine.name for engine in self.engines)
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""

@@ -88,11 +88,11 @@ class Slow:
 def test_the_faster_engine_wins_and_the_other_is_not_called_again() -> None:
     slow, fast = Slow("slow", 0.02), Slow("fast")
     race = FastestEngine([slow, fast], 16)
-    assert race.name == "slow+fast"
+    assert race.names == ("slow", "fast")
     expected = fast.embed(IMAGES[:16])
     for _ in range(12):
         assert np.array_equal(race.embed(IMAGES[:16]), expected)
-    assert race.name == "fast"
+    assert race.names == ("fast",)
     assert slow.calls == 3 + ROUNDS  # the second batch in two pieces, since both run the first one
 
 
@@ -100,14 +100,14 @@ def test_batches_that_are_not_full_decide_nothing() -> None:
     race = FastestEngine([Slow("slow", 0.001), Slow("fast")], 16)
     for _ in range(12):
         race.embed(IMAGES[:5])
-    assert race.name == "slow+fast"
+    assert race.names == ("slow", "fast")
 
 
 def test_an_engine_that_disagrees_is_left_out() -> None:
     race = FastestEngine([Slow("first"), Slow("other", sign=-1)], 16)
     race.embed(IMAGES[:16])
     got = race.embed(IMAGES[:16])
-    assert race.name == "first"
+    assert race.names == ("first",)
     assert np.array_equal(got, Slow("first").embed(IMAGES[:16]))
 
 

@@ -279,14 +279,14 @@ def test_shards_cut_the_work_for_every_worker(
         (photos / "red" / f"more{number:04d}.png").touch()
     source = open_source(photos)
     todo = plan(source, Folder.at(tmp_path / "f"), load_backbone(tiny_backbone).fingerprint)
-    for workers in (1, 2, 64):
-        shards = todo.shards(workers)
+    for workers, batch in ((1, 16), (2, 16), (64, 16), (2, 5), (2, 24), (1, 3000)):
+        shards = todo.shards(workers, batch)
         sizes = [shard.examples.num_rows for shard in shards]
         assert sum(sizes) == len(source)
-        assert SMALLEST_SHARD <= max(sizes) <= LARGEST_SHARD
-        assert not any(size % SMALLEST_SHARD for size in sizes[:-1])  # full batches
+        assert SMALLEST_SHARD <= max(sizes) <= max(LARGEST_SHARD, batch)
+        assert not any(size % batch for size in sizes[:-1])  # full ones
         assert len({shard.number for shard in shards}) == len(shards)
-        assert shards == todo.shards(workers)
+        assert shards == todo.shards(workers, batch)
 
 
 def test_features_of_another_backbone_are_refused(

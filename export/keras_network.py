@@ -65,12 +65,15 @@ class KerasNetwork(Original):
 
     @property
     def _dtype(self) -> str:
-        return str(self.model.inputs[0].dtype) if self.model.inputs else "float32"
+        inputs = getattr(self.model, "inputs", None)  # a subclassed model has none
+        return str(inputs[0].dtype) if inputs else "float32"
 
     def _dense_kernels(self) -> dict[str, Any]:
         """The weights of fully connected layers, each under a name for the graph."""
         dense = (
-            each for each in self._inside.values() if isinstance(each, self.keras.layers.Dense)
+            each
+            for each in self._inside.values()
+            if isinstance(each, self.keras.layers.Dense) and each.built
         )
         kernels = {id(each.kernel): each.kernel for each in dense}  # a layer may be used twice
         variables = (each for each in kernels.values() if isinstance(each, self.keras.Variable))

@@ -18,9 +18,12 @@ from test_export_embedding import small
 from data.backbone import load_backbone
 from data.errors import BackboneError
 from export.backbone import export_backbone
+from export.keras_network import KerasNetwork
 from export.keras_stack import import_keras
 from export.layers import list_layers
 from export.options import BackboneOptions, FeatureOptions
+from export.original import Weights
+from export.scaling import RULES
 
 SIZE = 12
 RAW = BackboneOptions(scaling="none")
@@ -120,6 +123,27 @@ def test_fully_connected_layers_that_are_used_twice_or_have_an_adapter(
     layer = keras.Model(model.inputs, model.get_layer("adapted").output)
     expected = np.asarray(layer(IMAGES.astype(np.float32))).mean((1, 2))
     assert np.allclose(embed(out, IMAGES)[:, 6:], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_subclassed_model_with_a_layer_that_it_never_calls(tmp_path: Path, keras: Any) -> None:
+    class Mine(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.look = keras.layers.Conv2D(6, 3, name="look")
+            self.mix = keras.layers.Dense(7, activation="relu", name="mix")
+            self.spare = keras.layers.Dense(5, name="spare")
+
+        def call(self, pixels: Any) -> Any:
+            return self.mix(self.look(pixels))
+
+    keras.utils.set_random_seed(3)
+    model = Mine()
+    expected = np.asarray(model(IMAGES.astype(np.float32))).mean((1, 2))
+    network = KerasNetwork(
+        keras, model, "mine", (SIZE, SIZE), RULES["none"], Weights("made by code"), ("mix",)
+    )
+    export_backbone(tmp_path / "b.onnx", network)
+    assert np.allclose(embed(tmp_path / "b.onnx", IMAGES), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_saved_model_and_constants_that_it_captured(tmp_path: Path, keras: Any) -> None:

@@ -82,11 +82,6 @@ def some(values: pa.ChunkedArray, most: int = 5) -> str:
     return shown + (f" and {len(values) - most:,} more" if len(values) > most else "")
 
 
-def strings(values: Sequence[str | None]) -> pa.Array:
-    """Strings as an Arrow array."""
-    return pa.array(values, pa.string())
-
-
 def text_column(path: object, table: pa.Table, name: str) -> pa.ChunkedArray:
     """A column as text, empty cells as none; all none where there is no such column.
 

@@ -6,9 +6,10 @@ from pathlib import PurePosixPath
 
 import pyarrow as pa
 
+from data.arrays import strings
 from data.decoding import EXTENSIONS
 from data.errors import SourceError
-from data.examples import COLUMNS, SPLIT_NAMES, Source, count, strings
+from data.examples import COLUMNS, SPLIT_NAMES, Source, count
 from data.folders import Folder
 from data.source_parquet import open_parquet
 from data.source_tar import open_tar

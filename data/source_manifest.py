@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from data.arrays import strings
 from data.errors import Checklist, SourceError
 from data.examples import (
     COLUMNS,
@@ -17,7 +18,6 @@ from data.examples import (
     check_names,
     count,
     some,
-    strings,
     text_column,
 )
 from data.folders import Folder

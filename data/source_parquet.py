@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data import console
+from data.arrays import strings
 from data.errors import Checklist, SourceError
 from data.examples import (
     COLUMNS,
@@ -18,7 +19,6 @@ from data.examples import (
     check_columns,
     check_names,
     split_of,
-    strings,
     text_column,
 )
 from data.folders import Folder

@@ -18,9 +18,10 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 
 from data import console
+from data.arrays import strings
 from data.decoding import EXTENSIONS
 from data.errors import Checklist, SourceError
-from data.examples import Source, check_columns, split_of, strings
+from data.examples import Source, check_columns, split_of
 from data.folders import Folder
 
 READERS = 8

@@ -252,7 +252,7 @@ class FeatureStore:
 
     def read_errors(self) -> pa.Table:
         """The examples that failed: `id`, `stage`, `reason`, `message`, `stamp`."""
-        tables = [ERROR_SCHEMA.empty_table()]
+        tables = [pa.Table.from_batches([], ERROR_SCHEMA)]
         for part in self.manifest.parts:
             if part.errors_file:
                 tables.append(read_part(self.folder, part.errors_file))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -329,8 +330,7 @@ def _summary(
 ) -> Summary:
     finished = FeatureStore.open(str(store))
     failures = finished.read_errors()
-    kinds = pc.binary_join_element_wise(failures["stage"], failures["reason"], "/")
-    counts = {pair["values"]: pair["counts"] for pair in pc.value_counts(kinds).to_pylist()}
+    kinds = zip(failures["stage"].to_pylist(), failures["reason"].to_pylist(), strict=True)
     return Summary(
         store=str(store),
         examples=len(source),
@@ -341,7 +341,7 @@ def _summary(
         inferences=done.inferences,
         all_inferences=finished.manifest.inferences,
         rows=finished.manifest.rows,
-        errors=dict(sorted(counts.items())),
+        errors=dict(sorted(Counter(map("/".join, kinds)).items())),
         workers=done.workers,
         precision=done.precision,
         engines=done.engines,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from data.arrays import numbers, strings
 from data.store import ERROR_COLUMNS, ERROR_SCHEMA, TEXT_COLUMNS, part_schema
 from extract.photographs import Failure, Photograph
 
@@ -51,13 +52,13 @@ class Part:
         """The rows of features."""
         carried = [field for field in self.examples.schema if field.name not in TEXT_COLUMNS]
         schema = part_schema(self.embeddings.shape[1], carried)
-        examples = self.examples.take(pa.array([row for row, *_ in self.good], pa.int64()))
+        examples = self.examples.take(numbers(np.array([row for row, *_ in self.good], np.int64)))
         flat = self.embeddings[: len(self.good)].ravel()
         columns = {
-            "content": pa.array([content for _, content, _ in self.good], pa.string()),
-            "stamp": pa.array([stamp for *_, stamp in self.good], pa.string()),
+            "content": strings([content for _, content, _ in self.good]),
+            "stamp": strings([stamp for *_, stamp in self.good]),
             "embedding": pa.FixedSizeListArray.from_arrays(
-                pa.array(flat), type=schema.field("embedding").type
+                numbers(flat), type=schema.field("embedding").type
             ),
         }
         return pa.table(
@@ -73,6 +74,7 @@ class Part:
 
 def error_rows(examples: pa.Table, failures: Sequence[Failure]) -> pa.Table:
     """Rows of errors, in the order of the failures."""
-    ids = examples["id"].take(pa.array([failure.row for failure in failures], pa.int64()))
+    rows = np.array([failure.row for failure in failures], np.int64)
     columns = [[getattr(failure, name) for failure in failures] for name in ERROR_COLUMNS[1:]]
-    return pa.table([ids, *(pa.array(c, pa.string()) for c in columns)], schema=ERROR_SCHEMA)
+    ids = examples["id"].take(numbers(rows))
+    return pa.table([ids, *map(strings, columns)], schema=ERROR_SCHEMA)

@@ -31,6 +31,17 @@ class Shard:
     number: int
     examples: pa.Table
 
+    def __reduce__(self) -> tuple:
+        """Travels in Arrow's stream format; Ray's own way imports pandas while workers begin."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.examples.schema) as stream:
+            stream.write_table(self.examples)
+        return _received, (self.number, sink.getvalue().to_pybytes())
+
+
+def _received(number: int, stream: bytes) -> Shard:
+    return Shard(number, pa.ipc.open_stream(stream).read_all())
+
 
 @dataclass(frozen=True)
 class Update:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,23 +11,31 @@ if TYPE_CHECKING:
 BATCH = "batch"
 
 
+def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs of a node's branches or loop."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and all that lie in it, at any depth."""
+    yield graph
+    for node in graph.node:
+        for inner in inner_graphs(node):
+            yield from graphs_of(inner)
+
+
 def rename_values(model: onnx.ModelProto, names: dict[str, str]) -> None:
     """Rename tensors, old name to new, wherever the graph speaks of them."""
-    _rename_in(model.graph, names)
-
-
-def _rename_in(graph: onnx.GraphProto, names: dict[str, str]) -> None:
-    for node in graph.node:
-        for field in (node.input, node.output):
-            for position, name in enumerate(field):
-                field[position] = names.get(name, name)
-        for attribute in node.attribute:  # branches and loops
-            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(
-                attribute.graphs
-            ):
-                _rename_in(inner, names)
-    for value in (*graph.input, *graph.output, *graph.initializer):
-        value.name = names.get(value.name, value.name)
+    for graph in graphs_of(model.graph):
+        for node in graph.node:
+            for field in (node.input, node.output):
+                for position, name in enumerate(field):
+                    field[position] = names.get(name, name)
+        for value in (*graph.input, *graph.output, *graph.initializer):
+            value.name = names.get(value.name, value.name)
 
 
 def name_batch_axis(model: onnx.ModelProto) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from data.backbone import PREFIX, parse_onnx
 from data.errors import BackboneError
+from data.graph import graphs_of
 from export.onnx_network import OnnxNetwork
 from export.options import BackboneOptions
 from export.original import Weights
@@ -73,14 +74,11 @@ def _load_beside(proto: Any, path: Path) -> None:
         onnx.load_external_data_for_model(proto, str(folder))
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(
-                attribute.graphs
-            ):
-                yield from _tensors(inner)
+def _tensors(whole: Any) -> Iterator[Any]:
+    for graph in graphs_of(whole):
+        yield from graph.initializer
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors

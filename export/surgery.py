@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import BackboneError
-from data.graph import rename_values
+from data.graph import graphs_of, inner_graphs, rename_values
 
 OPSET = 18
 MOST_NODES = 50_000
@@ -75,10 +75,9 @@ def ancestors(proto: Any, outputs: Iterable[str]) -> set[int]:
 def uses(node: Any) -> list[str]:
     """The tensors that a node reads, those of its branches and loops too."""
     names = [name for name in node.input if name]
-    for attribute in node.attribute:
-        for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-            for inner in graph.node:
-                names += uses(inner)
+    for graph in inner_graphs(node):
+        for inner in graph.node:
+            names += uses(inner)
     return names
 
 
@@ -111,14 +110,16 @@ def drop_unused_constants(proto: Any) -> None:
 
 
 def number_names(proto: Any) -> None:
-    """Name by order what a converter named by chance: the same network is then the same file.
+    """Name by order what a converter named by chance: such names make no other file of a network.
 
     Constants become `constant_0` and so on. tf2onnx counts the nodes that it adds itself
     (`Transpose__974`), in an order that depends on memory addresses; here they are counted as they
-    come in the graph.
+    come in the graph, those of branches and loops last.
     """
-    graph = proto.graph
-    taken = {name for node in graph.node for name in node.output}
+    graph, *inside = graphs_of(proto.graph)
+    nodes = [node for each in (graph, *inside) for node in each.node]
+    inner = [value.name for each in inside for value in (*each.input, *each.initializer)]
+    taken = {*inner, *(name for node in nodes for name in node.output)}
     prefix = "constant_"
     while any(name.startswith(prefix) for name in taken):
         prefix = f"_{prefix}"
@@ -128,10 +129,10 @@ def number_names(proto: Any) -> None:
     def renumber(name: str) -> str:
         return COUNTED.sub(lambda found: f"__{numbers.setdefault(found[1], len(numbers))}", name)
 
-    for node in graph.node:
+    for node in nodes:
         node.name = renumber(node.name)
         names |= {name: renumber(name) for name in node.output}
-    rename_values(proto, names)
+    rename_values(proto, names | {name: renumber(name) for name in inner})
 
 
 def strip_last_transpose(proto: Any) -> set[str]:

@@ -86,9 +86,7 @@ def without(source: Source, backbone: Backbone, out: Path, workers: int) -> floa
             pq.write_table(table, out / f"part-{number}.parquet", compression="none")
 
     out.mkdir()
-    shards = plan(source, Folder.at(out / "none"), backbone.fingerprint).shards(
-        workers, Way().batch
-    )
+    shards = plan(source, Folder.at(out / "none"), backbone.fingerprint).shards(workers, BATCH)
     content = ray.put(backbone.content)
     started = time.perf_counter()
     actors = [Plain.remote([content]) for _ in range(workers)]  # type: ignore[attr-defined]

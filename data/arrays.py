@@ -1,7 +1,7 @@
 """Arrow arrays of plain values, made without pandas.
 
-`pyarrow.array` imports pandas, if it is installed, to ask whether it was given one of its series:
-0.2 s and 50 MB for each worker.
+`pyarrow.array`, and what calls it, imports pandas, if it is installed, to ask whether it was given
+one of its series: 0.2 s and 50 MB for each worker.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ def strings(values: Iterable[str | None]) -> pa.Array:
     builder = pa.lib.StringBuilder()
     builder.append_values(values)
     return builder.finish()
+
+
+def empty(schema: pa.Schema) -> pa.Table:
+    """A table without rows."""
+    return pa.Table.from_batches([], schema)
 
 
 def numbers(values: np.ndarray) -> pa.Array:

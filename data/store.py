@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.arrays import empty
 from data.errors import StoreError
 from data.fingerprint import Fingerprint
 from data.folders import Folder
@@ -239,9 +240,8 @@ class FeatureStore:
         with ThreadPoolExecutor(READERS) as pool:
             tables = list(pool.map(lambda each: self._read_part(each[0], each[1], columns), parts))
         if not tables:
-            schema = part_schema(self.fingerprint.dim, [])
-            empty = schema.empty_table()
-            return empty.select(columns) if columns else empty
+            none = empty(part_schema(self.fingerprint.dim, []))
+            return none.select(columns) if columns else none
         return pa.concat_tables(tables, promote_options="default")
 
     def _read_part(self, part: PartRecord, file: str, columns: list[str] | None) -> pa.Table:
@@ -252,7 +252,7 @@ class FeatureStore:
 
     def read_errors(self) -> pa.Table:
         """The examples that failed: `id`, `stage`, `reason`, `message`, `stamp`."""
-        tables = [pa.Table.from_batches([], ERROR_SCHEMA)]
+        tables = [empty(ERROR_SCHEMA)]
         for part in self.manifest.parts:
             if part.errors_file:
                 tables.append(read_part(self.folder, part.errors_file))

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data.arrays import empty
 from data.folders import Folder
 from data.records import write_part
 from data.sources import Source
@@ -40,7 +41,7 @@ def rewrite(store: Folder, source: Source, change: Rewrite) -> PartRecord:
     """Write a part anew, under a new name; the old one stays until the manifest is written."""
     old = change.part
     name = f"{old.name.rpartition('-')[0]}-{secrets.token_hex(6)}"
-    errors = ERROR_SCHEMA.empty_table()
+    errors = empty(ERROR_SCHEMA)
     if old.errors_file:
         errors = read_part(store, old.errors_file).take(pa.array(change.errors))
     rows = pa.table({})

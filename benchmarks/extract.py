@@ -96,7 +96,7 @@ def ways_of(case: Case, files: dict[str, str]) -> dict[str, list[str]]:
     ours = {"fp32": files["fp32"], "int8": files["int8"]}
     if has_bf16():
         ours["bf16"] = files["fp32"]
-    ways = {f"{OURS} {precision}": [file, precision] for precision, file in ours.items()}
+    ways = {f"{OURS} {name}": [file, "--precision", name] for name, file in ours.items()}
     for name in ("threads", "torch_loader", "ray_data", "daft_udf"):
         ways[name] = [files["fp32"]]
     if case.network in KERAS:
@@ -123,9 +123,7 @@ def run(name: str, arguments: list[str], photographs: Path, out: Path, start: fl
     """Run it once into an empty place; `start` is what a peer takes for a few photographs."""
     shutil.rmtree(out, ignore_errors=True)
     if name.startswith(OURS):
-        file, precision = arguments
-        command = ["-m", "extract", photographs, "--backbone", file, "--precision", precision]
-        command += ["-o", out, "--json"]
+        command = ["-m", "extract", photographs, "--backbone", *arguments, "-o", out, "--json"]
     else:
         command = [PEERS / f"{name}.py", photographs, *arguments, out]
     started = time.perf_counter()
@@ -147,7 +145,7 @@ def measure(case: Case, work: Path, options: argparse.Namespace) -> Result:
     files = export(case, work, photographs)
     ways = ways_of(case, files)
     found: dict[str, list[Run]] = {name: [] for name in ways}
-    bounds = {arguments[1]: arguments[0] for name, arguments in ways.items() if OURS in name}
+    bounds = {arguments[-1]: arguments[0] for name, arguments in ways.items() if OURS in name}
     limit: dict[str, float] = {}
     for number in range(options.rounds):
         for name, arguments in ways.items():

@@ -35,9 +35,7 @@ def limits(folder: Path, files: dict[str, str]) -> dict[str, float]:
     files
         Backbone file for each precision.
     """
-    shape = load_backbone(next(iter(files.values()))).spec.preprocessing
-    paths = sorted(folder.glob("*/*.jpg"))[:64]
-    decoding = max(_on_all_cores(_decoding, how, paths, shape) for how in (decode, _by_simplejpeg))
+    decoding = decoding_rate(folder, load_backbone(next(iter(files.values()))).spec.preprocessing)
     found = {"decode": decoding}
     for precision, file in files.items():
         rates = [
@@ -46,6 +44,22 @@ def limits(folder: Path, files: dict[str, str]) -> dict[str, float]:
         ]
         found[precision] = 1 / (1 / decoding + 1 / max(rates)) if rates else float("nan")
     return found
+
+
+def decoding_rate(folder: Path, size: Preprocessing) -> float:
+    """Photographs a second that all cores decode to a size."""
+    paths = sorted(folder.glob("*/*.jpg"))[:64]
+    return max(_on_all_cores(_decoding, how, paths, size) for how in (decode, _by_simplejpeg))
+
+
+def inference_rate(file: str, way: Way) -> float:
+    """Pictures a second of one session."""
+    step = _inference(file, way)
+    step()  # to warm up
+    done, start = 0, time.perf_counter()
+    while (passed := time.perf_counter() - start) < SECONDS:
+        done += step()
+    return done / passed
 
 
 def _on_all_cores(prepare: Callable, *arguments: object) -> float:

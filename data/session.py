@@ -15,12 +15,13 @@ from data import console
 from data.errors import ExtractionError, InputError
 
 KNOCK_SECONDS = 5
+PER_GPU = 16  # workers that share one at most: each takes some of its memory
 SETTLE_SECONDS = 3  # for the CPUs of workers that have just ended to be counted as free again
 
 
 @contextmanager
-def ray_session(address: str | None, workers: int | None, resource: str = "CPU") -> Iterator[int]:
-    """Connect to Ray and yield the number of workers to use, one CPU or GPU each.
+def ray_session(address: str | None, workers: int | None, gpu: bool = False) -> Iterator[int]:
+    """Connect to Ray and yield the number of workers to use, one CPU each.
 
     Parameters
     ----------
@@ -28,9 +29,10 @@ def ray_session(address: str | None, workers: int | None, resource: str = "CPU")
         Of a running cluster (`auto`, `HOST:PORT` or `ray://HOST:PORT`). Without one, the cluster
         that a submitted job runs on (`RAY_ADDRESS`), or else a local one that ends with us.
     workers
-        As many as asked for, or one for every CPU or GPU that is free.
-    resource
-        What a worker takes one of: `CPU` or `GPU`.
+        As many as asked for, or one for every CPU that is free.
+    gpu
+        Whether they need a GPU: only CPUs of machines that have one count then, and no more than
+        `PER_GPU` to each.
 
     Raises
     ------
@@ -46,7 +48,7 @@ def ray_session(address: str | None, workers: int | None, resource: str = "CPU")
     if ours:
         _start(address or os.environ.get("RAY_ADDRESS"))
     try:
-        yield _free_workers(workers, resource)
+        yield _free_workers(workers, PER_GPU if gpu else None)
     finally:
         if ours:
             ray.shutdown()
@@ -86,36 +88,57 @@ def _knock(address: str) -> None:
         socket.create_connection((place.hostname, place.port), timeout=KNOCK_SECONDS).close()
 
 
-def _free_workers(workers: int | None, resource: str) -> int:
-    import ray
+def _free_workers(workers: int | None, per_gpu: int | None) -> int:
 
-    total = int(ray.cluster_resources().get(resource, 0))
-    if not total and resource != "CPU":
+    total = seats(_machines(), per_gpu)
+    what = "CPUs beside a GPU" if per_gpu else "CPUs"
+    if not total and per_gpu:
         raise InputError(
-            f"no machine of the cluster has a {resource}",
+            "no machine of the cluster has a GPU and a CPU beside it",
             "Start Ray where there is one, or choose an engine for CPUs with --engine.",
         )
     if workers and workers > total:
+        most = f" ({per_gpu} workers share one at most)" if per_gpu else ""
         raise InputError(
-            f"{workers} workers need as many {resource}s, but the cluster has {total}",
+            f"{workers} workers need as many {what}, but the cluster has {total}{most}",
             f"Ask for --workers {max(total, 1)} or fewer.",
         )
     deadline = time.monotonic() + SETTLE_SECONDS
-    while (free := int(ray.available_resources().get(resource, 0))) < (workers or total):
+    while (free := _free(total, per_gpu)) < (workers or total):
         if time.monotonic() > deadline:
             break
         time.sleep(0.1)
     if free < (workers or 1):
         raise ExtractionError(
-            f"{workers or 1} of the cluster's {total} {resource}s are needed, but only {free} are "
-            "free",
+            f"{workers or 1} of the cluster's {total} {what} are needed, but only {free} are free",
             "Wait for the other work to end, or ask for fewer with --workers.",
         )
     return workers or free
 
 
-def cpus_per_worker(workers: int) -> int:
-    """How many of the CPUs that are free each of some workers can have beside its GPU."""
+def _machines() -> list[tuple[int, int]]:
+    """The CPUs and GPUs of each machine."""
     import ray
 
-    return max(1, int(ray.available_resources().get("CPU", 0)) // workers)
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in found]
+
+
+def _free(total: int, per_gpu: int | None) -> int:
+    import ray
+
+    free = ray.available_resources()
+    most = min(total, int(free.get("CPU", 0)))
+    return most if per_gpu is None else min(most, int(free.get("GPU", 0) * per_gpu))
+
+
+def seats(machines: list[tuple[int, int]], per_gpu: int | None) -> int:
+    """How many workers fit on machines with so many CPUs and GPUs: one a CPU, `per_gpu` a GPU."""
+    return sum(cpus if per_gpu is None else min(cpus, per_gpu * gpus) for cpus, gpus in machines)
+
+
+def share_of_gpu(workers: int) -> float:
+    """The largest share of a GPU, one over a whole number, with which so many workers find one."""
+    machines = _machines()
+    fit = (each for each in range(1, PER_GPU) if seats(machines, each) >= workers)
+    return 1 / next(fit, PER_GPU)

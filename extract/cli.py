@@ -25,7 +25,7 @@ def extract(
         str | None, typer.Option(help="Ray cluster to run on; default: this machine.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Workers, one CPU each; default: all.")
+        int | None, typer.Option(help="Workers, one CPU each, which share the GPUs; default: all.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Photographs per call of the backbone.")] = 16,
     precision: Annotated[

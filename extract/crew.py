@@ -340,8 +340,8 @@ def _actor(job: Job) -> Any:
             return self.worker.place
 
     options: Any = {
-        "num_cpus": max(1, job.decoders),
-        "num_gpus": int(job.way.on_gpu),
+        "num_cpus": 1,
+        "num_gpus": job.gpu,
         "max_restarts": 0,
         "concurrency_groups": {"watch": 1},
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,11 +23,12 @@ ENGINES = {
     "tensorrt": ("fp32", "fp16", "int8"),
 }
 PROVIDERS = {
-    "onnxruntime": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-ON_GPU = ("cuda", "tensorrt")
+# To try all of cuDNN's algorithms takes twice as long, and finds none that are faster.
+CUDA = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+OUT_OF_MEMORY = ("Failed to allocate memory", "Available memory of", "out of memory")
 AGREE = 1e-3  # cosine distance
 CACHED = 8  # pictures that OpenVINO runs at once: 4 to 16 are best, as docs/speed.md has measured
 
@@ -66,18 +67,41 @@ class Way:
     @property
     def on_gpu(self) -> bool:
         """Whether it needs a GPU."""
-        return self.engine in ON_GPU
+        return self.engine in PROVIDERS
 
 
 class OnnxRuntimeEngine:
-    """ONNX Runtime, on one core of a CPU or on a GPU.
+    """ONNX Runtime on one core of a CPU.
 
     Parameters
     ----------
     content
         The bytes of the backbone file.
-    name
-        A key of `PROVIDERS`.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, content: bytes) -> None:
+        self.session = _session(content, "CPUExecutionProvider", {})
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""
+        (embeddings,) = self.session.run([OUTPUT], {INPUT: images})
+        return embeddings
+
+
+class GpuEngine:
+    """ONNX Runtime on a GPU that other workers use as well, in batches of one size.
+
+    Whatever does not fill a batch is run beside pictures of before: for every new size cuDNN would
+    look for algorithms anew, a second or more (docs/speed.md).
+
+    Parameters
+    ----------
+    content
+        The bytes of the backbone file.
+    way
+        Its engine is a key of `PROVIDERS`, its batch what is run at once.
 
     Raises
     ------
@@ -85,32 +109,64 @@ class OnnxRuntimeEngine:
         If the provider is not there; ONNX Runtime itself would fall back to the CPU.
     """
 
-    def __init__(self, content: bytes, name: str = "onnxruntime") -> None:
+    def __init__(self, content: bytes, spec: BackboneSpec, way: Way) -> None:
         import onnxruntime
 
-        self.name, provider = name, PROVIDERS[name]
+        self.name = str(way.engine)
+        provider = PROVIDERS[self.name]
         if provider not in onnxruntime.get_available_providers():
             raise EngineError(
                 f"the ONNX Runtime that is installed has no {provider}",
                 "Put onnxruntime-gpu in the place of onnxruntime where the workers run, or choose "
                 "another --engine.",
             )
-        if name in ON_GPU:
-            onnxruntime.preload_dlls()
-        options = onnxruntime.SessionOptions()
-        # One core a worker: workers are many, and their threads would fight.
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(content, options, providers=[provider])
+        onnxruntime.preload_dlls()
+        self.session = _session(content, provider, CUDA if self.name == "cuda" else {})
         if provider not in self.session.get_providers():
             raise EngineError(
                 f"{provider} does not start on this machine",
-                "Look at its GPU, driver and CUDA libraries, or choose another --engine.",
+                "Look at its GPU (memory, driver) and CUDA libraries, or choose another --engine.",
             )
+        shape = (way.batch, spec.preprocessing.height, spec.preprocessing.width, 3)
+        self.images = np.zeros(shape, np.uint8)
 
     def embed(self, images: np.ndarray) -> np.ndarray:
-        """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""
-        (embeddings,) = self.session.run([OUTPUT], {INPUT: images})
+        """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`.
+
+        Raises
+        ------
+        EngineError
+            If the GPU's memory is too small.
+        """
+        size = len(self.images)
+        found = []
+        for start in range(0, len(images), size):
+            piece = images[start : start + size]
+            self.images[: len(piece)] = piece
+            found.append(self._run()[: len(piece)])
+        return np.concatenate(found)
+
+    def _run(self) -> np.ndarray:
+        try:
+            (embeddings,) = self.session.run([OUTPUT], {INPUT: self.images})
+        except Exception as error:  # what ONNX Runtime raises has no class in common
+            if not any(words in str(error) for words in OUT_OF_MEMORY):
+                raise
+            raise EngineError(
+                f"the GPU's memory is too small for {len(self.images)} pictures at once in each of "
+                "its workers",
+                "Ask for a smaller --batch-size, or for fewer --workers, which share it.",
+            ) from error
         return embeddings
+
+
+def _session(content: bytes, provider: str, options: dict[str, str]) -> Any:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    # One core a worker: workers are many, and their threads would fight.
+    settings.intra_op_num_threads = settings.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(content, settings, providers=[(provider, options)])
 
 
 class OpenVinoEngine:
@@ -183,7 +239,7 @@ def engines_here(precision: str) -> list[str]:
         name
         for name, precisions in ENGINES.items()
         if precision in precisions
-        and name not in ON_GPU
+        and name not in PROVIDERS
         and find_spec(name)
         and (precision != "bf16" or has_bf16())
     ]
@@ -221,8 +277,10 @@ def open_engines(content: bytes, spec: BackboneSpec, way: Way) -> list[Engine]:
         try:
             if name == "openvino":
                 opened.append(OpenVinoEngine(content, spec, way))
+            elif name in PROVIDERS:
+                opened.append(GpuEngine(content, spec, way))
             else:
-                opened.append(OnnxRuntimeEngine(content, name))
+                opened.append(OnnxRuntimeEngine(content))
         except EngineError as error:
             errors.append(error)
     if not opened:

@@ -19,7 +19,7 @@ from data.fingerprint import Fingerprint
 from data.folders import Folder
 from data.lock import sole_writer
 from data.records import begin, finish, sweep
-from data.session import cpus_per_worker, ray_session
+from data.session import ray_session, share_of_gpu
 from data.sources import Source, open_source
 from data.store import FeatureStore, PartRecord, StoreManifest, read_part
 from extract.crew import Crew
@@ -39,7 +39,8 @@ class ExtractOptions:
     address
         Of a Ray cluster; a local one is started where none is given.
     workers
-        Number of workers, one CPU each, or one GPU; all that are free where none is given.
+        Number of workers, one CPU each, on all CPUs that are free where none is given. An engine
+        for GPUs counts those beside one, which the workers share.
     batch_size
         Photographs that go through the backbone at once.
     precision
@@ -246,7 +247,7 @@ def _work(
     if not todo.todo.num_rows:
         return _Done(backbone.spec.precision, _update(source, backbone, store, todo, clock))
     way = Way(backbone.spec.precision, options.engine, options.batch_size)
-    with ray_session(options.address, options.workers, "GPU" if way.on_gpu else "CPU") as workers:
+    with ray_session(options.address, options.workers, way.on_gpu) as workers:
         import ray  # not sooner: the session sets what Ray reads when it is imported
 
         clock.stage("start Ray")
@@ -256,8 +257,8 @@ def _work(
             backbone = backbone.run_in(way.precision)
             clock.stage("choose precision")
         rewritten = _update(source, backbone, store, todo, clock)
-        decoders = cpus_per_worker(workers) if way.on_gpu else 0
-        job = Job(backbone.spec, source.folder, store, way, decoders)
+        gpu = share_of_gpu(workers) if way.on_gpu else 0
+        job = Job(backbone.spec, source.folder, store, way, gpu)
         crew = Crew(job, content, workers, options.stall_after)
         parts = crew.run(todo.shards(workers, way.batch))
         clock.stage("start workers", crew.up)

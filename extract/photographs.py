@@ -1,4 +1,4 @@
-"""The photographs of a shard, read and decoded in order, ahead of the backbone where that helps."""
+"""The photographs of a shard, decoded in order, and read ahead where that helps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from data.reading import IN_PARQUET, Reader, container_of, why_unread
 from extract.ahead import ahead
 
 READERS = 16  # threads that wait for object storage, which takes tens of milliseconds a file
-BUFFER = 64  # decoded photographs that wait for a GPU at most
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,12 @@ class Failure:
 
 
 def photographs(
-    folder: Folder, paths: Sequence[str], preprocessing: Preprocessing, decoders: int
+    folder: Folder, paths: Sequence[str], preprocessing: Preprocessing
 ) -> Iterator[Photograph | Failure]:
     """Read and decode, one after the other; what goes wrong is a `Failure` in its place.
 
-    Object storage is read ahead. Decoding is done when a photograph is asked for, since it takes
-    the core that the backbone runs on; ahead only where there are `decoders`, threads beside a GPU.
+    Object storage is read ahead. Decoding is done when a photograph is asked for: it takes the core
+    that the backbone runs on. Beside a GPU, other workers decode while it is at work.
 
     Raises
     ------
@@ -85,8 +84,8 @@ def photographs(
             return Failure(row, "decode", error.reason, error.message, stamp)
         return Photograph(row, stamp, digest(content), image)
 
-    far = not isinstance(folder, LocalFolder) or decoders
+    near = isinstance(folder, LocalFolder)
     # Rows of a Parquet file come one after the other.
-    readers = 0 if not far else 1 if any(map(IN_PARQUET.fullmatch, paths)) else READERS
+    readers = 0 if near else 1 if any(map(IN_PARQUET.fullmatch, paths)) else READERS
     contents = ahead(read, enumerate(paths), readers, readers)  # files may be large
-    return ahead(prepare, contents, decoders, BUFFER)
+    return map(prepare, contents)

@@ -27,15 +27,15 @@ class Job:
     ----------
     root
         The folder that the examples' paths are relative to.
-    decoders
-        Threads that decode ahead of a GPU; with 0, a worker's one thread does all in turn.
+    gpu
+        Share of a GPU that a worker takes.
     """
 
     spec: BackboneSpec
     root: Folder
     store: Folder
     way: Way = Way()
-    decoders: int = 0
+    gpu: float = 0.0
 
 
 def new_part(shard: Shard) -> str:
@@ -95,8 +95,7 @@ class Worker:
         batch = 1 if careful else self.job.way.batch
         images = np.empty((batch, *size, 3), np.uint8)
         paths = shard.examples["path"].to_pylist()
-        decoders = 0 if careful else self.job.decoders
-        coming = photographs(self.job.root, paths, spec.preprocessing, decoders)
+        coming = photographs(self.job.root, paths, spec.preprocessing)
         waiting: list[Photograph] = []
         for row in range(len(paths)):
             self.place = (shard.number, row)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -22,6 +23,7 @@ from extract import engines, job, precision
 from extract.engines import (
     AGREE,
     EngineError,
+    GpuEngine,
     OnnxRuntimeEngine,
     OpenVinoEngine,
     Way,
@@ -150,15 +152,56 @@ def test_a_graph_that_openvino_cannot_run_is_left_to_onnx_runtime(
 
 
 def test_a_provider_that_is_not_there_is_said_and_not_replaced(tiny_backbone: Path) -> None:
-    content = load_backbone(tiny_backbone).content
+    backbone = load_backbone(tiny_backbone)
     for name, provider in (("cuda", "CUDA"), ("tensorrt", "Tensorrt")):
         with pytest.raises(EngineError) as caught:
-            OnnxRuntimeEngine(content, name)
+            open_engines(backbone.content, backbone.spec, Way("fp32", name))
         assert str(caught.value) == (
             f"the ONNX Runtime that is installed has no {provider}ExecutionProvider\n"
             "  Put onnxruntime-gpu in the place of onnxruntime where the workers run, or choose "
             "another --engine."
         )
+
+
+def test_a_gpu_sees_batches_of_one_size(
+    tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is special about a GPU's engine, with ONNX Runtime on the CPU in the GPU's place."""
+    monkeypatch.setitem(engines.PROVIDERS, "cuda", "CPUExecutionProvider")
+    monkeypatch.setattr(engines, "CUDA", {})
+    backbone = load_backbone(tiny_backbone)
+    (engine,) = open_engines(backbone.content, backbone.spec, Way("fp32", "cuda", 8))
+    assert isinstance(engine, GpuEngine)
+    seen, run = [], engine.session.run
+    session = SimpleNamespace(run=lambda names, given: seen.append(given) or run(names, given))
+    monkeypatch.setattr(engine, "session", session)
+    want = OnnxRuntimeEngine(backbone.content).embed(IMAGES)
+    for count in (1, 8, 9, 21):
+        assert np.allclose(engine.embed(IMAGES[:count]), want[:count], rtol=1e-5, atol=1e-5)
+    assert {len(given["image"]) for given in seen} == {8}
+
+
+def test_a_gpu_without_memory_is_said(tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(engines.PROVIDERS, "cuda", "CPUExecutionProvider")
+    monkeypatch.setattr(engines, "CUDA", {})
+    backbone = load_backbone(tiny_backbone)
+    (engine,) = open_engines(backbone.content, backbone.spec, Way("fp32", "cuda", 8))
+
+    def fail(*given: object) -> None:
+        raise Exception(reason)
+
+    monkeypatch.setattr(engine, "session", SimpleNamespace(run=fail))
+    # Seen of an arena with a limit, on an H200.
+    reason = "Available memory of 21239040 is smaller than requested bytes of 78643200"
+    with pytest.raises(EngineError) as caught:
+        engine.embed(IMAGES)
+    assert str(caught.value) == (
+        "the GPU's memory is too small for 8 pictures at once in each of its workers\n"
+        "  Ask for a smaller --batch-size, or for fewer --workers, which share it."
+    )
+    reason = "CUDNN_STATUS_EXECUTION_FAILED"
+    with pytest.raises(Exception, match="CUDNN"):
+        engine.embed(IMAGES)
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -322,7 +365,7 @@ def test_an_engine_without_its_gpu_stops_before_any_work(
         "extract", photos, "--backbone", tiny_backbone, "-o", tmp_path / "f", "--engine", "cuda"
     )
     assert answer.code == 2
-    assert "no machine of the cluster has a GPU" in answer.err
+    assert "no machine of the cluster has a GPU and a CPU beside it" in answer.err
     assert not (tmp_path / "f").exists() or not list((tmp_path / "f").glob("part-*"))
 
 

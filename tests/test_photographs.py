@@ -58,14 +58,13 @@ def test_an_exception_comes_where_its_result_would() -> None:
         next(results)
 
 
-@pytest.mark.parametrize("decoders", [0, 4])
-def test_every_row_is_a_photograph_or_a_failure(photos: Path, decoders: int) -> None:
+def test_every_row_is_a_photograph_or_a_failure(photos: Path) -> None:
     (photos / "red" / "00.png").write_bytes(b"")
     (photos / "red" / "01.png").write_bytes(b"I am a text")
     (photos / "red" / "02.png").unlink()
     folder = Folder.at(photos)
     paths = [f"{name}/{number:02d}.png" for name in ("red", "blue") for number in range(20)]
-    found = list(photographs(folder, paths, SMALL, decoders))
+    found = list(photographs(folder, paths, SMALL))
     assert [each.row for each in found] == list(range(40))
     bad = [(each.stage, each.reason) for each in found if isinstance(each, Failure)]
     assert bad == [("decode", "empty"), ("decode", "not_an_image"), ("read", "missing")]

@@ -8,8 +8,8 @@ from typing import Any
 
 import daft
 import numpy as np
-import onnxruntime
 from daft import DataType, col
+from peer_session import input_size, open_session
 
 folder, backbone, out = map(Path, sys.argv[1:4])
 EMBEDDING = DataType.list(DataType.float32())
@@ -20,7 +20,7 @@ class Embed:
     """A session on all cores: Daft runs one instance a process."""
 
     def __init__(self, path: str) -> None:
-        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        self.session = open_session(Path(path))
 
     @daft.method.batch(return_dtype=EMBEDDING, batch_size=32)
     def __call__(self, images: Any) -> Any:
@@ -29,10 +29,7 @@ class Embed:
         return [row.tolist() for row in found]
 
 
-shape = (
-    onnxruntime.InferenceSession(backbone, providers=["CPUExecutionProvider"]).get_inputs()[0].shape
-)
-height, width = shape[1:3]
+height, width = input_size(backbone)
 embed = Embed(str(backbone))
 photographs = daft.from_glob_path(str(folder / "*" / "*.jpg"))
 decoded = col("path").download().decode_image(mode="RGB").resize(width, height)

@@ -9,17 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
+from peer_session import open_session
 from PIL import Image
 
 BATCH = 16
 
 folder, backbone, out = map(Path, sys.argv[1:4])
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = 1
-session = onnxruntime.InferenceSession(backbone, options, providers=["CPUExecutionProvider"])
+session = open_session(backbone, threads=1)
 height, width = session.get_inputs()[0].shape[1:3]
 
 

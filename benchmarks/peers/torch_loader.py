@@ -7,17 +7,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from peer_session import GPU, open_session
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-BATCH = 32
+BATCH = 128 if GPU else 32
 
 folder, backbone, out = map(Path, sys.argv[1:4])
-session = onnxruntime.InferenceSession(backbone, providers=["CPUExecutionProvider"])
+session = open_session(backbone)
 height, width = session.get_inputs()[0].shape[1:3]
 
 

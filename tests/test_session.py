@@ -1,0 +1,90 @@
+"""Workers find a place: a CPU each, and where they need one, a share of a GPU beside it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data import session
+from data.session import PER_GPU, seats, share_of_gpu
+
+ON_GPUS = """
+import os, sys
+os.environ["RAY_AUTH_MODE"] = "token"
+import ray
+from data.errors import HeadstartError
+from data.session import ray_session, share_of_gpu
+from extract import job
+
+ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False,
+         _node_ip_address="127.0.0.1", log_to_driver=False)
+with ray_session(None, None, gpu=True) as workers:
+    print(workers, round(share_of_gpu(workers), 3))
+    seated = ray.remote(num_cpus=1, num_gpus=share_of_gpu(workers))(lambda: ray.get_gpu_ids())
+    print(ray.get([seated.remote() for _ in range(workers)], timeout=60))
+for asked in (4, 3):
+    try:
+        job.extract(*sys.argv[1:], job.ExtractOptions(engine="cuda", workers=asked))
+    except HeadstartError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("machines", "per_gpu", "fit"),
+    [
+        ([(4, 0), (8, 1)], None, 12),
+        ([(4, 0), (8, 1)], 16, 8),  # the first has no GPU
+        ([(64, 1), (4, 2)], 16, 20),
+        ([(0, 1)], 16, 0),
+        ([], 16, 0),
+    ],
+)
+def test_seats(machines: list[tuple[int, int]], per_gpu: int | None, fit: int) -> None:
+    assert seats(machines, per_gpu) == fit
+
+
+@pytest.mark.parametrize(
+    ("machines", "workers", "of_each"),
+    [
+        ([(16, 1)], 16, 16),
+        ([(16, 1)], 1, 1),
+        ([(16, 4)], 16, 4),  # every GPU has as much to do
+        ([(16, 4)], 5, 2),
+        ([(64, 1), (4, 2)], 20, 16),  # the second has but two CPUs for each of its GPUs
+    ],
+)
+def test_workers_share_gpus_evenly(
+    machines: list[tuple[int, int]], workers: int, of_each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_machines", lambda: machines)
+    share = share_of_gpu(workers)
+    assert share == 1 / of_each
+    assert seats(machines, of_each) >= workers
+    assert of_each <= PER_GPU
+
+
+def test_ray_has_a_place_for_each_worker_that_shares_a_gpu(
+    photos: Path, tiny_backbone: Path, tmp_path: Path
+) -> None:
+    """A cluster that counts a GPU which it does not have: enough to find places, not to embed."""
+    done = subprocess.run(
+        [sys.executable, "-c", ON_GPUS, str(photos), str(tiny_backbone), str(tmp_path / "f")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        "3 0.333",
+        "[[0], [0], [0]]",
+        "4 workers need as many CPUs beside a GPU, but the cluster has 3 (16 workers share one at "
+        "most)",
+        "  Ask for --workers 3 or fewer.",
+        "the ONNX Runtime that is installed has no CUDAExecutionProvider",
+        "  Put onnxruntime-gpu in the place of onnxruntime where the workers run, or choose "
+        "another --engine.",
+        "  What is done is kept. Run the same command again to go on.",
+    ], done.stderr

@@ -26,7 +26,7 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-# To try all of cuDNN's algorithms takes twice as long, and finds none that are faster.
+# To try all of cuDNN's algorithms takes up to twice as long, and finds none that are faster.
 CUDA = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
 OUT_OF_MEMORY = ("Failed to allocate memory", "Available memory of", "out of memory")
 AGREE = 1e-3  # cosine distance

@@ -17,7 +17,12 @@ from data.graph import BATCH, rename_values
 from export.options import VIEWS, FeatureOptions, split_layer
 from export.original import Layer, Original
 from export.scaling import Scaling
-from export.surgery import drop_unused_constants, number_names, strip_last_transpose
+from export.surgery import (
+    drop_unused_constants,
+    number_names,
+    order_nodes,
+    strip_last_transpose,
+)
 
 OWN = "headstart/"  # what the names of our own nodes begin with
 GEM_POWER, GEM_FLOOR = 3.0, 1e-6  # Radenovic et al., 2018 (arXiv:1711.02512)
@@ -167,6 +172,7 @@ def assemble(proto: Any, recipe: Recipe, scaling: Scaling, size: tuple[int, int]
     proto.graph.node.extend(nodes)
     proto.graph.initializer.extend([*before.constants, *after.constants])
     _sign(proto, embedding, size, width(recipe))
+    order_nodes(proto)
     drop_unused_constants(proto)
     number_names(proto)
 

@@ -92,6 +92,32 @@ def make_constants(proto: Any, arrays: Mapping[str, Any]) -> None:
             proto.graph.input.remove(value)
 
 
+def order_nodes(proto: Any) -> None:
+    """Put the nodes in the order in which the outputs need them, depth first.
+
+    It follows from the network alone; a converter's may depend on memory addresses.
+    """
+    nodes = list(proto.graph.node)
+    producer = {name: number for number, node in enumerate(nodes) for name in node.output if name}
+
+    def makers(names: Iterable[str]) -> list[tuple[int, bool]]:
+        found = [(producer[name], False) for name in names if name in producer]
+        return found[::-1]
+
+    begun: set[int] = set()
+    ordered = []
+    pending = makers(value.name for value in proto.graph.output)
+    while pending:  # no recursion: networks are deep
+        number, ready = pending.pop()
+        if ready:
+            ordered.append(nodes[number])
+        elif number not in begun:
+            begun.add(number)
+            pending += [(number, True), *makers(uses(nodes[number]))]
+    del proto.graph.node[:]
+    proto.graph.node.extend(ordered)
+
+
 def drop_unused_constants(proto: Any) -> None:
     """Remove the constants that no node reads; what is left is in the order of its first use.
 

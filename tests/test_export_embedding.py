@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from export.onnx_network import OnnxNetwork
 from export.options import BackboneOptions, FeatureOptions, PrecisionOptions
 from export.original import Layer, Weights
 from export.scaling import RULES, from_unit
-from export.surgery import drop_unused_constants, number_names
+from export.surgery import drop_unused_constants, number_names, order_nodes
 from export.zoo import application_functions
 
 SIZE = 12
@@ -252,6 +253,27 @@ def by_chance(count: int, constant: str) -> Any:
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4, 4, 3])
     graph = helper.make_graph(nodes, "chance", [image], [out], [numbers, always])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def test_the_same_network_is_the_same_file_in_whatever_order_its_nodes_came() -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Sub", ["x", "a"], ["b"]),
+        helper.make_node("Sub", ["b", "a"], ["c"]),
+        helper.make_node("Neg", ["c"], ["unused"]),
+        helper.make_node("Mul", ["b", "c"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy"]
+    files = set()
+    for order in permutations(nodes):
+        graph = helper.make_graph(order, "order", ends[:1], ends[1:])
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+        order_nodes(proto)
+        files.add(proto.SerializeToString())
+    (content,) = files
+    onnx.checker.check_model(onnx.load_model_from_string(content))  # also that no node is early
+    (got,) = onnxruntime.InferenceSession(content).run(None, {"x": np.float32([-2, 3])})
+    assert got.tolist() == [4, 0]  # (x - a) * (x - a - a) with a = relu(x)
 
 
 def test_the_same_network_is_the_same_file_whatever_its_converter_counted() -> None:

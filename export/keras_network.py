@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,7 @@ class KerasNetwork(Original):
         signature = [tf.TensorSpec(shape, self._dtype, name="pixels")]
         signature += [tf.TensorSpec(k.shape, k.dtype, name=name) for name, k in kernels.items()]
         try:
-            with plain_operators(), _tidy():
+            with plain_operators(), _tidy(), _in_order(tf2onnx.graph.Node):
                 proto, _ = tf2onnx.convert.from_keras(
                     self._tapping(layers, kernels), input_signature=tuple(signature), opset=OPSET
                 )
@@ -132,6 +133,24 @@ class KerasNetwork(Original):
         with _tapped(self._inside, layers) as seen:
             self.model(self.keras.ops.cast(pixels, self._dtype), training=False)
         return [np.asarray(seen[name]) for name in layers]
+
+
+@contextmanager
+def _in_order(node: type) -> Iterator[None]:
+    """Hash nodes by when they came, not by memory address: tf2onnx walks sets of them, and which of
+    two equal nodes stays, or where a transpose ends up, would be chance."""
+    numbers = count()
+
+    def number(self: Any) -> int:
+        if "_came" not in self.__dict__:
+            self._came = next(numbers)
+        return int(self._came)
+
+    node.__hash__ = number  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        node.__hash__ = object.__hash__  # type: ignore[assignment]
 
 
 @contextmanager

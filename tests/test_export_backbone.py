@@ -23,9 +23,12 @@ from data.preprocessing import Preprocessing
 from export.backbone import describe, export_backbone, to_backbone
 from export.check import check
 from export.embedding import plan
+from export.keras_network import KerasNetwork
+from export.keras_stack import import_keras
 from export.options import BackboneOptions, FeatureOptions
+from export.original import NO_WEIGHTS
 from export.resolve import open_original
-from export.scaling import IN_WORDS
+from export.scaling import IN_WORDS, RULES
 
 PICTURES = Path(skimage.__file__).parent / "data"
 # Indices of the ImageNet classes (ILSVRC 2012, in the order of their WordNet ids).
@@ -311,3 +314,26 @@ def test_json_for_machines(tmp_path: Path, command: Callable) -> None:
     )
     about = json.loads(answer.out)
     assert (about["name"], about["dim"], len(about["sha256"])) == ("mobilenetv2", 1280, 64)
+
+
+def test_a_network_is_the_same_file_each_time() -> None:
+    """Of two equal nodes tf2onnx keeps one, which was chance."""
+    keras = import_keras()
+    pixels = value = keras.Input((8, 8, 3))
+    for pair in range(8):
+        twins = [
+            keras.layers.Conv2D(2, 3, padding="same")(
+                keras.layers.ReLU(name=f"{side}{pair}")(value)
+            )
+            for side in ("left", "right")
+        ]
+        value = keras.layers.Add(name=f"sum{pair}")(twins)
+    network = KerasNetwork(
+        keras, keras.Model(pixels, value), "twins", (8, 8), RULES["none"], NO_WEIGHTS
+    )
+    found = set()
+    for _ in range(2):
+        proto = network.to_onnx(["sum7"])
+        relus = (node.name.split("/")[-2] for node in proto.graph.node if node.op_type == "Relu")
+        found.add(tuple(relus))
+    assert found == {tuple(f"left{pair}_1" for pair in range(8))}

@@ -56,10 +56,7 @@ def inference_rate(file: str, way: Way) -> float:
     """Pictures a second of one session."""
     step = _inference(file, way)
     step()  # to warm up
-    done, start = 0, time.perf_counter()
-    while (passed := time.perf_counter() - start) < SECONDS:
-        done += step()
-    return done / passed
+    return _rate(step)
 
 
 def _on_all_cores(prepare: Callable, *arguments: object) -> float:
@@ -82,10 +79,14 @@ def _repeat(prepare: Callable, arguments: tuple, barrier: object, answers: objec
     step = prepare(*arguments)
     step()  # to warm up
     barrier.wait()  # type: ignore[attr-defined]
+    answers.put(_rate(step))  # type: ignore[attr-defined]
+
+
+def _rate(step: Callable[[], int]) -> float:
     done, start = 0, time.perf_counter()
     while (passed := time.perf_counter() - start) < SECONDS:
         done += step()
-    answers.put(done / passed)  # type: ignore[attr-defined]
+    return done / passed
 
 
 def _decoding(how: Callable, paths: list[Path], size: Preprocessing) -> Callable[[], int]:

@@ -89,7 +89,6 @@ def _knock(address: str) -> None:
 
 
 def _free_workers(workers: int | None, per_gpu: int | None) -> int:
-
     total = seats(_machines(), per_gpu)
     what = "CPUs beside a GPU" if per_gpu else "CPUs"
     if not total and per_gpu:

@@ -6,6 +6,8 @@ one precision agree to within a cosine distance of `AGREE`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -106,7 +108,8 @@ class GpuEngine:
     Raises
     ------
     EngineError
-        If the provider is not there; ONNX Runtime itself would fall back to the CPU.
+        If the provider is not there, since ONNX Runtime itself would fall back to the CPU, or if
+        the GPU's memory is too small.
     """
 
     def __init__(self, content: bytes, spec: BackboneSpec, way: Way) -> None:
@@ -121,7 +124,8 @@ class GpuEngine:
                 "another --engine.",
             )
         onnxruntime.preload_dlls()
-        self.session = _session(content, provider, CUDA if self.name == "cuda" else {})
+        with _memory_of_gpu(way.batch):
+            self.session = _session(content, provider, CUDA if self.name == "cuda" else {})
         if provider not in self.session.get_providers():
             raise EngineError(
                 f"{provider} does not start on this machine",
@@ -143,21 +147,26 @@ class GpuEngine:
         for start in range(0, len(images), size):
             piece = images[start : start + size]
             self.images[: len(piece)] = piece
-            found.append(self._run()[: len(piece)])
+            with _memory_of_gpu(size):
+                (embeddings,) = self.session.run([OUTPUT], {INPUT: self.images})
+            found.append(embeddings[: len(piece)])
         return np.concatenate(found)
 
-    def _run(self) -> np.ndarray:
-        try:
-            (embeddings,) = self.session.run([OUTPUT], {INPUT: self.images})
-        except Exception as error:  # what ONNX Runtime raises has no class in common
-            if not any(words in str(error) for words in OUT_OF_MEMORY):
-                raise
-            raise EngineError(
-                f"the GPU's memory is too small for {len(self.images)} pictures at once in each of "
-                "its workers",
-                "Ask for a smaller --batch-size, or for fewer --workers, which share it.",
-            ) from error
-        return embeddings
+
+@contextmanager
+def _memory_of_gpu(batch: int) -> Iterator[None]:
+    """Say in our words that a GPU's memory is too small; other errors stay as they are."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
+
+    try:
+        yield
+    except (Fail, EPFail, RuntimeException) as error:
+        if not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        raise EngineError(
+            f"the GPU's memory is too small for {batch} pictures at once in each of its workers",
+            "Ask for a smaller --batch-size, or for fewer --workers, which share it.",
+        ) from error
 
 
 def _session(content: bytes, provider: str, options: dict[str, str]) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import write_tiny_backbone
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from data.backbone import Backbone, load_backbone
 from data.errors import BackboneError, InputError
@@ -188,19 +189,24 @@ def test_a_gpu_without_memory_is_said(tiny_backbone: Path, monkeypatch: pytest.M
     (engine,) = open_engines(backbone.content, backbone.spec, Way("fp32", "cuda", 8))
 
     def fail(*given: object) -> None:
-        raise Exception(reason)
+        raise Fail(reason)
 
     monkeypatch.setattr(engine, "session", SimpleNamespace(run=fail))
+    monkeypatch.setattr(engines, "_session", fail)
     # Seen of an arena with a limit, on an H200.
     reason = "Available memory of 21239040 is smaller than requested bytes of 78643200"
-    with pytest.raises(EngineError) as caught:
-        engine.embed(IMAGES)
-    assert str(caught.value) == (
-        "the GPU's memory is too small for 8 pictures at once in each of its workers\n"
-        "  Ask for a smaller --batch-size, or for fewer --workers, which share it."
-    )
+    for step in (
+        lambda: engine.embed(IMAGES),
+        lambda: open_engines(backbone.content, backbone.spec, Way("fp32", "cuda", 8)),
+    ):
+        with pytest.raises(EngineError) as caught:
+            step()
+        assert str(caught.value) == (
+            "the GPU's memory is too small for 8 pictures at once in each of its workers\n"
+            "  Ask for a smaller --batch-size, or for fewer --workers, which share it."
+        )
     reason = "CUDNN_STATUS_EXECUTION_FAILED"
-    with pytest.raises(Exception, match="CUDNN"):
+    with pytest.raises(Fail, match="CUDNN"):
         engine.embed(IMAGES)
 
 

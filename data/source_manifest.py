@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -21,6 +22,8 @@ from data.examples import (
     text_column,
 )
 from data.folders import Folder
+
+_ADDRESS = r"^[A-Za-z][A-Za-z0-9+.-]*://"  # a scheme as in RFC 3986, 3.1; "f/://" is a file's name
 
 
 def open_manifest(path: object, folder: Folder, name: str) -> Source:
@@ -89,12 +92,12 @@ def _read(path: object, folder: Folder, name: str) -> pa.Table:
 
 def _check_paths(path: object, paths: pa.ChunkedArray) -> None:
     # Cheap filter first: only suspicious paths are looked at one by one.
-    suspicious = pc.match_substring_regex(paths, r"\.\.|^/|\x00|://")
+    suspicious = pc.match_substring_regex(paths, rf"\.\.|^/|\x00|{_ADDRESS}")
     found = paths.filter(pc.fill_null(suspicious, False)).to_pylist()
     outside = [
         p
         for p in found
-        if p.startswith("/") or ".." in PurePosixPath(p).parts or "\0" in p or "://" in p
+        if p.startswith("/") or ".." in PurePosixPath(p).parts or "\0" in p or re.match(_ADDRESS, p)
     ]
     if outside:
         raise SourceError(

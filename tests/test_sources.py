@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data.errors import ManyInputErrors, SourceError
@@ -216,6 +216,7 @@ def test_broken_manifests(tmp_path: Path, text: str, words: str) -> None:
 
 
 @settings(max_examples=100, deadline=None)
+@example(rows=[("://", "0"), ("s3://b/a.jpg", "1")])
 @given(
     rows=st.lists(
         st.tuples(

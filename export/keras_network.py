@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 from typing import Any
 
 import numpy as np
 
 from data.errors import BackboneError
+from export.conversion import steady_conversion
 from export.keras_stack import plain_operators
 from export.original import Layer, Original, Weights
 from export.scaling import Scaling
@@ -108,14 +107,13 @@ class KerasNetwork(Original):
         ConvNeXtXLarge (1.4 GB) took more than 25 GB of memory to export, and takes 13.
         """
         import tensorflow as tf
-        import tf2onnx
 
         kernels = self._dense_kernels()
         shape = (None, self.height, self.width, 3)
         signature = [tf.TensorSpec(shape, self._dtype, name="pixels")]
         signature += [tf.TensorSpec(k.shape, k.dtype, name=name) for name, k in kernels.items()]
         try:
-            with plain_operators(), _tidy(), _in_order(tf2onnx.graph.Node):
+            with plain_operators(), steady_conversion() as tf2onnx:
                 proto, _ = tf2onnx.convert.from_keras(
                     self._tapping(layers, kernels), input_signature=tuple(signature), opset=OPSET
                 )
@@ -133,42 +131,6 @@ class KerasNetwork(Original):
         with _tapped(self._inside, layers) as seen:
             self.model(self.keras.ops.cast(pixels, self._dtype), training=False)
         return [np.asarray(seen[name]) for name in layers]
-
-
-@contextmanager
-def _in_order(node: type) -> Iterator[None]:
-    """Hash nodes by when they came, not by memory address: tf2onnx walks sets of them, and which of
-    two equal nodes stays, or where a transpose ends up, would be chance."""
-    numbers = count()
-
-    def number(self: Any) -> int:
-        if "_came" not in self.__dict__:
-            self._came = next(numbers)
-        return int(self._came)
-
-    node.__hash__ = number  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        node.__hash__ = object.__hash__  # type: ignore[assignment]
-
-
-@contextmanager
-def _tidy() -> Iterator[None]:
-    """Collect garbage often: tf2onnx leaves cycles behind that hold copies of all weights.
-
-    Python counts objects, not bytes; InceptionResNetV2's 0.2 GB grew to 14 GB.
-    """
-    before = gc.get_threshold()
-    gc.collect()
-    gc.freeze()  # what was there before is not looked through each time
-    gc.set_threshold(before[0], 2, 1)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
-        gc.collect()
 
 
 def _layers_inside(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import BackboneError
+from data.errors import BackboneError, first_line
 from export.options import BackboneOptions
 from export.original import Layer, Original, Weights, chosen_scaling, input_size
 from export.scaling import RULES
-from export.surgery import LARGEST_FILE, cut, refuse_huge, size_of, with_shapes
+from export.surgery import LARGEST_FILE, OPSET, cut, refuse_huge, size_of, with_shapes
 
 STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 FLOAT, UINT8, FLOAT16, DOUBLE = 1, 2, 10, 11  # TensorProto's codes of element types
@@ -34,7 +34,8 @@ class OnnxNetwork(Original):
 
     def __init__(self, proto: Any, name: str, weights: Weights, options: BackboneOptions) -> None:
         self.proto, self.name, self.weights = proto, name, weights
-        refuse_foreign(proto, name)
+        _refuse_foreign(proto, name)
+        _refuse_invalid(proto, name)
         image = _find_image(proto, name, options)
         tensor = image.type.tensor_type
         self.element = tensor.elem_type
@@ -139,7 +140,7 @@ class OnnxNetwork(Original):
         return str(flat)
 
 
-def refuse_foreign(proto: Any, name: str) -> None:
+def _refuse_foreign(proto: Any, name: str) -> None:
     """Refuse operators that only the maker's own runtime has; raises `BackboneError`."""
     foreign = sorted(
         {f"{n.domain}.{n.op_type}" for n in proto.graph.node if n.domain not in STANDARD_DOMAINS}
@@ -150,6 +151,34 @@ def refuse_foreign(proto: Any, name: str) -> None:
             f"{', '.join(foreign) or ', '.join(f.name for f in proto.functions)}",
             "Export it anew with ONNX's own operators (and unoptimized: optimizers fuse operators "
             "into those of one runtime).",
+        )
+
+
+def _refuse_invalid(proto: Any, name: str) -> None:
+    """Refuse what is no ONNX that we know: a newer version, unknown operators, wrong attributes."""
+    import onnx
+
+    known = onnx.defs.onnx_opset_version()
+    opset = max((e.version for e in proto.opset_import if e.domain in ("", "ai.onnx")), default=1)
+    if opset > known or proto.ir_version > onnx.IR_VERSION:
+        raise BackboneError(
+            f"{name} is ONNX of opset {opset} and format {proto.ir_version}; we read up to opset "
+            f"{known} and format {onnx.IR_VERSION}",
+            f"Export it anew with opset {OPSET}.",
+        )
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = proto.ir_version
+    context.opset_imports = {e.domain: e.version for e in proto.opset_import}
+    wrong: dict[str, str] = {}
+    for node in proto.graph.node:
+        try:
+            onnx.checker.check_node(node, context)
+        except onnx.checker.ValidationError as error:
+            wrong.setdefault(node.op_type, f"{node.op_type} ({first_line(error)})")
+    if wrong:
+        raise BackboneError(
+            f"{name} has operators that are not as ONNX knows them: {'; '.join(wrong.values())}",
+            "Make the network without them, or choose another one.",
         )
 
 

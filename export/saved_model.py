@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ import numpy as np
 
 from data.errors import BackboneError, first_line
 from export.check import BATCHES, TOLERANCE
+from export.conversion import steady_conversion
 from export.keras_stack import import_keras
 from export.onnx_network import OnnxNetwork
 from export.options import BackboneOptions
-from export.original import Original, Weights
+from export.original import Original, Weights, chosen_scaling
 from export.surgery import OPSET, check_limits, make_constants
 
 SIGNATURE = "serving_default"
+MARK = "_XlaMustCompile"
 # TensorFlow's operators that reach outside: files, code, the network. (Those that save and restore
 # are in every SavedModel.)
 REACHING = {
@@ -43,9 +46,76 @@ def open_saved_model(path: Path, options: BackboneOptions) -> Original:
     import_keras()
     import tensorflow as tf
 
-    _refuse_reaching(path, options)
+    model = _parse(path)
+    _refuse_reaching(model, path, options)
+    loaded = _load(path, path)  # a signature does not keep its variables alive
+    signature = loaded.signatures[SIGNATURE]
+    inputs = signature.structured_input_signature[1].values()
+    if all(spec.dtype != tf.uint8 for spec in inputs):
+        chosen_scaling(options, None, path.name)  # before minutes of conversion
+    if _uncompile(model):
+        with tempfile.TemporaryDirectory() as folder:
+            for each in path.iterdir():
+                (Path(folder) / each.name).symlink_to(each.resolve())
+            file = Path(folder) / "saved_model.pb"
+            file.unlink()
+            file.write_bytes(model.SerializeToString())
+            plain = _load(Path(folder), path)
+            proto = _convert(plain.signatures[SIGNATURE], path)
+    else:
+        proto = _convert(signature, path)
+    check_limits(proto, str(path))
+    network = OnnxNetwork(proto, path.name, Weights(f"SavedModel {path.name}"), options)
+    _compare(signature, network)
+    return network
+
+
+def _parse(path: Path) -> Any:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    model = saved_model_pb2.SavedModel()
     try:
-        loaded = tf.saved_model.load(str(path))
+        model.ParseFromString((path / "saved_model.pb").read_bytes())
+        model.meta_graphs[0]
+    except Exception as error:  # protobuf's DecodeError, whose class depends on its implementation
+        raise BackboneError(f"{path}/saved_model.pb is damaged", "Save the model anew.") from error
+    return model
+
+
+def _nodes(model: Any) -> list[Any]:
+    graph = model.meta_graphs[0].graph_def
+    return [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+
+
+def _refuse_reaching(model: Any, path: Path, options: BackboneOptions) -> None:
+    reaching = sorted({node.op for node in _nodes(model)} & REACHING)
+    if reaching and not options.trust:
+        raise BackboneError(
+            f"{path} has operators that reach outside of it: {', '.join(reaching)}",
+            "Pass --trust if you trust whoever made it.",
+        )
+
+
+def _uncompile(model: Any) -> bool:
+    """Take XLA's mark off functions; whether there were any.
+
+    Keras has grouped convolutions compiled (`plain_operators` says why); tf2onnx sees nothing of a
+    function with that mark but a call.
+    """
+    functions = model.meta_graphs[0].graph_def.library.function
+    attributes = [each.attr for each in (*_nodes(model), *functions)]
+    marked = [each for each in attributes if MARK in each and each[MARK].b]
+    for each in marked:
+        del each[MARK]
+    return bool(marked)
+
+
+def _load(folder: Path, path: Path) -> Any:
+    """The SavedModel that lies in `folder`, which users know as `path`."""
+    import tensorflow as tf
+
+    try:
+        loaded = tf.saved_model.load(str(folder))
     except Exception as error:  # a damaged one makes TensorFlow raise whatever there is
         raise BackboneError(
             f"{path} cannot be loaded: {first_line(error)}", "Save it anew."
@@ -55,35 +125,11 @@ def open_saved_model(path: Path, options: BackboneOptions) -> Original:
             f"{path} has no signature {SIGNATURE!r}; it has {sorted(loaded.signatures)}",
             "Save it anew with model.export(FOLDER).",
         )
-    signature = loaded.signatures[SIGNATURE]
-    proto = _convert(signature, path)
-    check_limits(proto, str(path))
-    network = OnnxNetwork(proto, path.name, Weights(f"SavedModel {path.name}"), options)
-    _compare(signature, network)
-    return network
-
-
-def _refuse_reaching(path: Path, options: BackboneOptions) -> None:
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    model = saved_model_pb2.SavedModel()
-    try:
-        model.ParseFromString((path / "saved_model.pb").read_bytes())
-        graph = model.meta_graphs[0].graph_def
-    except Exception as error:  # protobuf's DecodeError, whose class depends on its implementation
-        raise BackboneError(f"{path}/saved_model.pb is damaged", "Save the model anew.") from error
-    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
-    reaching = sorted({node.op for node in nodes} & REACHING)
-    if reaching and not options.trust:
-        raise BackboneError(
-            f"{path} has operators that reach outside of it: {', '.join(reaching)}",
-            "Pass --trust if you trust whoever made it.",
-        )
+    return loaded
 
 
 def _convert(signature: Any, path: Path) -> Any:
     import tensorflow as tf
-    import tf2onnx
 
     names = list(signature.structured_input_signature[1])
     specs = [signature.structured_input_signature[1][name] for name in names]
@@ -96,7 +142,10 @@ def _convert(signature: Any, path: Path) -> Any:
     ]
     try:
         function = tf.function(forward, input_signature=named)
-        proto, _ = tf2onnx.convert.from_function(function, named, opset=OPSET)
+        with steady_conversion() as tf2onnx:
+            proto, _ = tf2onnx.convert.from_function(
+                function, named, opset=OPSET, custom_op_handlers={"Erfc": (_erfc, [])}
+            )
         # What the function captured is no variable: tf2onnx makes inputs of it.
         captures = function.get_concrete_function(*named).graph.captures
         make_constants(proto, {inside.name: outside for outside, inside in captures})
@@ -106,6 +155,14 @@ def _convert(signature: Any, path: Path) -> Any:
             "Save the network without the operators that are named, or choose another one.",
         ) from error
     return proto
+
+
+def _erfc(graph: Any, node: Any, name: str, args: list) -> None:
+    """Erfc(x) = 1 - Erf(x), for tf2onnx: TensorFlow's gelu has it, ONNX has not."""
+    node.type = "Erf"
+    one = graph.make_const(f"{name}_one", np.ones((), np.float32)).output[0]
+    erf = node.output[0]
+    graph.insert_new_node_on_output("Sub", erf, name=f"{name}_rest", inputs=[one, erf])
 
 
 def _compare(signature: Any, network: OnnxNetwork) -> None:

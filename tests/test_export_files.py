@@ -146,21 +146,6 @@ def test_a_subclassed_model_with_a_layer_that_it_never_calls(tmp_path: Path, ker
     assert np.allclose(embed(tmp_path / "b.onnx", IMAGES), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_saved_model_and_constants_that_it_captured(tmp_path: Path, keras: Any) -> None:
-    normal = keras.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0])
-    pixels = keras.Input((SIZE, SIZE, 3))
-    x = keras.layers.Conv2D(6, 3, activation="relu")(normal(pixels))
-    answer = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x))
-    model = keras.Model(pixels, answer)
-    model.export(tmp_path / "saved", verbose=False)
-    out = tmp_path / "b.onnx"
-    export = export_backbone(out, str(tmp_path / "saved"), RAW)
-    assert (export.backbone.spec.dim, export.backbone.spec.name) == (6, "saved")
-    pooled = keras.Model(model.inputs, model.layers[-2].output)
-    expected = np.asarray(pooled(IMAGES.astype(np.float32)))
-    assert np.allclose(embed(out, IMAGES), expected, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("first", [False, True])
 def test_an_onnx_file_from_anywhere(tmp_path: Path, first: bool) -> None:
     """Older opset, a symbolic batch, channels first or last, a classifier behind it."""
@@ -225,12 +210,12 @@ def fails(path: Path, options: BackboneOptions = RAW, **features: Any) -> str:
     return str(caught.value)
 
 
-def one_input(tmp_path: Path, element: int, shape: list, node: Any = None) -> Path:
+def one_input(tmp_path: Path, element: int, shape: list, node: Any = None, opset: int = 18) -> Path:
     """An ONNX file of one node whose input is as told."""
     image = helper.make_tensor_value_info("x", element, shape)
     out = helper.make_tensor_value_info("y", element, None)
     graph = helper.make_graph([node or helper.make_node("Relu", ["x"], ["y"])], "g", [image], [out])
-    imports = [helper.make_opsetid("", 18), helper.make_opsetid("com.example", 1)]
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.example", 1)]
     path = tmp_path / "n.onnx"
     onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), path)
     return path
@@ -263,6 +248,46 @@ def test_onnx_files_that_cannot_be_used(tmp_path: Path) -> None:
     assert fails(foreign).startswith(
         "n has operators of its own domain: com.example.Magic\n"
         "  Export it anew with ONNX's own operators"
+    )
+
+
+@pytest.mark.parametrize(
+    ("node", "opset", "words"),
+    [
+        (
+            helper.make_node("Magic", ["x"], ["y"]),
+            18,
+            "n has operators that are not as ONNX knows them: Magic (No Op registered for Magic "
+            "with domain_version of 18)\n  Make the network without them, or choose another one.",
+        ),
+        (
+            helper.make_node("MaxPool", ["x"], ["y"]),
+            18,
+            "n has operators that are not as ONNX knows them: MaxPool (Required attribute "
+            "'kernel_shape' is missing.)\n  Make the network without them, or choose another one.",
+        ),
+        (
+            helper.make_node("Relu", ["x"], ["y"]),
+            999,
+            "n is ONNX of opset 999 and format 8; we read up to opset "
+            f"{onnx.defs.onnx_opset_version()} and format {onnx.IR_VERSION}\n"
+            "  Export it anew with opset 18.",
+        ),
+    ],
+)
+def test_an_onnx_file_that_no_one_can_run(
+    tmp_path: Path, node: Any, opset: int, words: str
+) -> None:
+    path = one_input(tmp_path, TensorProto.FLOAT, ["n", 3, 8, 8], node, opset)
+    assert fails(path) == words
+
+
+def test_a_shape_that_does_not_follow(tmp_path: Path) -> None:
+    """Which elements are not zero depends on the picture."""
+    node = helper.make_node("NonZero", ["x"], ["y"])
+    assert fails(one_input(tmp_path, TensorProto.FLOAT, ["n", 3, 8, 8], node)) == (
+        "the shape of 'y', what n answers, does not follow from its graph\n"
+        "  Name a layer: `python -m export layers` lists those that have a shape."
     )
 
 
@@ -347,10 +372,6 @@ def test_files_that_are_damaged_or_none(tmp_path: Path, keras: Any) -> None:
     assert fails(saved).startswith(f"{saved} is no Keras file, or a damaged one (")
     (tmp_path / "m.h5").write_bytes(b"\x89HDF")
     assert fails(tmp_path / "m.h5").startswith(f"{tmp_path / 'm.h5'} is no Keras file, or a ")
-    (tmp_path / "folder").mkdir()
-    assert fails(tmp_path / "folder").startswith(f"{tmp_path}/folder is a folder without saved_")
-    (tmp_path / "folder" / "saved_model.pb").write_bytes(b"\xff\xff")
-    assert fails(tmp_path / "folder").startswith(f"{tmp_path}/folder/saved_model.pb is damaged")
     (tmp_path / "w.pth").write_bytes(b"weights")
     assert fails(tmp_path / "w.pth").startswith(
         f"{tmp_path / 'w.pth'} holds weights, but not the network that they belong to\n  Name it"
@@ -410,22 +431,6 @@ def test_an_h5_file_that_reaches_elsewhere(tmp_path: Path, keras: Any) -> None:
         content["model_weights/link"] = h5py.ExternalLink("/etc/other.h5", "/")
     assert fails(file) == (
         f"{file} wants to read another file (by its 'link')\n  Save the model anew, as one file."
-    )
-
-
-def test_a_saved_model_that_reads_files_needs_trust(tmp_path: Path, keras: Any) -> None:
-    import tensorflow as tf
-
-    class Reads(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32, name="x")])
-        def serve(self, x: Any) -> Any:
-            return {"y": x + tf.cast(tf.strings.length(tf.io.read_file("/etc/hostname")), x.dtype)}
-
-    module = Reads()
-    tf.saved_model.save(module, str(tmp_path / "s"), {"serving_default": module.serve})
-    assert fails(tmp_path / "s") == (
-        f"{tmp_path / 's'} has operators that reach outside of it: ReadFile\n"
-        "  Pass --trust if you trust whoever made it."
     )
 
 

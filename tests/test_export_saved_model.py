@@ -1,0 +1,100 @@
+"""TensorFlow SavedModels as backbones; good ones and bad ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_export_files import IMAGES, RAW, SIZE, embed, fails
+
+from export.backbone import export_backbone
+from export.keras_stack import import_keras
+from export.options import BackboneOptions
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    return import_keras()
+
+
+def test_a_saved_model_and_constants_that_it_captured(tmp_path: Path, keras: Any) -> None:
+    normal = keras.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0])
+    pixels = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(6, 3, activation="relu")(normal(pixels))
+    answer = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(pixels, answer)
+    model.export(tmp_path / "saved", verbose=False)
+    out = tmp_path / "b.onnx"
+    export = export_backbone(out, str(tmp_path / "saved"), RAW)
+    assert (export.backbone.spec.dim, export.backbone.spec.name) == (6, "saved")
+    pooled = keras.Model(model.inputs, model.layers[-2].output)
+    expected = np.asarray(pooled(IMAGES.astype(np.float32)))
+    assert np.allclose(embed(out, IMAGES), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_saved_model_with_compiled_convolutions_and_gelu(tmp_path: Path, keras: Any) -> None:
+    """Both hide in a SavedModel: grouped convolutions in functions for XLA, gelu in `Erfc`."""
+    keras.utils.set_random_seed(3)
+    pixels = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(8, 3)(pixels)
+    x = keras.layers.Conv2D(8, 3, groups=4, activation="gelu")(x)
+    model = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x))
+    model.export(tmp_path / "saved", verbose=False)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    unit = BackboneOptions(scaling="unit")
+    spec = export_backbone(tmp_path / "b.onnx", str(tmp_path / "saved"), unit).backbone.spec
+    assert spec.dim == 8
+    expected = np.asarray(model(IMAGES.astype(np.float32) / 255))
+    assert np.allclose(embed(tmp_path / "b.onnx", IMAGES), expected, rtol=1e-4, atol=1e-6)
+    assert before.items() <= {f: f.read_bytes() for f in before}.items()
+
+
+def test_what_is_missing_is_said_before_the_conversion(
+    tmp_path: Path, keras: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = keras.Input((SIZE, SIZE, 3))
+    keras.Model(pixels, keras.layers.Conv2D(8, 3)(pixels)).export(tmp_path / "s", verbose=False)
+    monkeypatch.setattr("export.saved_model._convert", pytest.fail)
+    assert fails(tmp_path / "s", BackboneOptions()).startswith(
+        "s does not say how its pixels are scaled\n  Say how it was trained, --scaling RULE: none"
+    )
+
+
+def test_an_operator_that_onnx_lacks(tmp_path: Path, keras: Any) -> None:
+    import tensorflow as tf
+
+    class Strange(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32, name="x")])
+        def serve(self, x: Any) -> dict[str, Any]:
+            return {"out": tf.math.igamma(tf.abs(x) + 1.0, tf.abs(x))}
+
+    module = Strange()
+    tf.saved_model.save(module, str(tmp_path / "s"), {"serving_default": module.serve})
+    assert fails(tmp_path / "s") == (
+        "s has operators that are not as ONNX knows them: Igamma (No Op registered for Igamma with "
+        "domain_version of 18)\n  Make the network without them, or choose another one."
+    )
+
+
+def test_a_saved_model_that_reads_files_needs_trust(tmp_path: Path, keras: Any) -> None:
+    import tensorflow as tf
+
+    class Reads(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32, name="x")])
+        def serve(self, x: Any) -> Any:
+            return {"y": x + tf.cast(tf.strings.length(tf.io.read_file("/etc/hostname")), x.dtype)}
+
+    module = Reads()
+    tf.saved_model.save(module, str(tmp_path / "s"), {"serving_default": module.serve})
+    assert fails(tmp_path / "s") == (
+        f"{tmp_path / 's'} has operators that reach outside of it: ReadFile\n"
+        "  Pass --trust if you trust whoever made it."
+    )
+
+
+def test_folders_that_are_no_saved_model(tmp_path: Path) -> None:
+    assert fails(tmp_path).startswith(f"{tmp_path} is a folder without saved_model.pb\n  Give")
+    (tmp_path / "saved_model.pb").write_bytes(b"\xff\xff")
+    assert fails(tmp_path).startswith(f"{tmp_path}/saved_model.pb is damaged\n  Save the model")

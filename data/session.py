@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -131,13 +131,22 @@ def _free(total: int, per_gpu: int | None) -> int:
     return most if per_gpu is None else min(most, int(free.get("GPU", 0) * per_gpu))
 
 
-def seats(machines: list[tuple[int, int]], per_gpu: int | None) -> int:
+def seats(machines: Sequence[tuple[float, float]], per_gpu: int | None) -> int:
     """How many workers fit on machines with so many CPUs and GPUs: one a CPU, `per_gpu` a GPU."""
-    return sum(cpus if per_gpu is None else min(cpus, per_gpu * gpus) for cpus, gpus in machines)
+    return sum(
+        int(cpus if per_gpu is None else min(cpus, per_gpu * gpus)) for cpus, gpus in machines
+    )
 
 
 def share_of_gpu(workers: int) -> float:
-    """The largest share of a GPU, one over a whole number, with which so many workers find one."""
+    """The largest share of a GPU, one over a whole number, with which so many workers find one.
+
+    Where other work holds GPUs, each machine counts as if it held an equal part of them.
+    """
+    import ray
+
     machines = _machines()
-    fit = (each for each in range(1, PER_GPU) if seats(machines, each) >= workers)
+    free = ray.available_resources().get("GPU", 0) / sum(gpus for _, gpus in machines)
+    left = [(cpus, gpus * free) for cpus, gpus in machines]
+    fit = (each for each in range(1, PER_GPU) if seats(left, each) >= workers)
     return 1 / next(fit, PER_GPU)

@@ -219,7 +219,10 @@ class Crew:
             example = _example(member.tasks[0].shard, member.row)
             console.note(f"{member.name}: at {example} for {now - member.moved:.0f} s")
         if not busy:
-            console.note(f"waiting for a free CPU: none of {len(self.members)} workers is up yet")
+            place = "CPU and GPU" if self.job.gpu else "CPU"
+            console.note(
+                f"waiting for a free {place}: none of {len(self.members)} workers is up yet"
+            )
 
     def _replace(self, member: _Member, how: str, why: str) -> None:
         import ray

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 
 from data import session
 from data.session import PER_GPU, seats, share_of_gpu
@@ -25,6 +26,10 @@ with ray_session(None, None, gpu=True) as workers:
     print(workers, round(share_of_gpu(workers), 3))
     seated = ray.remote(num_cpus=1, num_gpus=share_of_gpu(workers))(lambda: ray.get_gpu_ids())
     print(ray.get([seated.remote() for _ in range(workers)], timeout=60))
+    other = ray.remote(num_cpus=0, num_gpus=0.5)(type("Other", (), {})).remote()
+    ray.get(other.__ray_ready__.remote())
+    print(share_of_gpu(workers))
+    ray.kill(other)
 for asked in (4, 3):
     try:
         job.extract(*sys.argv[1:], job.ExtractOptions(engine="cuda", workers=asked))
@@ -61,6 +66,8 @@ def test_workers_share_gpus_evenly(
     machines: list[tuple[int, int]], workers: int, of_each: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "_machines", lambda: machines)
+    gpus = float(sum(gpus for _, gpus in machines))
+    monkeypatch.setattr(ray, "available_resources", lambda: {"GPU": gpus})
     share = share_of_gpu(workers)
     assert share == 1 / of_each
     assert seats(machines, of_each) >= workers
@@ -80,6 +87,7 @@ def test_ray_has_a_place_for_each_worker_that_shares_a_gpu(
     assert done.stdout.splitlines() == [
         "3 0.333",
         "[[0], [0], [0]]",
+        "0.16666666666666666",
         "4 workers need as many CPUs beside a GPU, but the cluster has 3 (16 workers share one at "
         "most)",
         "  Ask for --workers 3 or fewer.",

@@ -1,7 +1,9 @@
 """What is known of the named networks before they are built: sizes, widths, accuracy, licence.
 
-Sizes, parameters and accuracies are those that the authors or `keras.applications` publish; widths
-are the last layer's channels.
+Sizes, parameters and accuracies are those of the tables that the authors or Keras publish; widths are
+the last layer's channels. Licences are those of the weights, by family, in Keras' documentation of
+its applications (ResNet's are Kaiming He's, MIT; ResNetV2's Facebook's, BSD), or in the authors'
+repository where it has none: EfficientNet, EfficientNetV2, MobileNetV3, ConvNeXt.
 """
 
 from __future__ import annotations
@@ -54,9 +56,9 @@ APPLICATIONS = {
     "resnet50": Facts(224, 2048, 25.6, 74.9, "caffe", _MIT),
     "resnet101": Facts(224, 2048, 44.7, 76.4, "caffe", _MIT),
     "resnet152": Facts(224, 2048, 60.4, 76.6, "caffe", _MIT),
-    "resnet50v2": Facts(224, 2048, 25.6, 76.0, "tf", _MIT),
-    "resnet101v2": Facts(224, 2048, 44.7, 77.2, "tf", _MIT),
-    "resnet152v2": Facts(224, 2048, 60.4, 78.0, "tf", _MIT),
+    "resnet50v2": Facts(224, 2048, 25.6, 76.0, "tf", _BSD),
+    "resnet101v2": Facts(224, 2048, 44.7, 77.2, "tf", _BSD),
+    "resnet152v2": Facts(224, 2048, 60.4, 78.0, "tf", _BSD),
     "inceptionv3": Facts(299, 2048, 23.9, 77.9, "tf", _APACHE),
     "inceptionresnetv2": Facts(299, 1536, 55.9, 80.3, "tf", _APACHE),
     "mobilenet": Facts(224, 1024, 4.3, 70.4, "tf", _APACHE),

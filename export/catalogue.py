@@ -1,8 +1,8 @@
 """What is known of the named networks before they are built: sizes, widths, accuracy, licence.
 
-Sizes, parameters and accuracies are those of the tables that the authors or Keras publish; widths are
-the last layer's channels. Licences are those of the weights, by family, in Keras' documentation of
-its applications (ResNet's are Kaiming He's, MIT; ResNetV2's Facebook's, BSD), or in the authors'
+Sizes, parameters and accuracies are those of the tables that the authors or Keras publish; widths
+are the last layer's channels. Licences are those of the weights, by family, in Keras' documentation
+of its applications (ResNet's are Kaiming He's, MIT; ResNetV2's Facebook's, BSD), or in the authors'
 repository where it has none: EfficientNet, EfficientNetV2, MobileNetV3, ConvNeXt.
 """
 

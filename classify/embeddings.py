@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from classify.streaming import Batches
+from data.memory import machine_memory
 from data.store import FeatureStore
-
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 class Embeddings(ABC):
@@ -75,6 +72,4 @@ class Streamed(Embeddings):
 
 def memory_budget() -> int:
     """Half of the memory of this machine, or of the container that we are in, in bytes."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.exists() else "max"
-    return (min(total, int(limit)) if limit.isdigit() else total) // 2
+    return machine_memory() // 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -308,6 +309,25 @@ def test_the_same_network_is_the_same_file(tmp_path: Path) -> None:
         )
         digests.add(json.loads(answer.stdout)["sha256"])
     assert len(digests) == 1
+
+
+def test_a_conversion_that_needs_more_memory_than_there_is_says_so(
+    tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.keras_network.machine_memory", lambda: 1_000_000_000)
+    answer = command(
+        *("export", "backbone", "mobilenetv2", "-o", tmp_path / "b.onnx", "--weights=none"),
+        "--size=32",
+    )
+    assert answer.code == 0
+    words = re.search(r"warning: .*", answer.err)
+    assert words is not None
+    assert re.fullmatch(
+        r"warning: converting mobilenetv2 takes up to 1\.\d GB of memory, and there are 1\.0 GB: "
+        r"should it be killed, choose a larger machine, or shallower layers "
+        r"\(`python -m export layers`\)",
+        words[0],
+    )
 
 
 def test_json_for_machines(tmp_path: Path, command: Callable) -> None:

@@ -8,12 +8,13 @@ import numpy as np
 
 from extract.engines import AGREE, Engine
 
-ROUNDS = 3  # batches of each engine that are timed, after one to warm up
-COMPARED = 8  # pictures that all engines embed
+PIECE = 8  # pictures for one engine at a time: all embed the first ones, the others warm up on them
+ROUNDS = 3  # pieces of each engine that are timed after that
 
 
 class FastestEngine:
-    """Embeds with the fastest of some engines, which it finds out at work: no time is lost on it.
+    """Embeds with the fastest of some engines, which it finds out at work, on few pictures: the
+    slower ones may take twice as long.
 
     An engine that disagrees with the first one by more than `AGREE` is not used.
 
@@ -22,13 +23,12 @@ class FastestEngine:
     engines
         At one precision. The first one is what the others are held against.
     batch
-        Pictures in a full batch; others are not timed.
+        Pictures in a full batch; pieces that are smaller than `PIECE` and it are not timed.
     """
 
     def __init__(self, engines: list[Engine], batch: int) -> None:
-        self.engines, self.batch = engines, batch
-        self.took: list[list[float]] = [[] for _ in engines]
-        self.calls = 0
+        self.engines, self.piece = engines, min(PIECE, batch)
+        self.took: list[list[float]] = []  # of each engine, as soon as they were compared
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -39,17 +39,18 @@ class FastestEngine:
         """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""
         if len(self.engines) == 1:
             return self.engines[0].embed(images)
-        self.calls += 1
-        if self.calls == 1:  # by one engine: nobody waits longer than need be for the first one
+        starts = range(0, len(images), self.piece)
+        return np.concatenate([self._race(images[each : each + self.piece]) for each in starts])
+
+    def _race(self, images: np.ndarray) -> np.ndarray:
+        if len(self.engines) == 1:  # decided within the batch
             return self.engines[0].embed(images)
-        if self.calls == 2:
-            first = self._compare(images[:COMPARED])
-            rest = images[COMPARED:]
-            return np.concatenate([first, self.engines[0].embed(rest)]) if len(rest) else first
+        if not self.took:
+            return self._compare(images)
         turn = min(range(len(self.engines)), key=lambda number: len(self.took[number]))
         start = time.perf_counter()
         embeddings = self.engines[turn].embed(images)
-        if len(images) == self.batch:
+        if len(images) == self.piece:
             self.took[turn].append(time.perf_counter() - start)
             if all(len(times) == ROUNDS for times in self.took):
                 best = min(range(len(self.engines)), key=lambda number: min(self.took[number]))

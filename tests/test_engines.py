@@ -96,7 +96,7 @@ def test_the_faster_engine_wins_and_the_other_is_not_called_again() -> None:
     for _ in range(12):
         assert np.array_equal(race.embed(IMAGES[:16]), expected)
     assert race.names == ("fast",)
-    assert slow.calls == 3 + ROUNDS  # the second batch in two pieces, since both run the first one
+    assert slow.calls == 1 + ROUNDS  # both embed the first piece
 
 
 def test_batches_that_are_not_full_decide_nothing() -> None:
@@ -108,10 +108,10 @@ def test_batches_that_are_not_full_decide_nothing() -> None:
 
 def test_an_engine_that_disagrees_is_left_out() -> None:
     race = FastestEngine([Slow("first"), Slow("other", sign=-1)], 16)
-    race.embed(IMAGES[:16])
-    got = race.embed(IMAGES[:16])
-    assert race.names == ("first",)
-    assert np.array_equal(got, Slow("first").embed(IMAGES[:16]))
+    for _ in range(2):
+        got = race.embed(IMAGES[:16])
+        assert race.names == ("first",)
+        assert np.array_equal(got, Slow("first").embed(IMAGES[:16]))
 
 
 def test_cosines_of_zeros_and_of_what_is_not_finite() -> None:

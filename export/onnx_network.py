@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from data.errors import BackboneError, first_line
+from data.graph import graphs_of
 from export.options import BackboneOptions
 from export.original import Layer, Original, Weights, chosen_scaling, input_size
 from export.scaling import RULES
 from export.surgery import LARGEST_FILE, OPSET, cut, refuse_huge, size_of, with_shapes
 
-STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+STANDARD_DOMAINS = ("", "ai.onnx.ml")
 FLOAT, UINT8, FLOAT16, DOUBLE = 1, 2, 10, 11  # TensorProto's codes of element types
 # Operators that may stand behind the last fully connected layer, and between it and a picture.
 ENDINGS = ("Softmax", "LogSoftmax", "Sigmoid", "Identity", "Cast")
@@ -34,6 +35,7 @@ class OnnxNetwork(Original):
 
     def __init__(self, proto: Any, name: str, weights: Weights, options: BackboneOptions) -> None:
         self.proto, self.name, self.weights = proto, name, weights
+        _name_domain(proto)
         _refuse_foreign(proto, name)
         _refuse_invalid(proto, name)
         image = _find_image(proto, name, options)
@@ -140,6 +142,14 @@ class OnnxNetwork(Original):
         return str(flat)
 
 
+def _name_domain(proto: Any) -> None:
+    """Of the two names of ONNX's own operators' domain, `ai.onnx` and none, keep none."""
+    nodes = (node for graph in graphs_of(proto.graph) for node in graph.node)
+    for each in (*proto.opset_import, *nodes):
+        if each.domain == "ai.onnx":
+            each.domain = ""
+
+
 def _refuse_foreign(proto: Any, name: str) -> None:
     """Refuse operators that only the maker's own runtime has; raises `BackboneError`."""
     foreign = sorted(
@@ -159,7 +169,7 @@ def _refuse_invalid(proto: Any, name: str) -> None:
     import onnx
 
     known = onnx.defs.onnx_opset_version()
-    opset = max((e.version for e in proto.opset_import if e.domain in ("", "ai.onnx")), default=1)
+    opset = max((e.version for e in proto.opset_import if e.domain == ""), default=1)
     if opset > known or proto.ir_version > onnx.IR_VERSION:
         raise BackboneError(
             f"{name} is ONNX of opset {opset} and format {proto.ir_version}; we read up to opset "
@@ -168,9 +178,11 @@ def _refuse_invalid(proto: Any, name: str) -> None:
         )
     context = onnx.checker.C.CheckerContext()
     context.ir_version = proto.ir_version
-    context.opset_imports = {e.domain: e.version for e in proto.opset_import}
+    context.opset_imports = {e.domain: e.version for e in proto.opset_import} | {"": opset}
     wrong: dict[str, str] = {}
-    for node in proto.graph.node:
+    for node in (node for graph in graphs_of(proto.graph) for node in graph.node):
+        if any(attribute.HasField("g") for attribute in node.attribute):
+            continue  # its graph may use tensors from around it, which a look at it alone misses
         try:
             onnx.checker.check_node(node, context)
         except onnx.checker.ValidationError as error:

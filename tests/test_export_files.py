@@ -282,6 +282,31 @@ def test_an_onnx_file_that_no_one_can_run(
     assert fails(path) == words
 
 
+@pytest.mark.parametrize("domain", ["", "ai.onnx"])
+def test_branches_that_use_what_lies_around_them(tmp_path: Path, domain: str) -> None:
+    proto = small()
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "yes"))
+    branches = [
+        helper.make_graph(
+            [helper.make_node(operator, ["b"], [operator], domain=domain)],
+            operator,
+            [],
+            [helper.make_tensor_value_info(operator, TensorProto.FLOAT, None)],
+        )
+        for operator in ("Neg", "Abs")
+    ]
+    node = helper.make_node("If", ["yes"], ["y"], then_branch=branches[0], else_branch=branches[1])
+    proto.graph.node.append(node)
+    proto.graph.output[0].name = "y"
+    proto.opset_import[0].domain = domain
+    path, out = tmp_path / "n.onnx", tmp_path / "b.onnx"
+    onnx.save(proto, path)
+    export_backbone(out, str(path), RAW, FeatureOptions(("y",), ("avg",)))
+    plain = export_backbone(tmp_path / "p.onnx", str(path), RAW, FeatureOptions(("b",), ("avg",)))
+    assert plain.backbone.spec.dim == 7
+    assert np.allclose(embed(out, IMAGES), -embed(tmp_path / "p.onnx", IMAGES))
+
+
 def test_a_shape_that_does_not_follow(tmp_path: Path) -> None:
     """Which elements are not zero depends on the picture."""
     node = helper.make_node("NonZero", ["x"], ["y"])

@@ -18,7 +18,7 @@ from export.original import Layer, Original, Weights
 from export.scaling import Scaling
 from export.surgery import OPSET, make_constants
 
-# Memory that a conversion takes: bytes, and times the weights of fully connected and of other layers.
+# Memory that a conversion takes: bytes, and times the weights of fully connected and other layers.
 # Peaks of nine networks of 9 to 1,400 MB were below that; of the smallest, MobileNetV2, 5 % above.
 MEMORY, DENSE_COPIES, COPIES = 1_000_000_000, 9, 20
 

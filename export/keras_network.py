@@ -144,7 +144,7 @@ class KerasNetwork(Original):
         need = MEMORY + DENSE_COPIES * dense + COPIES * (everything - dense)
         if need > (there := machine_memory()):
             console.note(
-                f"warning: converting {self.name} takes up to {console.human_bytes(need)} of "
+                f"warning: converting {self.name} may take {console.human_bytes(need)} of "
                 f"memory, and there are {console.human_bytes(there)}: should it be killed, choose "
                 "a larger machine, or shallower layers (`python -m export layers`)"
             )

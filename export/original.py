@@ -118,20 +118,21 @@ class Original(ABC):
         """The layers of these names; raises `BackboneError` with the nearest names."""
         known = {layer.name: layer for layer in self.layers()}
         for name in names:
-            if name not in known and name in self.default_layers:
+            if name in known:
+                continue
+            if name in self.default_layers:
                 raise BackboneError(
                     f"the shape of {name!r}, what {self.name} answers, does not follow from its "
                     "graph",
                     "Name a layer: `python -m export layers` lists those that have a shape.",
                 )
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 3, 0.4)
-                raise BackboneError(
-                    f"{self.name} has no layer {name!r}",
-                    f"Near are {', '.join(near)}."
-                    if near
-                    else "`python -m export layers NAME` lists those that it has.",
-                )
+            near = difflib.get_close_matches(name, known, 3, 0.4)
+            raise BackboneError(
+                f"{self.name} has no layer {name!r}",
+                f"Near are {', '.join(near)}."
+                if near
+                else "`python -m export layers NAME` lists those that it has.",
+            )
         return [known[name] for name in names]
 
 

@@ -54,14 +54,8 @@ def open_saved_model(path: Path, options: BackboneOptions) -> Original:
     if all(spec.dtype != tf.uint8 for spec in inputs):
         chosen_scaling(options, None, path.name)  # before minutes of conversion
     if _uncompile(model):
-        with tempfile.TemporaryDirectory() as folder:
-            for each in path.iterdir():
-                (Path(folder) / each.name).symlink_to(each.resolve())
-            file = Path(folder) / "saved_model.pb"
-            file.unlink()
-            file.write_bytes(model.SerializeToString())
-            plain = _load(Path(folder), path)
-            proto = _convert(plain.signatures[SIGNATURE], path)
+        plain = _load_as(model, path)
+        proto = _convert(plain.signatures[SIGNATURE], path)
     else:
         proto = _convert(signature, path)
     check_limits(proto, str(path))
@@ -71,14 +65,21 @@ def open_saved_model(path: Path, options: BackboneOptions) -> Original:
 
 
 def _parse(path: Path) -> Any:
+    from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
+    file = path / "saved_model.pb"
     model = saved_model_pb2.SavedModel()
     try:
-        model.ParseFromString((path / "saved_model.pb").read_bytes())
-        model.meta_graphs[0]
-    except Exception as error:  # protobuf's DecodeError, whose class depends on its implementation
-        raise BackboneError(f"{path}/saved_model.pb is damaged", "Save the model anew.") from error
+        model.ParseFromString(file.read_bytes())
+    except OSError as error:
+        raise BackboneError(
+            f"{file} cannot be read: {error.strerror}", "Check its permissions."
+        ) from error
+    except DecodeError:
+        model.Clear()
+    if not model.meta_graphs:
+        raise BackboneError(f"{file} is damaged", "Save the model anew.")
     return model
 
 
@@ -128,6 +129,17 @@ def _load(folder: Path, path: Path) -> Any:
     return loaded
 
 
+def _load_as(model: Any, path: Path) -> Any:
+    """The SavedModel at `path`, but with this graph; nothing at `path` is touched."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for each in path.iterdir():
+            if each.name != "saved_model.pb":
+                (folder / each.name).symlink_to(each.resolve())
+        (folder / "saved_model.pb").write_bytes(model.SerializeToString())
+        return _load(folder, path)
+
+
 def _convert(signature: Any, path: Path) -> Any:
     import tensorflow as tf
 
@@ -141,7 +153,8 @@ def _convert(signature: Any, path: Path) -> Any:
         tf.TensorSpec(spec.shape, spec.dtype, name) for spec, name in zip(specs, names, strict=True)
     ]
     try:
-        function = tf.function(forward, input_signature=named)
+        # There is no Python in it to convert, and autograph's errors begin with "in user code:".
+        function = tf.function(forward, input_signature=named, autograph=False)
         with steady_conversion() as tf2onnx:
             proto, _ = tf2onnx.convert.from_function(
                 function, named, opset=OPSET, custom_op_handlers={"Erfc": (_erfc, [])}

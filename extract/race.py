@@ -1,4 +1,4 @@
-"""Which engine is the fastest here: they take turns on the first batches, and the best goes on."""
+"""Which engine is the fastest here: they take turns on the first pictures, and the best goes on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class FastestEngine:
     engines
         At one precision. The first one is what the others are held against.
     batch
-        Pictures in a full batch; pieces that are smaller than `PIECE` and it are not timed.
+        Pictures in a full batch. A piece has `PIECE`, or as many as a batch if that is fewer; what
+        is less than a piece is not timed.
     """
 
     def __init__(self, engines: list[Engine], batch: int) -> None:

@@ -323,7 +323,7 @@ def test_a_conversion_that_needs_more_memory_than_there_is_says_so(
     words = re.search(r"warning: .*", answer.err)
     assert words is not None
     assert re.fullmatch(
-        r"warning: converting mobilenetv2 takes up to 1\.\d GB of memory, and there are 1\.0 GB: "
+        r"warning: converting mobilenetv2 may take 1\.\d GB of memory, and there are 1\.0 GB: "
         r"should it be killed, choose a larger machine, or shallower layers "
         r"\(`python -m export layers`\)",
         words[0],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +12,23 @@ import numpy as np
 import pytest
 from test_export_files import IMAGES, RAW, SIZE, embed, fails
 
+from data.errors import BackboneError
 from export.backbone import export_backbone
 from export.keras_stack import import_keras
 from export.options import BackboneOptions
+from export.saved_model import _convert, _load
 
 
 @pytest.fixture(scope="module")
 def keras() -> Any:
     return import_keras()
+
+
+@pytest.fixture
+def saved(tmp_path: Path, keras: Any) -> Path:
+    pixels = keras.Input((SIZE, SIZE, 3))
+    keras.Model(pixels, keras.layers.Conv2D(8, 3)(pixels)).export(tmp_path / "s", verbose=False)
+    return tmp_path / "s"
 
 
 def test_a_saved_model_and_constants_that_it_captured(tmp_path: Path, keras: Any) -> None:
@@ -52,12 +64,10 @@ def test_a_saved_model_with_compiled_convolutions_and_gelu(tmp_path: Path, keras
 
 
 def test_what_is_missing_is_said_before_the_conversion(
-    tmp_path: Path, keras: Any, monkeypatch: pytest.MonkeyPatch
+    saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pixels = keras.Input((SIZE, SIZE, 3))
-    keras.Model(pixels, keras.layers.Conv2D(8, 3)(pixels)).export(tmp_path / "s", verbose=False)
     monkeypatch.setattr("export.saved_model._convert", pytest.fail)
-    assert fails(tmp_path / "s", BackboneOptions()).startswith(
+    assert fails(saved, BackboneOptions()).startswith(
         "s does not say how its pixels are scaled\n  Say how it was trained, --scaling RULE: none"
     )
 
@@ -75,6 +85,37 @@ def test_an_operator_that_onnx_lacks(tmp_path: Path, keras: Any) -> None:
     assert fails(tmp_path / "s") == (
         "s has operators that are not as ONNX knows them: Igamma (No Op registered for Igamma with "
         "domain_version of 18)\n  Make the network without them, or choose another one."
+    )
+
+
+def test_weights_that_are_missing_or_damaged(saved: Path) -> None:
+    index = saved / "variables" / "variables.index"
+    index.write_bytes(index.read_bytes()[:50])
+    assert fails(saved) == (
+        f"{saved} cannot be loaded: not an sstable (bad magic number)\n  Save it anew."
+    )
+    shutil.rmtree(index.parent)
+    assert fails(saved).startswith(f"{saved} cannot be loaded: Unsuccessful TensorSliceReader")
+
+
+def test_a_file_that_cannot_be_read(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert fails(saved) == (
+        f"{saved}/saved_model.pb cannot be read: Permission denied\n  Check its permissions."
+    )
+
+
+def test_why_a_conversion_breaks_is_said(saved: Path) -> None:
+    """A signature whose variables are gone is the one thing that breaks it and can be made."""
+    signature = _load(saved, saved).signatures["serving_default"]
+    gc.collect()
+    with pytest.raises(BackboneError) as caught:
+        _convert(signature, saved)
+    assert caught.value.message.startswith(
+        f"{saved} cannot be converted to ONNX: Called a function referencing variables which have "
     )
 
 

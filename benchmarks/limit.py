@@ -103,7 +103,7 @@ def _by_simplejpeg(content: bytes, size: Preprocessing) -> None:
     pixels = simplejpeg.decode_jpeg(
         content, "RGB", min_height=size.height, min_width=size.width, min_factor=1
     )
-    size.apply(Image.fromarray(pixels))
+    size.apply(Image.fromarray(pixels), fast=True)
 
 
 def _inference(file: str, way: Way) -> Callable[[], int]:

@@ -41,7 +41,8 @@ EXTRACT_AGAIN = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What a backbone costs: its file's bytes, and its speed on one thread of this machine."""
+    """What a backbone costs at the edge: its file's bytes, and its speed on one thread of this
+    machine, in the file's precision; features in bf16 come from a file in fp32."""
 
     path: str
     layers: tuple[str, ...]
@@ -192,12 +193,12 @@ def _match(
     """The backbone of each store; empty if none are given."""
     if not files:
         return []
-    by_fingerprint = {file.fingerprint: file for file in files}
+    by_fingerprint = {fingerprint: file for file in files for fingerprint in file.makes}
     made = {store.fingerprint for store in stores}
     checks = Checklist()
     for name, file in zip(names, files, strict=True):
         with checks.item():
-            if file.fingerprint not in made:
+            if made.isdisjoint(file.makes):
                 raise InputError(
                     f"no store was made with the backbone {name}: {file.fingerprint}",
                     "Leave it out, or name the store.",
@@ -329,7 +330,8 @@ def _with_costs(found: list[Candidate], matched: Sequence[Backbone]) -> list[Can
         )
         for file, speed in zip(distinct, speeds, strict=True)
     }
-    return [replace(each, cost=costs[each.fingerprint]) for each in found]
+    pairs = zip(found, matched, strict=True)
+    return [replace(each, cost=costs[file.fingerprint]) for each, file in pairs]
 
 
 def _ranked(found: Sequence[Candidate]) -> tuple[Candidate, ...]:

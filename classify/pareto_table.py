@@ -7,11 +7,14 @@ from data.console import human_bytes
 
 
 def in_words(found: Pareto) -> str:
-    """What was done, as a sentence."""
-    return (
+    """What was done, in a sentence or two."""
+    done = (
         f"Logistic head on {found.examples:,} examples of {found.classes:,} classes: mean and "
         f"standard deviation of the accuracy over {found.repeats} splits ({found.split})."
     )
+    if any(each.cost and each.fingerprint.precision == "bf16" for each in found.candidates):
+        done += " Where features are in bf16, img/s is in fp32, as at the edge."
+    return done
 
 
 def table(found: Pareto) -> tuple[list[str], list[list[str]]]:

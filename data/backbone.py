@@ -132,6 +132,13 @@ class Backbone:
             spec.name, digest(self.content), str(spec.preprocessing), spec.precision, spec.dim
         )
 
+    @property
+    def makes(self) -> tuple[Fingerprint, ...]:
+        """What embeddings of this file may be marked with: in its own precision, or, as `extract`
+        runs it where a CPU has bf16, in that instead of fp32."""
+        own = self.fingerprint
+        return (own, own.run_in("bf16")) if own.precision == "fp32" else (own,)
+
     def run_in(self, precision: str) -> Backbone:
         """The same backbone, run in a precision: its embeddings have another fingerprint."""
         return replace(self, spec=replace(self.spec, precision=precision))

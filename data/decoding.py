@@ -310,24 +310,25 @@ def _conversion(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform 
     return conversion
 
 
-def decode(content: bytes, preprocessing: Preprocessing | None, scaled: bool = True) -> np.ndarray:
+def decode(content: bytes, preprocessing: Preprocessing | None, fast: bool = True) -> np.ndarray:
     """Decode a photograph to the backbone's input: uint8 `[height, width, 3]`, sRGB.
 
     Parameters
     ----------
     preprocessing
         Without it, the photograph keeps its own height and width.
-    scaled
-        Whether a large JPEG may be decoded at a part of its size.
+    fast
+        Whether a large JPEG may be decoded at a part of its size, and resized with numbers that are
+        a level off here and there (`data/resizing.py`).
 
     Raises
     ------
     DecodeError
         With a reason code.
     """
-    enough = (preprocessing.width, preprocessing.height) if preprocessing and scaled else None
+    enough = (preprocessing.width, preprocessing.height) if preprocessing and fast else None
     image = open_image(content, enough)
-    pixels = preprocessing.apply(image) if preprocessing else np.asarray(image.convert("RGB"))
+    pixels = preprocessing.apply(image, fast) if preprocessing else np.asarray(image.convert("RGB"))
     conversion = _conversion(image.info.get("icc_profile"), image.mode)
     if conversion is None:
         return pixels

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from data.errors import InputError
+from data.resizing import resize
 
 RESIZE_RULES = ("squash", "crop")
 INTERPOLATIONS = {
@@ -53,14 +54,20 @@ class Preprocessing:
                 f"Known are {', '.join(INTERPOLATIONS)}.",
             )
 
-    def apply(self, image: Image.Image) -> np.ndarray:
-        """Bring a grey or RGB image to the input size: uint8 `[height, width, 3]`, RGB."""
+    def apply(self, image: Image.Image, fast: bool = False) -> np.ndarray:
+        """Bring a grey or RGB image to the input size: uint8 `[height, width, 3]`, RGB.
+
+        Parameters
+        ----------
+        fast
+            Whether a number may be a level off from Pillow's (`data/resizing.py`).
+        """
         size, filter_ = (self.width, self.height), INTERPOLATIONS[self.interpolation]
         if self.resize == "crop":
             image = ImageOps.fit(image, size, filter_)
         elif image.size != size:
-            image = image.resize(size, filter_)
-        return np.asarray(image.convert("RGB"))
+            image = resize(image, size, filter_, fast)
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width} {self.resize} {self.interpolation}"

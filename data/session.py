@@ -138,6 +138,11 @@ def seats(machines: Sequence[tuple[float, float]], per_gpu: int | None) -> int:
     )
 
 
+def gpus() -> int:
+    """How many the cluster has."""
+    return sum(here for _, here in _machines())
+
+
 def share_of_gpu(workers: int) -> float:
     """The largest share of a GPU, one over a whole number, with which so many workers find one.
 
@@ -146,7 +151,7 @@ def share_of_gpu(workers: int) -> float:
     import ray
 
     machines = _machines()
-    free = ray.available_resources().get("GPU", 0) / sum(gpus for _, gpus in machines)
-    left = [(cpus, gpus * free) for cpus, gpus in machines]
+    free = ray.available_resources().get("GPU", 0) / gpus()
+    left = [(cpus, here * free) for cpus, here in machines]
     fit = (each for each in range(1, PER_GPU) if seats(left, each) >= workers)
     return 1 / next(fit, PER_GPU)

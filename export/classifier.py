@@ -75,11 +75,9 @@ def export_classifier(
         if options.any_size:
             check_any_size(loaded.spec.preprocessing)
     checks.finish()
-    # Features in bf16 were made by a file in fp32, which is how the edge computes.
-    made_in = trained.card.fingerprint.precision
-    in_bf16 = (made_in, loaded.spec.precision) == ("bf16", "fp32")
+    made, own = trained.card.fingerprint, loaded.fingerprint
     trained.require(
-        loaded.fingerprint.run_in("bf16") if in_bf16 else loaded.fingerprint,
+        made if made in loaded.makes else own,
         f"the backbone {backbone}",
         "Name the backbone that the features were extracted with, or extract and train again.",
     )
@@ -89,7 +87,8 @@ def export_classifier(
     parity.check(gate)
     write_whole(labels, read_edge(str(path), content).labels())
     write_whole(path, content)
-    return EdgeExport(str(path), str(labels), len(content), parity, made_in if in_bf16 else None)
+    made_in = None if made == own else made.precision
+    return EdgeExport(str(path), str(labels), len(content), parity, made_in)
 
 
 def fuse(backbone: Backbone, model: Model, options: EdgeOptions = EdgeOptions()) -> bytes:

@@ -141,7 +141,7 @@ def _photographs(
     for row in known.select(["id", "path", "split"]).to_pylist():
         try:
             content = reader.read(row["path"])
-            image = decode(content, backbone.spec.preprocessing, scaled=not whole)
+            image = decode(content, backbone.spec.preprocessing, fast=not whole)
         except (OSError, DecodeError):
             continue  # too few of them is an error, below
         yield _Photograph(row["id"], row["split"] == "test", content, image)

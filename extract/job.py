@@ -19,7 +19,7 @@ from data.fingerprint import Fingerprint
 from data.folders import Folder
 from data.lock import sole_writer
 from data.records import begin, finish, sweep
-from data.session import ray_session, share_of_gpu
+from data.session import gpus, ray_session, share_of_gpu
 from data.sources import Source, open_source
 from data.store import FeatureStore, PartRecord, StoreManifest, read_part
 from extract.crew import Crew
@@ -251,6 +251,11 @@ def _work(
         import ray  # not sooner: the session sets what Ray reads when it is imported
 
         clock.stage("start Ray")
+        if options.engine is None and (idle := gpus()):
+            console.note(
+                f"the cluster's GPUs ({idle}) are left idle: --engine cuda uses them, where "
+                "onnxruntime-gpu is installed"
+            )
         content = ray.put(backbone.content)
         if options.precision == AUTO and not todo.precision and measurable(way):
             way = fastest_way(content, backbone.spec, way, source.folder, todo.todo["path"])

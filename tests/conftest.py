@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 # Before anything imports Ray: its token must not be the user's, and its mode must be on.
@@ -52,20 +54,24 @@ class Outcome:
         self.code, self.out, self.err = code, out, err
 
 
-@pytest.fixture
-def command(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Outcome]:
-    """Run `headstart ARGUMENTS...` in this process: exit code, stdout, stderr."""
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr("sys.argv", ["headstart", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
+def exit_code_of(arguments: tuple[object, ...]) -> int:
+    """Run `headstart ARGUMENTS...` in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["headstart", *map(str, arguments)])
         try:
             console.run(headstart.app, "headstart")
         except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
+            return stop.code if isinstance(stop.code, int) else 1
+    return 0
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run `headstart ARGUMENTS...` in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        code = exit_code_of(arguments)
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)
 
@@ -146,6 +152,14 @@ def features(photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None)
     return tmp_path / "features"
 
 
+def make_bf16(features: Path) -> None:
+    """Turn a store into what a CPU that computes in bf16 would have made."""
+    manifest = features / "_headstart.json"
+    fp32 = manifest.read_text()
+    manifest.write_text(fp32.replace('"precision": "fp32"', '"precision": "bf16"'))
+    assert manifest.read_text() != fp32
+
+
 @pytest.fixture
 def model(features: Path, tmp_path: Path) -> Path:
     """A model folder trained on `features`."""
@@ -157,15 +171,19 @@ def model(features: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def digits_job(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
-    """A folder with `digits`, `backbone.onnx`, `features` and `model`: the job up to the model."""
-    from classify.training import train
-    from data.samples import lay_out
-    from export.backbone import export_backbone
-    from extract.job import extract
-
+    """A folder with `digits`, `backbone.onnx`, `features` and `model`: the main job up to the
+    model, by its commands."""
     folder = tmp_path_factory.mktemp("job")
-    lay_out("digits", folder / "digits")
-    export_backbone(folder / "backbone.onnx", "efficientnet_lite0")
-    extract(folder / "digits", folder / "backbone.onnx", folder / "features")
-    train(folder / "features", folder / "model")
+    digits, backbone = folder / "digits", folder / "backbone.onnx"
+    features, model = folder / "features", folder / "model"
+    for arguments in (
+        ("data", "sample", "digits", digits),
+        ("export", "backbone", "efficientnet_lite0", "-o", backbone),
+        ("extract", digits, "--backbone", backbone, "-o", features),
+        ("classify", "train", features, "-o", model),
+    ):
+        said = io.StringIO()
+        with redirect_stdout(said):
+            assert exit_code_of(arguments) == 0
+        assert "wrote" in said.getvalue()
     return folder

@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 import skops.io
-from conftest import write_tiny_backbone
+from conftest import make_bf16, write_tiny_backbone
 from onnx import numpy_helper
 from sklearn.linear_model import LogisticRegression
 
@@ -409,9 +409,7 @@ def test_an_edge_model_that_is_damaged(edge: Path, tmp_path: Path) -> None:
 def test_features_in_bf16_leave_with_the_file_in_fp32(
     photos: Path, features: Path, tiny_backbone: Path, tmp_path: Path, command: Callable
 ) -> None:
-    manifest = features / "_headstart.json"  # as on a CPU that computes in bf16
-    manifest.write_text(manifest.read_text().replace('"precision": "fp32"', '"precision": "bf16"'))
-    assert '"bf16"' in manifest.read_text()
+    make_bf16(features)
     assert command("classify", "train", features, "-o", tmp_path / "m").code == 0
     out = tmp_path / "e.onnx"
     answer = command("export", "classifier", tmp_path / "m", "--backbone", tiny_backbone, "-o", out)

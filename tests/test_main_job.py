@@ -16,14 +16,10 @@ from data.samples import SAMPLES, lay_out
 from data.sources import open_source
 
 
-def test_the_main_job_on_digits(tmp_path: Path, local_ray: None, command: Callable) -> None:
-    digits, backbone, features = tmp_path / "digits", tmp_path / "b.onnx", tmp_path / "features"
-    model, edge = tmp_path / "model", tmp_path / "edge.onnx"
+def test_the_main_job_on_digits(digits_job: Path, tmp_path: Path, command: Callable) -> None:
+    digits, backbone = digits_job / "digits", digits_job / "backbone.onnx"
+    features, model, edge = digits_job / "features", digits_job / "model", tmp_path / "edge.onnx"
     for arguments in (
-        ("data", "sample", "digits", digits),
-        ("export", "backbone", "efficientnet_lite0", "-o", backbone),
-        ("extract", digits, "--backbone", backbone, "-o", features),
-        ("classify", "train", features, "-o", model),
         ("export", "classifier", model, "--backbone", backbone, "-o", edge),
         ("classify", "predict", model, features, "-o", tmp_path / "p.csv"),
     ):

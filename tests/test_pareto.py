@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import paint, write_tiny_backbone
+from conftest import make_bf16, paint, write_tiny_backbone
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -267,6 +267,25 @@ def test_backbones_that_do_not_belong(features: Path, narrow: Path, tmp_path: Pa
         "  Name it with --backbone, or leave all of them out: a speed that is not known cannot be "
         "compared."
     )
+
+
+def test_features_in_bf16_cost_what_their_file_costs(
+    features: Path, tmp_path: Path, command: Callable
+) -> None:
+    """The edge runs the file as it is; extraction runs one in fp32 in bf16 where the CPU has it."""
+    in_bf16, tiny = tmp_path / "in-bf16", tmp_path / "tiny.onnx"
+    shutil.copytree(features, in_bf16)
+    make_bf16(in_bf16)
+    answer = command("classify", "pareto", features, in_bf16, "--backbone", tiny, "--json")
+    assert answer.code == 0, answer.err
+    first, second = json.loads(answer.out)["candidates"]
+    assert {first["fingerprint"]["precision"], second["fingerprint"]["precision"]} == {
+        *("fp32", "bf16")
+    }
+    assert first["cost"] == second["cost"]
+    words = " Where features are in bf16, img/s is in fp32, as at the edge.\n"
+    assert command("classify", "pareto", in_bf16, "--backbone", tiny).err.endswith(words)
+    assert words not in command("classify", "pareto", features, "--backbone", tiny).err
 
 
 def test_mistakes_are_told_at_once(tmp_path: Path, command: Callable) -> None:

@@ -30,6 +30,7 @@ with ray_session(None, None, gpu=True) as workers:
     ray.get(other.__ray_ready__.remote())
     print(share_of_gpu(workers))
     ray.kill(other)
+job.extract(*sys.argv[1:3], sys.argv[3] + "-on-cpus", job.ExtractOptions(workers=1))
 for asked in (4, 3):
     try:
         job.extract(*sys.argv[1:], job.ExtractOptions(engine="cuda", workers=asked))
@@ -96,3 +97,8 @@ def test_ray_has_a_place_for_each_worker_that_shares_a_gpu(
         "another --engine.",
         "  What is done is kept. Run the same command again to go on.",
     ], done.stderr
+    assert done.stderr.count("left idle") == 1, done.stderr  # not where they are used
+    assert (
+        "the cluster's GPUs (1) are left idle: --engine cuda uses them, where onnxruntime-gpu is "
+        "installed\n"
+    ) in done.stderr

@@ -15,6 +15,7 @@ from data.errors import StorageError
 from data.folders import Folder
 from data.preprocessing import Preprocessing
 from data.reading import Reader, why_unread
+from data.resizing import resize
 
 SIDE = 128  # pixels, at most
 QUALITY = 80
@@ -24,7 +25,7 @@ QUALITY = 80
 class _Fitting(Preprocessing):
     """Keeps the proportions: what is larger than the size shrinks, what is tiny grows by pixels."""
 
-    def apply(self, image: Image.Image) -> np.ndarray:
+    def apply(self, image: Image.Image, fast: bool = False) -> np.ndarray:
         longest = max(image.size)
         if longest <= self.width // 2:
             factor = self.width // longest
@@ -33,7 +34,7 @@ class _Fitting(Preprocessing):
             )
         elif longest > self.width:
             width, height = (max(1, round(side * self.width / longest)) for side in image.size)
-            image = image.resize((width, height), Image.Resampling.LANCZOS)
+            image = resize(image, (width, height), Image.Resampling.LANCZOS, fast)
         return np.asarray(image.convert("RGB"))
 
 

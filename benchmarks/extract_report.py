@@ -39,7 +39,8 @@ class Run:
         )
 
     def __str__(self) -> str:
-        return f"{self.steady:.1f}/s steady, {self.whole:.1f}/s whole"
+        first = "" if self.first is None else f", first embedding after {self.first:.1f} s"
+        return f"{self.steady:.1f}/s steady, {self.whole:.1f}/s whole{first}"
 
 
 @dataclass(frozen=True)

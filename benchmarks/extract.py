@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -165,16 +165,23 @@ def measure(case: Case, work: Path, options: argparse.Namespace) -> Result:
             print(f"{case.name}: round {number}, {name} {found[name][-1]}", flush=True)
     alone = found.pop(ALONE)
     result = Result(found, bounds, alone, count, {})
-    if case.whole and not options.quick:
-        photographs = write_photographs(work / f"{case.kind}-{case.whole}", case.whole, case.pixels)
-        pair = [result.best(ours=True), result.best(ours=False)]
-        took: dict[str, list[float]] = {name: [] for name in pair}
-        for name in pair * options.rounds:
-            rate = run(name, ways[name], photographs, work / "out").whole
-            took[name].append(case.whole / rate)
-            print(f"{case.name}: {case.whole:,}, {name} {took[name][-1]:.1f} s", flush=True)
-        result.whole.update({name: statistics.median(each) for name, each in took.items()})
-    return result
+    if not case.whole or options.quick:
+        return result
+    pair = {name: ways[name] for name in (result.best(ours=True), result.best(ours=False))}
+    return replace(result, whole=measure_whole(case, pair, work, options.rounds))
+
+
+def measure_whole(
+    case: Case, ways: dict[str, list[str]], work: Path, rounds: int
+) -> dict[str, float]:
+    """Seconds of whole processes on more photographs, in turns: the medians."""
+    photographs = write_photographs(work / f"{case.kind}-{case.whole}", case.whole, case.pixels)
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    for name in [*ways] * rounds:
+        rate = run(name, ways[name], photographs, work / "out").whole
+        took[name].append(case.whole / rate)
+        print(f"{case.name}: {case.whole:,}, {name} {took[name][-1]:.1f} s", flush=True)
+    return {name: statistics.median(each) for name, each in took.items()}
 
 
 def main() -> None:

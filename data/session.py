@@ -151,7 +151,7 @@ def share_of_gpu(workers: int) -> float:
     import ray
 
     machines = _machines()
-    free = ray.available_resources().get("GPU", 0) / gpus()
+    free = ray.available_resources().get("GPU", 0) / sum(here for _, here in machines)
     left = [(cpus, here * free) for cpus, here in machines]
     fit = (each for each in range(1, PER_GPU) if seats(left, each) >= workers)
     return 1 / next(fit, PER_GPU)

@@ -279,9 +279,8 @@ def test_features_in_bf16_cost_what_their_file_costs(
     answer = command("classify", "pareto", features, in_bf16, "--backbone", tiny, "--json")
     assert answer.code == 0, answer.err
     first, second = json.loads(answer.out)["candidates"]
-    assert {first["fingerprint"]["precision"], second["fingerprint"]["precision"]} == {
-        *("fp32", "bf16")
-    }
+    precisions = {each["fingerprint"]["precision"] for each in (first, second)}
+    assert precisions == {"fp32", "bf16"}
     assert first["cost"] == second["cost"]
     words = " Where features are in bf16, img/s is in fp32, as at the edge.\n"
     assert command("classify", "pareto", in_bf16, "--backbone", tiny).err.endswith(words)

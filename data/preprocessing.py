@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data.errors import InputError
-from data.resizing import resize
+from data.resizing import centre, resize
 
 RESIZE_RULES = ("squash", "crop")
 INTERPOLATIONS = {
@@ -63,10 +63,9 @@ class Preprocessing:
             Whether a number may be a level off from Pillow's (`data/resizing.py`).
         """
         size, filter_ = (self.width, self.height), INTERPOLATIONS[self.interpolation]
-        if self.resize == "crop":
-            image = ImageOps.fit(image, size, filter_)
-        elif image.size != size:
-            image = resize(image, size, filter_, fast)
+        if image.size != size:
+            box = centre(image, size) if self.resize == "crop" else None
+            image = resize(image, size, filter_, fast, box)
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
     def __str__(self) -> str:

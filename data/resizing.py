@@ -22,26 +22,47 @@ FILTERS = {  # Pillow's, and their names in cykooz-resizer
 FAST = find_spec("cykooz_resizer") is not None  # there is none for Linux on ARM
 
 
+def centre(image: Image.Image, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the largest part in the middle that has a size's proportions.
+
+    In pixels, and fractions of them.
+    """
+    width = min(image.width, image.height * size[0] / size[1])
+    height = min(image.height, image.width * size[1] / size[0])
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    return left, top, left + width, top + height
+
+
 def resize(
-    image: Image.Image, size: tuple[int, int], resampling: Image.Resampling, fast: bool
+    image: Image.Image,
+    size: tuple[int, int],
+    resampling: Image.Resampling,
+    fast: bool,
+    box: tuple[float, float, float, float] | None = None,
 ) -> Image.Image:
-    """A grey (`L`) or `RGB` image in another width and height.
+    """A grey (`L`) or `RGB` image, or a part of one, in another width and height.
 
     Parameters
     ----------
     fast
         Whether numbers may be a level off from Pillow's.
+    box
+        Left, top, right and bottom of the part, in pixels and fractions of them.
     """
-    if not (fast and FAST) or image.width < size[0] or image.height < size[1]:
-        return image.resize(size, resampling)
-    from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
+    left, top, right, bottom = box or (0, 0, *image.size)
+    width, height = right - left, bottom - top
+    if not (fast and FAST) or width < size[0] or height < size[1]:
+        return image.resize(size, resampling, box)
+    from cykooz_resizer import CropBox, FilterType, ResizeAlg, ResizeOptions, Resizer
 
-    kernel = FilterType[FILTERS[resampling]]
-    options = ResizeOptions(resize_alg=ResizeAlg.convolution(kernel), use_alpha=False)
+    kernel = ResizeAlg.convolution(FilterType[FILTERS[resampling]])
     resizer = Resizer()
-    for step in ((size[0], image.height), size):
-        if step != image.size:
-            made = Image.new(image.mode, step, None)
-            resizer.resize_pil(image, made, options)
+    for to, part in (
+        ((size[0], image.height), CropBox(left, 0, width, image.height)),
+        (size, CropBox(0, top, size[0], height)),
+    ):
+        if to != image.size:
+            made = Image.new(image.mode, to, None)
+            resizer.resize_pil(image, made, ResizeOptions(kernel, False, part))
             image = made
     return image

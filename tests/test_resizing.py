@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from skimage import data
 
 from data import resizing
-from data.resizing import FILTERS, resize
+from data.resizing import FILTERS, centre, resize
 
 ASTRONAUT = Image.fromarray(data.astronaut())  # 512 x 512
 SIDES = st.integers(1, 300)
@@ -60,3 +60,33 @@ def test_the_photograph_stays_as_it_was() -> None:
     image = ASTRONAUT.copy()
     resize(image, (10, 10), Image.Resampling.BILINEAR, fast=True)
     assert np.array_equal(np.asarray(image), np.asarray(ASTRONAUT))
+
+
+@pytest.mark.parametrize("resampling", FILTERS)
+@pytest.mark.parametrize("photograph", [(500, 375), (375, 500), (512, 512), (511, 300)])
+@pytest.mark.parametrize("size", [(224, 224), (160, 200), (200, 160)])
+def test_a_part_in_the_middle(
+    resampling: Image.Resampling, photograph: tuple[int, int], size: tuple[int, int]
+) -> None:
+    image = ASTRONAUT.crop((0, 0, *photograph))
+    expected = np.asarray(ImageOps.fit(image, size, resampling))
+    slow, fast = (
+        np.asarray(resize(image, size, resampling, fast, centre(image, size)))
+        for fast in (False, True)
+    )
+    assert np.array_equal(slow, expected)
+    apart = np.abs(fast.astype(int) - expected)
+    assert apart.max() <= 1
+    assert (apart > 0).mean() < 0.03
+
+
+@given(width=SIDES, height=SIDES, to_width=SIDES, to_height=SIDES)
+def test_the_middle_lies_within(width: int, height: int, to_width: int, to_height: int) -> None:
+    image = Image.new("L", (width, height))
+    left, top, right, bottom = centre(image, (to_width, to_height))
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+    assert (right - left) * to_height == pytest.approx((bottom - top) * to_width)
+    assert max((right - left) / width, (bottom - top) / height) == pytest.approx(1)
+    size, box = (to_width, to_height), (left, top, right, bottom)
+    assert resize(image, size, Image.Resampling.BILINEAR, True, box).size == size

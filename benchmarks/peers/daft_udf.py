@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("DO_NOT_TRACK", "1")  # without a network it may wait half a minute for one
 import daft
 import numpy as np
 from daft import DataType, col

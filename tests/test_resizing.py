@@ -37,6 +37,12 @@ def test_hardly_a_number_is_a_level_off(
 def test_where_pillow_takes_the_height_first() -> None:
     apart = levels(ASTRONAUT, (511, 500), Image.Resampling.BILINEAR)
     assert apart.max() == 1
+    image, size = ASTRONAUT.crop((0, 0, 333, 512)), (224, 224)
+    found = resize(image, size, Image.Resampling.BILINEAR, True, centre(image, size))
+    apart = np.abs(
+        np.asarray(found).astype(int) - ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    )
+    assert apart.max() == 1
 
 
 @given(width=SIDES, height=SIDES, to_width=SIDES, to_height=SIDES, seed=st.integers(0, 9))

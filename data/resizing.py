@@ -5,8 +5,8 @@ Pillow goes along the width first, then along the height, and rounds in between 
 So does this, with the same kernels, whose weights are rounded to 16 bits where Pillow has 22: at
 most three in a hundred numbers of a photograph are a level off, mostly one in a thousand. Where the
 height shrinks much more than the width, and in the middle of a photograph that is half as high
-again as wide, Pillow 13 takes it first; then a quarter may be a level off, and with bicubic and lanczos
-more where they overshoot, between black and white.
+again as wide, Pillow 13 takes it first; then a quarter may be a level off, and with bicubic and
+lanczos more where they overshoot, between black and white.
 """
 
 from __future__ import annotations

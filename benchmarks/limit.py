@@ -101,9 +101,10 @@ def _decoding(how: Callable, paths: list[Path], size: Preprocessing) -> Callable
 
 def _by_simplejpeg(content: bytes, size: Preprocessing) -> None:
     pixels = simplejpeg.decode_jpeg(
-        content, "RGB", min_height=size.height, min_width=size.width, min_factor=1
+        content, "RGBX", min_height=size.height, min_width=size.width, min_factor=1
     )
-    size.apply(Image.fromarray(pixels), fast=True)
+    image = Image.frombytes("RGB", pixels.shape[1::-1], pixels, "raw", "RGBX")
+    size.apply(image, fast=True)
 
 
 def _inference(file: str, way: Way) -> Callable[[], int]:

@@ -182,11 +182,12 @@ def _load(image: Image.Image, content: bytes) -> Image.Image:
     if isinstance(image, JpegImageFile) and image.mode == "RGB":
         width, height = image.size  # of the draft
         try:
-            pixels = simplejpeg.decode_jpeg(content, "RGB", min_height=height, min_width=width)
+            # A byte is left over after each pixel, as Pillow keeps them itself.
+            pixels = simplejpeg.decode_jpeg(content, "RGBX", min_height=height, min_width=width)
         except ValueError:
             pixels = None
-        if pixels is not None and pixels.shape == (height, width, 3):
-            fast = Image.fromarray(pixels)
+        if pixels is not None and pixels.shape == (height, width, 4):
+            fast = Image.frombytes("RGB", (width, height), pixels, "raw", "RGBX")
             fast.info = image.info
             return fast
     image.load()

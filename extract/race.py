@@ -24,11 +24,11 @@ class FastestEngine:
         At one precision. The first one is what the others are held against.
     batch
         Pictures in a full batch. A piece has `PIECE`, or as many as a batch if that is fewer; what
-        is less than a piece is not timed.
+        is no whole piece is not timed.
     """
 
     def __init__(self, engines: list[Engine], batch: int) -> None:
-        self.engines, self.piece = engines, min(PIECE, batch)
+        self.engines, self.full, self.piece = engines, batch, min(PIECE, batch)
         self.took: list[list[float]] = []  # of each engine, as soon as they were compared
 
     @property
@@ -36,15 +36,14 @@ class FastestEngine:
         """Of the engine, or of all that are still in the race."""
         return tuple(engine.name for engine in self.engines)
 
+    @property
+    def batch(self) -> int:
+        """Pictures to give it at once: a piece, as long as the race is on."""
+        return self.full if len(self.engines) == 1 else self.piece
+
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""
         if len(self.engines) == 1:
-            return self.engines[0].embed(images)
-        starts = range(0, len(images), self.piece)
-        return np.concatenate([self._race(images[each : each + self.piece]) for each in starts])
-
-    def _race(self, images: np.ndarray) -> np.ndarray:
-        if len(self.engines) == 1:  # decided within the batch
             return self.engines[0].embed(images)
         if not self.took:
             return self._compare(images)

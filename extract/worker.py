@@ -92,8 +92,7 @@ class Worker:
         done = Part(shard.examples, spec.dim)
         begin_part(store, name, len(done.examples))
         size = (spec.preprocessing.height, spec.preprocessing.width)
-        batch = 1 if careful else self.job.way.batch
-        images = np.empty((batch, *size, 3), np.uint8)
+        images = np.empty((self.job.way.batch, *size, 3), np.uint8)
         paths = shard.examples["path"].to_pylist()
         coming = photographs(self.job.root, paths, spec.preprocessing)
         waiting: list[Photograph] = []
@@ -107,6 +106,7 @@ class Worker:
             else:
                 images[len(waiting)] = photograph.image
                 waiting.append(photograph)
+            batch = 1 if careful else self.engine.batch
             if waiting and (len(waiting) == batch or row == len(paths) - 1):
                 done.add(waiting, self.engine.embed(images[: len(waiting)]))
                 self.first = self.first or time.monotonic()

@@ -29,6 +29,7 @@ from data.records import begin
 from data.store import FeatureStore, embeddings_of
 from extract.job import ExtractOptions, extract
 from extract.plan import LARGEST_SHARD, SMALLEST_SHARD, Shard, plan
+from extract.race import FastestEngine
 from extract.worker import Job, Worker, new_part
 
 
@@ -119,6 +120,8 @@ def test_a_network_that_gives_nan_is_an_error_of_the_example(
     photos: Path, tiny_backbone: Path, tmp_path: Path
 ) -> None:
     class Nan:
+        name = "nan"
+
         def embed(self, images: np.ndarray) -> np.ndarray:
             embeddings = np.ones((len(images), 12), np.float32)
             embeddings[0] = np.nan
@@ -129,7 +132,7 @@ def test_a_network_that_gives_nan_is_an_error_of_the_example(
 
     source, store = open_source(photos), Folder.at(tmp_path / "f")
     worker = Worker(Job(backbone.spec, source.folder, store), backbone.content)
-    worker.engine = Nan()  # type: ignore[assignment]
+    worker.engine = FastestEngine([Nan()], 16)
     shard = Shard(0, source.examples)
     record = worker.extract(shard, new_part(shard))
     assert (record.rows, record.errors) == (56, 4)

@@ -24,7 +24,7 @@ class FastestEngine:
         At one precision. The first one is what the others are held against.
     batch
         Pictures in a full batch. A piece has `PIECE`, or as many as a batch if that is fewer; what
-        is no whole piece is not timed.
+        is not a whole piece is not timed.
     """
 
     def __init__(self, engines: list[Engine], batch: int) -> None:
@@ -42,7 +42,10 @@ class FastestEngine:
         return self.full if len(self.engines) == 1 else self.piece
 
     def embed(self, images: np.ndarray) -> np.ndarray:
-        """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""
+        """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`.
+
+        More images than `self.batch` are embedded as well, but untimed while the race is on.
+        """
         if len(self.engines) == 1:
             return self.engines[0].embed(images)
         if not self.took:

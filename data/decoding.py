@@ -30,6 +30,7 @@ import re
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
 
@@ -135,10 +136,8 @@ def open_image(content: bytes, at_least: tuple[int, int] | None = None) -> Image
     """
     if not content:
         raise DecodeError("empty", "the file has no bytes")
-    file = _File(content)
     try:
-        image = Image.open(file, formats=FORMATS)
-        file.in_header = False
+        image = Image.open(BytesIO(content), formats=FORMATS)
         if max(image.size) > LONGEST_SIDE:
             raise DecodeError(
                 "too_large",
@@ -162,13 +161,13 @@ def open_image(content: bytes, at_least: tuple[int, int] | None = None) -> Image
             raise DecodeError(
                 "not_an_image", f"no image format that we read begins with {content[:8]!r}"
             ) from None
-        if file.ended:
+        if _ends_in_header(content):
             raise DecodeError("truncated", "the file ends in its header") from None
         raise DecodeError(
             "damaged", "a damaged header, or one of a kind that is not read"
         ) from None
     except Exception as error:  # damaged bytes make Pillow's decoders raise whatever there is
-        cut = file.ended or _ends_early(content) or _CUT.search(str(error))
+        cut = _ends_in_header(content) or _ends_early(content) or _CUT.search(str(error))
         reason = "truncated" if cut else "damaged"
         raise DecodeError(reason, str(error) or type(error).__name__) from None
 
@@ -194,17 +193,24 @@ def _load(image: Image.Image, content: bytes) -> Image.Image:
     return image
 
 
-class _File(BytesIO):
-    """Remembers whether more bytes were wanted than there are, while the header was read."""
+class _Counting(BytesIO):
+    """Remembers whether more bytes were wanted than there are."""
 
-    in_header = True
     ended = False
 
     def read(self, size: int | None = -1, /) -> bytes:
         found = super().read(size)
-        if self.in_header and size is not None and len(found) < size:
+        if size is not None and len(found) < size:
             self.ended = True
         return found
+
+
+def _ends_in_header(content: bytes) -> bool:
+    """Whether Pillow wants more bytes than there are while it reads the header."""
+    file = _Counting(content)
+    with suppress(Exception):  # what is wrong has been raised before
+        Image.open(file, formats=FORMATS)
+    return file.ended
 
 
 def _ends_early(content: bytes) -> bool:

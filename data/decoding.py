@@ -193,7 +193,7 @@ def _load(image: Image.Image, content: bytes) -> Image.Image:
     return image
 
 
-class _Counting(BytesIO):
+class _Watched(BytesIO):
     """Remembers whether more bytes were wanted than there are."""
 
     ended = False
@@ -207,7 +207,7 @@ class _Counting(BytesIO):
 
 def _ends_in_header(content: bytes) -> bool:
     """Whether Pillow wants more bytes than there are while it reads the header."""
-    file = _Counting(content)
+    file = _Watched(content)
     with suppress(Exception):  # what is wrong has been raised before
         Image.open(file, formats=FORMATS)
     return file.ended

@@ -44,6 +44,7 @@ def everywhere(edge: Path, files: list[Path], site: Path) -> dict:
     return found | {"Python": in_python(edge, files), "Node": in_node(edge, files)}
 
 
+@pytest.mark.timeout(480)  # the main job is its fixture, if no test had it before
 def test_held_out_digits(digits_job: Path, tmp_path: Path, command: Callable) -> None:
     """All 450 of them, from their files, each way with its own decoder."""
     model, backbone = Model.open(digits_job / "model"), digits_job / "backbone.onnx"

@@ -3,11 +3,12 @@
 The peers (`benchmarks/peers`) are a careful script with a pool of threads, PyTorch's DataLoader,
 Ray Data, Daft, and Keras' `predict`; all but Keras run the same ONNX file by ONNX Runtime in fp32.
 headstart runs in fp32, in bf16 where the CPU has it, and with a backbone that was quantized to
-int8. Steady state is, of headstart, from when its first worker is up until the last part is
-recorded, as the job itself measures it; of a peer, what it takes longer than for a batch of
-photographs. Whole is the process, start-up and shut-down included. All take turns; medians. The
-limit is explained in `benchmarks/limit.py`; since a machine that others share is faster in one
-minute than in the next, a run is divided by the limit of its own round.
+int8. Steady state is what a run takes longer than a run over `FEW` photographs, in which a network
+is loaded and called for the first time: of a peer the process, of headstart the time from when its
+first worker is up until the last part is recorded, as the job itself measures it (Ray's start would
+drown it). Whole is the process, start-up and shut-down included. All take turns; medians. The limit
+is explained in `benchmarks/limit.py`; since a machine that others share is faster in one minute
+than in the next, a run is divided by the limit of its own round.
 
     python -m benchmarks.extract OUT [--quick] [--rounds 3] [--only NAME]
 
@@ -76,7 +77,7 @@ CASES = (
 LEAST_OF_LIMIT = 0.85
 LEAST_SCALING = 1.9  # from one worker to two, where there are two cores
 ALONE = f"{OURS} int8, one worker"
-FEW = 32  # photographs: a batch of the peers
+FEW = 32  # photographs: a batch of the peers, and one of each of two workers
 QUICK = 16  # as many times fewer photographs
 KERAS = ("mobilenetv2", "resnet50")
 
@@ -114,23 +115,23 @@ def ways_of(case: Case, files: dict[str, str]) -> dict[str, list[str]]:
     return ways
 
 
-def start_of(name: str, arguments: list[str], photographs: Path, out: Path) -> float:
-    """Seconds that a peer takes for next to no photographs: its start-up and shut-down."""
-    few = out.with_name(f"few-{photographs.name}")
-    for path in sorted(photographs.glob("*/*.jpg"))[:FEW]:
-        link = few / path.relative_to(photographs)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.exists():
-            link.hardlink_to(path)
-    shutil.rmtree(out, ignore_errors=True)
-    started = time.perf_counter()
-    command = [sys.executable, PEERS / f"{name}.py", few, *arguments, out]
-    subprocess.run([*map(str, command)], check=True, capture_output=True)
-    return time.perf_counter() - started
+@dataclass(frozen=True)
+class Took:
+    """Seconds of a process, and what headstart says of its own."""
+
+    photographs: int
+    whole: float
+    embed: float | None = None
+    first: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """What steady state is taken from."""
+        return self.whole if self.embed is None else self.embed
 
 
-def run(name: str, arguments: list[str], photographs: Path, out: Path, start: float = 0.0) -> Run:
-    """Run it once into an empty place; `start` is what a peer takes for a few photographs."""
+def time_run(name: str, arguments: list[str], photographs: Path, out: Path) -> Took:
+    """Run a way once, into an empty place."""
     shutil.rmtree(out, ignore_errors=True)
     if name.startswith(OURS):
         command = ["-m", "extract", photographs, "--backbone", *arguments, "-o", out, "--json"]
@@ -140,11 +141,30 @@ def run(name: str, arguments: list[str], photographs: Path, out: Path, start: fl
     done = subprocess.run([sys.executable, *map(str, command)], check=True, capture_output=True)
     whole = time.perf_counter() - started
     if name.startswith(OURS):
-        summary = json.loads(done.stdout)
-        count = summary["embedded"]
-        return Run(count / summary["seconds"]["embed"], count / whole, summary["first_embedding"])
-    count = pq.read_table(out, columns=["id"]).num_rows
-    return Run((count - FEW) / max(whole - start, 1e-9), count / whole, None)
+        said = json.loads(done.stdout)
+        return Took(said["embedded"], whole, said["seconds"]["embed"], said["first_embedding"])
+    return Took(pq.read_table(out, columns=["id"]).num_rows, whole)
+
+
+def run(name: str, arguments: list[str], photographs: Path, out: Path) -> Run:
+    """Run a way over a few photographs and over all."""
+    few = time_run(name, arguments, few_of(photographs), out)
+    all_ = time_run(name, arguments, photographs, out)
+    count = all_.photographs
+    steady = (count - few.photographs) / max(all_.seconds - few.seconds, 1e-9)
+    up = count / all_.embed if all_.embed else None
+    return Run(steady, count / all_.whole, up, all_.first)
+
+
+def few_of(photographs: Path) -> Path:
+    """A folder of the first `FEW` photographs."""
+    few = photographs.with_name(f"few-{photographs.name}")
+    for path in sorted(photographs.glob("*/*.jpg"))[:FEW]:
+        link = few / path.relative_to(photographs)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.exists():
+            link.hardlink_to(path)
+    return few
 
 
 def measure(case: Case, work: Path, options: argparse.Namespace) -> Result:
@@ -160,9 +180,7 @@ def measure(case: Case, work: Path, options: argparse.Namespace) -> Result:
         bounds.append(limits(photographs, ours))
         print(f"{case.name}: round {number}, limits {bounds[-1]}", flush=True)
         for name, arguments in ways.items():
-            out = work / "out"
-            start = 0.0 if OURS in name else start_of(name, arguments, photographs, out)
-            found[name].append(run(name, arguments, photographs, out, start))
+            found[name].append(run(name, arguments, photographs, work / "out"))
             print(f"{case.name}: round {number}, {name} {found[name][-1]}", flush=True)
     alone = found.pop(ALONE)
     result = Result(found, bounds, alone, count, {})
@@ -179,8 +197,7 @@ def measure_whole(
     photographs = write_photographs(work / f"{case.kind}-{case.whole}", case.whole, case.pixels)
     took: dict[str, list[float]] = {name: [] for name in ways}
     for name in [*ways] * rounds:
-        rate = run(name, ways[name], photographs, work / "out").whole
-        took[name].append(case.whole / rate)
+        took[name].append(time_run(name, ways[name], photographs, work / "out").whole)
         print(f"{case.name}: {case.whole:,}, {name} {took[name][-1]:.1f} s", flush=True)
     return {name: statistics.median(each) for name, each in took.items()}
 

@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.extract import run, start_of
+from benchmarks.extract import run
 from benchmarks.extract_report import OURS, Run, best
 from benchmarks.limit import decoding_rate, inference_rate
 from benchmarks.photographs import write_photographs
@@ -40,8 +40,7 @@ def measure(file: str, photographs: Path, rounds: int) -> dict[str, Run]:
         for number in range(rounds):
             for way, runs in found.items():
                 arguments = [file, "--engine", "cuda"] if way == OURS else [file]
-                start = 0.0 if way == OURS else start_of(way, arguments, photographs, out)
-                runs.append(run(way, arguments, photographs, out, start))
+                runs.append(run(way, arguments, photographs, out))
                 print(f"{Path(file).stem}: round {number + 1}, {way} {runs[-1]}", flush=True)
     return {name: Run.median(runs) for name, runs in found.items()}
 

@@ -20,27 +20,33 @@ class Run:
     ----------
     steady, whole
         Photographs a second, without and with start-up and shut-down.
+    up
+        Photographs a second from when the first worker was up; none for peers.
     first
         Seconds from when Ray was up to the first embedding; none for peers.
     """
 
     steady: float
     whole: float
-    first: float | None
+    up: float | None = None
+    first: float | None = None
 
     @classmethod
     def median(cls, runs: Sequence[Run]) -> Run:
         """Of each figure by itself."""
+        ups = [run.up for run in runs if run.up is not None]
         firsts = [run.first for run in runs if run.first is not None]
         return cls(
             statistics.median(run.steady for run in runs),
             statistics.median(run.whole for run in runs),
+            statistics.median(ups) if ups else None,
             statistics.median(firsts) if firsts else None,
         )
 
     def __str__(self) -> str:
+        up = "" if self.up is None else f", {self.up:.1f}/s from the first worker on"
         first = "" if self.first is None else f", first embedding after {self.first:.1f} s"
-        return f"{self.steady:.1f}/s steady, {self.whole:.1f}/s whole{first}"
+        return f"{self.steady:.1f}/s steady, {self.whole:.1f}/s whole{up}{first}"
 
 
 @dataclass(frozen=True)
@@ -79,10 +85,21 @@ class Result:
         return statistics.median(limit[what] for limit in self.limits)
 
     def shares(self, precision: str) -> list[float]:
-        """Of the limit of the same round."""
+        """Of the limit of the same round, in steady state."""
         runs = self.rounds[f"{OURS} {precision}"]
         pairs = zip(runs, self.limits, strict=True)
         return [run.steady / limit[precision] for run, limit in pairs]
+
+    def from_first_worker(self) -> str:
+        """What each precision gives from when the first worker was up, first batches included."""
+        said = []
+        for name, run in self.runs.items():
+            if run.up is not None:
+                precision = name.split()[1]
+                pairs = zip(self.rounds[name], self.limits, strict=True)
+                share = statistics.median((one.up or 0) / limit[precision] for one, limit in pairs)
+                said.append(f"{precision} {run.up:,.0f}/s ({share:.0%} of the limit)")
+        return f"From when the first worker was up: {', '.join(said)}."
 
     @property
     def scaling(self) -> float:
@@ -125,6 +142,7 @@ def report(
                 short.append(
                     f"{case.name}, {name}: {rounds} of the limit, not {least_of_limit:.0%}"
                 )
+        lines += ["", result.from_first_worker()]
         wanted = [
             ("times the best peer", runs[result.best(ours=True)].steady / theirs, case.ratio),
             ("times the best peer in fp32", runs[f"{OURS} fp32"].steady / theirs, 1),

@@ -9,7 +9,8 @@ import numpy as np
 from extract.engines import AGREE, Engine
 
 PIECE = 8  # pictures for one engine at a time: all embed the first ones, the others warm up on them
-ROUNDS = 3  # pieces of each engine that are timed after that
+ROUNDS = 3  # pieces of each engine that are timed after that, at most
+BEHIND = 1.5  # times the fastest's seconds: who takes that long has no need of another round
 
 
 class FastestEngine:
@@ -55,10 +56,19 @@ class FastestEngine:
         embeddings = self.engines[turn].embed(images)
         if len(images) == self.piece:
             self.took[turn].append(time.perf_counter() - start)
-            if all(len(times) == ROUNDS for times in self.took):
-                best = min(range(len(self.engines)), key=lambda number: min(self.took[number]))
-                self.engines = [self.engines[best]]
+            if turn == len(self.engines) - 1:
+                self._leave_out_the_slower()
         return embeddings
+
+    def _leave_out_the_slower(self) -> None:
+        """After a round: those that are far behind; after the last one all but the fastest."""
+        best = [min(times) for times in self.took]
+        most = min(best) * (BEHIND if len(self.took[0]) < ROUNDS else 1)
+        kept = [number for number, seconds in enumerate(best) if seconds <= most]
+        if len(self.took[0]) == ROUNDS:
+            kept = kept[:1]  # two may be as fast as each other
+        self.engines = [self.engines[number] for number in kept]
+        self.took = [self.took[number] for number in kept]
 
     def _compare(self, images: np.ndarray) -> np.ndarray:
         """Embed with all of them, and leave out those that disagree."""

@@ -20,7 +20,7 @@ from data.backbone import Backbone, load_backbone
 from data.errors import BackboneError, InputError
 from data.sources import open_source
 from data.store import FeatureStore, embeddings_of
-from extract import engines, job, precision
+from extract import engines, job, precision, race
 from extract.engines import (
     AGREE,
     EngineError,
@@ -74,45 +74,60 @@ def test_what_an_engine_gives_is_not_changed_by_its_next_call(tiny_backbone: Pat
     assert np.array_equal(first, kept)
 
 
-class Slow:
-    """An engine that takes its time, or disagrees."""
+class Timed:
+    """An engine that takes its time, by a clock of its own, or disagrees."""
+
+    now = 0.0
 
     def __init__(self, name: str, seconds: float = 0.0, sign: float = 1.0) -> None:
         self.name, self.seconds, self.sign, self.calls = name, seconds, sign, 0
 
     def embed(self, images: np.ndarray) -> np.ndarray:
-        import time
-
-        time.sleep(self.seconds)
+        Timed.now += self.seconds
         self.calls += 1
         return self.sign * images.reshape(len(images), -1)[:, :12].astype(np.float32)
 
 
-def test_the_faster_engine_wins_and_the_other_is_not_called_again() -> None:
-    slow, fast = Slow("slow", 0.02), Slow("fast")
-    race = FastestEngine([slow, fast], 16)
-    assert race.names == ("slow", "fast")
-    expected = fast.embed(IMAGES[:16])
+@pytest.mark.parametrize(("slower", "rounds"), [(1.01, ROUNDS), (1.4, ROUNDS), (1.6, 1), (3.0, 1)])
+def test_the_faster_engine_wins_and_the_other_is_not_called_again(
+    slower: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(race, "time", SimpleNamespace(perf_counter=lambda: Timed.now))
+    slow, fast = Timed("slow", slower), Timed("fast", 1.0)
+    runners = FastestEngine([slow, fast], 16)
+    assert runners.names == ("slow", "fast")
+    expected = Timed("any").embed(IMAGES[:16])
     for _ in range(12):
-        images = IMAGES[: race.batch]
-        assert np.array_equal(race.embed(images), expected[: len(images)])
-    assert (race.names, race.batch) == (("fast",), 16)
-    assert slow.calls == 1 + ROUNDS  # both embed the first piece
+        images = IMAGES[: runners.batch]
+        assert np.array_equal(runners.embed(images), expected[: len(images)])
+    assert (runners.names, runners.batch) == (("fast",), 16)
+    assert slow.calls == 1 + rounds  # both embed the first piece
+    assert fast.calls == 12 - rounds
+
+
+def test_of_three_engines_one_far_behind_is_left_out_and_two_as_fast_as_each_other_run_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(race, "time", SimpleNamespace(perf_counter=lambda: Timed.now))
+    runners = FastestEngine([Timed("slow", 9.0), Timed("one", 1.0), Timed("other", 1.0)], 16)
+    for names in [("slow", "one", "other")] * 4 + [("one", "other")] * 4 + [("one",)]:
+        assert runners.names == names
+        runners.embed(IMAGES[: runners.batch])
 
 
 def test_batches_that_are_not_full_decide_nothing() -> None:
-    race = FastestEngine([Slow("slow", 0.001), Slow("fast")], 16)
+    runners = FastestEngine([Timed("slow", 0.001), Timed("fast")], 16)
     for _ in range(12):
-        race.embed(IMAGES[:5])
-    assert (race.names, race.batch) == (("slow", "fast"), 8)
+        runners.embed(IMAGES[:5])
+    assert (runners.names, runners.batch) == (("slow", "fast"), 8)
 
 
 def test_an_engine_that_disagrees_is_left_out() -> None:
-    race = FastestEngine([Slow("first"), Slow("other", sign=-1)], 16)
+    runners = FastestEngine([Timed("first"), Timed("other", sign=-1)], 16)
     for _ in range(2):
-        got = race.embed(IMAGES[:16])
-        assert race.names == ("first",)
-        assert np.array_equal(got, Slow("first").embed(IMAGES[:16]))
+        got = runners.embed(IMAGES[:16])
+        assert runners.names == ("first",)
+        assert np.array_equal(got, Timed("first").embed(IMAGES[:16]))
 
 
 def test_cosines_of_zeros_and_of_what_is_not_finite() -> None:

@@ -8,7 +8,7 @@ is loaded and called for the first time: of a peer the process, of headstart the
 first worker is up until the last part is recorded, as the job itself measures it (Ray's start would
 drown it). Whole is the process, start-up and shut-down included. All take turns; medians. The limit
 is explained in `benchmarks/limit.py`; since a machine that others share is faster in one minute
-than in the next, a run is divided by the limit of its own round.
+than in the next, it is measured before and after each run of ours.
 
     python -m benchmarks.extract OUT [--quick] [--rounds 3] [--only NAME]
 
@@ -32,7 +32,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from benchmarks.extract_report import OURS, Result, Run, report
-from benchmarks.limit import limits
+from benchmarks.limit import between, limit_of
 from benchmarks.photographs import write_photographs
 from extract.engines import has_bf16
 
@@ -106,8 +106,9 @@ def ways_of(case: Case, files: dict[str, str]) -> dict[str, list[str]]:
     """What is to be run, by name, and the arguments between photographs and output."""
     ours = {"fp32": files["fp32"], "int8": files["int8"]}
     if has_bf16():
-        ours["bf16"] = files["fp32"]
+        ours = {"bf16": files["fp32"], **ours}
     ways = {f"{OURS} {name}": [file, "--precision", name] for name, file in ours.items()}
+    ways[ALONE] = [*ways[f"{OURS} int8"], "--workers", "1"]
     for name in ("threads", "torch_loader", "ray_data", "daft_udf"):
         ways[name] = [files["fp32"]]
     if case.network in KERAS:
@@ -167,23 +168,28 @@ def few_of(photographs: Path) -> Path:
     return few
 
 
+def measure_run(name: str, arguments: list[str], photographs: Path, out: Path) -> Run:
+    """Run a way, and measure the limit before and after if it is one of ours."""
+    if not name.startswith(OURS) or name == ALONE:
+        return run(name, arguments, photographs, out)
+    file, _, precision = arguments
+    before = limit_of(photographs, file, precision)
+    one = run(name, arguments, photographs, out)
+    return replace(one, limit=between(before, limit_of(photographs, file, precision)))
+
+
 def measure(case: Case, work: Path, options: argparse.Namespace) -> Result:
     """All ways of a case, in turns."""
     count = max(case.photographs // (QUICK if options.quick else 1), 64)
     photographs = write_photographs(work / f"{case.kind}-{count}", count, case.pixels)
     ways = ways_of(case, export(case, work, photographs))
-    ours = {arguments[-1]: arguments[0] for name, arguments in ways.items() if OURS in name}
-    ways[ALONE] = [*ways[f"{OURS} int8"], "--workers", "1"]
     found: dict[str, list[Run]] = {name: [] for name in ways}
-    bounds: list[dict[str, float]] = []
     for number in range(1, options.rounds + 1):
-        bounds.append(limits(photographs, ours))
-        print(f"{case.name}: round {number}, limits {bounds[-1]}", flush=True)
         for name, arguments in ways.items():
-            found[name].append(run(name, arguments, photographs, work / "out"))
+            found[name].append(measure_run(name, arguments, photographs, work / "out"))
             print(f"{case.name}: round {number}, {name} {found[name][-1]}", flush=True)
     alone = found.pop(ALONE)
-    result = Result(found, bounds, alone, count, {})
+    result = Result(found, alone, count, {})
     if not case.whole or options.quick:
         return result
     pair = {name: ways[name] for name in (result.best(ours=True), result.best(ours=False))}

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.limit import Limit
+
 OURS = "headstart"
 
 
@@ -24,12 +26,15 @@ class Run:
         Photographs a second from when the first worker was up; none for peers.
     first
         Seconds from when Ray was up to the first embedding; none for peers.
+    limit
+        Of the machine, measured before and after the run; none for peers.
     """
 
     steady: float
     whole: float
     up: float | None = None
     first: float | None = None
+    limit: Limit | None = None
 
     @classmethod
     def median(cls, runs: Sequence[Run]) -> Run:
@@ -46,7 +51,8 @@ class Run:
     def __str__(self) -> str:
         up = "" if self.up is None else f", {self.up:.1f}/s from the first worker on"
         first = "" if self.first is None else f", first embedding after {self.first:.1f} s"
-        return f"{self.steady:.1f}/s steady, {self.whole:.1f}/s whole{up}{first}"
+        limit = "" if self.limit is None else f", limit {self.limit}"
+        return f"{self.steady:.1f}/s steady, {self.whole:.1f}/s whole{up}{first}{limit}"
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,6 @@ class Result:
     ----------
     rounds
         Runs by name.
-    limits
-        Photographs a second by precision, and `decode`.
     alone
         Runs of one worker in int8.
     whole
@@ -66,7 +70,6 @@ class Result:
     """
 
     rounds: dict[str, list[Run]]
-    limits: list[dict[str, float]]
     alone: list[Run]
     photographs: int
     whole: dict[str, float]
@@ -80,25 +83,30 @@ class Result:
         """The name of the fastest in steady state."""
         return best(self.runs, ours)
 
-    def limit(self, what: str) -> float:
-        """The median of a precision's limit, or of `decode`."""
-        return statistics.median(limit[what] for limit in self.limits)
+    @property
+    def decoding(self) -> float:
+        """Photographs a second that are decoded where nothing else is done: the median."""
+        return statistics.median(
+            run.limit.decoding for runs in self.rounds.values() for run in runs if run.limit
+        )
 
-    def shares(self, precision: str) -> list[float]:
-        """Of the limit of the same round, in steady state."""
-        runs = self.rounds[f"{OURS} {precision}"]
-        pairs = zip(runs, self.limits, strict=True)
-        return [run.steady / limit[precision] for run, limit in pairs]
+    def limits(self, name: str) -> list[float]:
+        """Photographs a second that the machine could do beside each run of ours."""
+        return [run.limit.both for run in self.rounds[name] if run.limit]
+
+    def shares(self, name: str) -> list[float]:
+        """Of the limit beside each run of ours, in steady state."""
+        pairs = zip(self.rounds[name], self.limits(name), strict=True)
+        return [run.steady / limit for run, limit in pairs]
 
     def from_first_worker(self) -> str:
         """What each precision gives from when the first worker was up, first batches included."""
         said = []
         for name, run in self.runs.items():
             if run.up is not None:
-                precision = name.split()[1]
-                pairs = zip(self.rounds[name], self.limits, strict=True)
-                share = statistics.median((one.up or 0) / limit[precision] for one, limit in pairs)
-                said.append(f"{precision} {run.up:,.0f}/s ({share:.0%} of the limit)")
+                pairs = zip(self.rounds[name], self.limits(name), strict=True)
+                share = statistics.median((one.up or 0) / limit for one, limit in pairs)
+                said.append(f"{name.split()[1]} {run.up:,.0f}/s ({share:.0%} of the limit)")
         return f"From when the first worker was up: {', '.join(said)}."
 
     @property
@@ -124,7 +132,7 @@ def report(
         theirs = runs[peer].steady
         lines += [
             f"### {case.name}",
-            f"{result.photographs:,} photographs; decoding alone {result.limit('decode'):,.0f}/s; "
+            f"{result.photographs:,} photographs; decoding alone {result.decoding:,.0f}/s; "
             f"one worker to {len(os.sched_getaffinity(0))}: {result.scaling:.2f} times.",
             "",
             "| | steady, img/s | to the best peer | of the limit | whole, img/s | first after |",
@@ -132,7 +140,7 @@ def report(
         ]
         for name, run in sorted(runs.items(), key=lambda pair: -pair[1].steady):
             first = f"{run.first:.1f} s" if run.first is not None else ""
-            shares = result.shares(name.split()[1]) if name.startswith(OURS) else []
+            shares = result.shares(name) if name.startswith(OURS) else []
             rounds = f"{statistics.median(shares):.0%} ({_percents(shares)})" if shares else ""
             lines.append(
                 f"| {name} | {run.steady:,.0f} | {run.steady / theirs:.2f} | {rounds} | "
@@ -190,7 +198,7 @@ def _plot(found: dict[Any, Result], path: Path) -> None:
         axes.bar_label(bars, labels, label_type="center", color="black", fontsize=9)
         for place, name in enumerate(names):
             if name.startswith(OURS):
-                limit = result.limit(name.split()[1])
+                limit = statistics.median(result.limits(name))
                 axes.plot([limit, limit], [place - 0.4, place + 0.4], color="black", linewidth=2)
         axes.set_title(f"{case.name}: photographs a second, line: the machine's limit", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
@@ -24,26 +25,41 @@ from data.preprocessing import Preprocessing
 from data.speed import random_images
 from extract.engines import Way, engines_here, open_engines
 
-SECONDS = 4.0
+SECONDS = 2.0  # of each measurement
 
 
-def limits(folder: Path, files: dict[str, str]) -> dict[str, float]:
-    """Photographs a second for each precision; `decode` is decoding alone.
+@dataclass(frozen=True)
+class Limit:
+    """What all cores could do, in photographs a second.
 
     Parameters
     ----------
-    files
-        Backbone file for each precision.
+    decoding, inference
+        Each alone.
     """
-    decoding = decoding_rate(folder, load_backbone(next(iter(files.values()))).spec.preprocessing)
-    found = {"decode": decoding}
-    for precision, file in files.items():
-        rates = [
-            _on_all_cores(_inference, file, Way(precision, engine))
-            for engine in engines_here(precision)
-        ]
-        found[precision] = 1 / (1 / decoding + 1 / max(rates)) if rates else float("nan")
-    return found
+
+    decoding: float
+    inference: float
+
+    @property
+    def both(self) -> float:
+        """One after the other."""
+        return 1 / (1 / self.decoding + 1 / self.inference)
+
+    def __str__(self) -> str:
+        return f"{self.both:.1f}/s ({self.decoding:.1f} decoded, {self.inference:.1f} embedded)"
+
+
+def limit_of(folder: Path, file: str, precision: str) -> Limit:
+    """The limit of the photographs in a folder and a backbone file."""
+    decoding = decoding_rate(folder, load_backbone(file).spec.preprocessing)
+    ways = [Way(precision, engine) for engine in engines_here(precision)]
+    return Limit(decoding, max(_on_all_cores(_inference, file, way) for way in ways))
+
+
+def between(before: Limit, after: Limit) -> Limit:
+    """The mean of the limits before and after a run."""
+    return Limit((before.decoding + after.decoding) / 2, (before.inference + after.inference) / 2)
 
 
 def decoding_rate(folder: Path, size: Preprocessing) -> float:

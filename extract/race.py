@@ -63,10 +63,11 @@ class FastestEngine:
     def _leave_out_the_slower(self) -> None:
         """After a round: those that are far behind; after the last one all but the fastest."""
         best = [min(times) for times in self.took]
-        most = min(best) * (BEHIND if len(self.took[0]) < ROUNDS else 1)
-        kept = [number for number, seconds in enumerate(best) if seconds <= most]
+        fastest = min(best)
         if len(self.took[0]) == ROUNDS:
-            kept = kept[:1]  # two may be as fast as each other
+            kept = [best.index(fastest)]
+        else:
+            kept = [number for number, took in enumerate(best) if took <= BEHIND * fastest]
         self.engines = [self.engines[number] for number in kept]
         self.took = [self.took[number] for number in kept]
 

@@ -22,16 +22,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from data.backbone import Backbone, load_backbone
-from data.decoding import decode
-from data.folders import Folder
-from data.records import begin
-from data.session import ray_session
-from data.sources import Source, open_source
-from extract.crew import Crew
-from extract.engines import OnnxRuntimeEngine, Way
-from extract.plan import plan
-from extract.worker import Job
+from headstart.data.common.ray_session import ray_session
+from headstart.data.contracts.backbone import Backbone, load_backbone
+from headstart.data.contracts.records import begin
+from headstart.data.examples.opening import Source, open_source
+from headstart.data.modalities.image.decoding import decode
+from headstart.data.storage.places import folder_at
+from headstart.extract.engines.runtimes import OnnxRuntimeEngine, Way
+from headstart.extract.planning.plan import plan
+from headstart.extract.pool import Crew
+from headstart.extract.worker import Job
 
 BATCH, LIMIT = 16, 0.03
 
@@ -51,7 +51,7 @@ def with_checks(source: Source, backbone: Backbone, out: Path, workers: int) -> 
     """headstart's own crew; seconds."""
     import ray
 
-    store = Folder.at(out)
+    store = folder_at(out)
     todo = plan(source, store, backbone.fingerprint)
     job = Job(backbone.spec, source.folder, store, Way("fp32", "onnxruntime", BATCH))
     content = ray.put(backbone.content)
@@ -86,7 +86,7 @@ def without(source: Source, backbone: Backbone, out: Path, workers: int) -> floa
             pq.write_table(table, out / f"part-{number}.parquet", compression="none")
 
     out.mkdir()
-    shards = plan(source, Folder.at(out / "none"), backbone.fingerprint).shards(workers, BATCH)
+    shards = plan(source, folder_at(out / "none"), backbone.fingerprint).shards(workers, BATCH)
     content = ray.put(backbone.content)
     started = time.perf_counter()
     actors = [Plain.remote([content]) for _ in range(workers)]  # type: ignore[attr-defined]

@@ -22,15 +22,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from data import console
-from data.backbone import INPUT, OUTPUT, Backbone, load_backbone
-from data.decoding import decode
-from data.reading import Reader
-from data.samples import lay_out
-from data.sources import open_source
-from data.speed import BATCH, cpu_session, images_per_second
-from export.backbone import export_backbone
-from export.options import BackboneOptions, FeatureOptions
+from headstart.data.common import console
+from headstart.data.common.speed import BATCH, cpu_session, images_per_second
+from headstart.data.contracts.backbone import INPUT, OUTPUT, Backbone, load_backbone
+from headstart.data.examples.opening import open_source
+from headstart.data.examples.reading import Reader
+from headstart.data.modalities.image.decoding import decode
+from headstart.data.samples import lay_out
+from headstart.export.backbone.build import export_backbone
+from headstart.export.options import BackboneOptions, FeatureOptions
 
 SPLITS, TEST, C = 10, 0.25, 5.0
 NARROW = ("block5", "block8", "block11", "block15", "block16", "head=avg+max")

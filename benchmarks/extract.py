@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from benchmarks.extract_report import OURS, Result, Run, report
 from benchmarks.limit import between, limit_of
 from benchmarks.photographs import write_photographs
-from extract.engines import has_bf16
+from headstart.extract.engines.runtimes import has_bf16
 
 PEERS = Path(__file__).parent / "peers"
 SMALL, LARGE = (500, 375), (4000, 3000)

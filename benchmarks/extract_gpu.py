@@ -24,8 +24,8 @@ from benchmarks.extract import run
 from benchmarks.extract_report import OURS, Run, best
 from benchmarks.limit import decoding_rate, inference_rate
 from benchmarks.photographs import write_photographs
-from data.backbone import load_backbone
-from extract.engines import Way
+from headstart.data.contracts.backbone import load_backbone
+from headstart.extract.engines.runtimes import Way
 
 PEERS = ("torch_loader", "threads")
 BATCHES = (16, 64, 256)

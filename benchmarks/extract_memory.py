@@ -19,8 +19,8 @@ from pathlib import Path
 import psutil
 
 from benchmarks.photographs import write_photographs
-from data.session import ray_session
-from extract.job import ExtractOptions, extract
+from headstart.data.common.ray_session import ray_session
+from headstart.extract.job import ExtractOptions, extract
 
 MOST_GROWTH, SPARE, EVERY = 0.10, 1_000_000, 0.5
 NAME = "ray::RayWorker"

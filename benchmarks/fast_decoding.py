@@ -24,15 +24,15 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data import console
-from data.backbone import load_backbone
-from data.decoding import decode, open_image
-from data.intervals import of_mean
-from data.samples import lay_out
-from data.sources import open_source
-from export.backbone import export_backbone
-from export.options import BackboneOptions
-from extract.engines import Way, open_engines
+from headstart.data.common import console
+from headstart.data.common.intervals import of_mean
+from headstart.data.contracts.backbone import load_backbone
+from headstart.data.examples.opening import open_source
+from headstart.data.modalities.image.decoding import decode, open_image
+from headstart.data.samples import lay_out
+from headstart.export.backbone.build import export_backbone
+from headstart.export.options import BackboneOptions
+from headstart.extract.engines.runtimes import Way, open_engines
 
 SPLITS, TEST, SIDE, BATCH, MOST_LOSS = 10, 0.25, 300, 16, 0.005
 WAYS = {

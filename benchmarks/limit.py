@@ -19,11 +19,11 @@ from pathlib import Path
 import simplejpeg
 from PIL import Image
 
-from data.backbone import load_backbone
-from data.decoding import decode
-from data.preprocessing import Preprocessing
-from data.speed import random_images
-from extract.engines import Way, engines_here, open_engines
+from headstart.data.common.speed import random_images
+from headstart.data.contracts.backbone import load_backbone
+from headstart.data.modalities.image.decoding import decode
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.extract.engines.runtimes import Way, engines_here, open_engines
 
 SECONDS = 2.0  # of each measurement
 

@@ -14,10 +14,10 @@ import pyarrow as pa
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from data.fingerprint import Fingerprint
-from data.folders import Folder
-from data.records import begin, finish, write_part
-from data.store import ERROR_SCHEMA, StoreManifest, part_schema
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.records import begin, finish, write_part
+from headstart.data.contracts.store import ERROR_SCHEMA, StoreManifest, part_schema
+from headstart.data.storage.places import folder_at
 
 PART = 10_000  # rows
 DISTANCE = 2.5  # of a class's mean from the origin, in standard deviations
@@ -52,7 +52,7 @@ def write_store(path: Path, size: Size, seed: int = 1) -> None:
     random = np.random.default_rng(seed)
     prints = Fingerprint("none", "0" * 64, "8x8 squash bilinear", "fp32", dim)
     names = tuple(f"c{index:05d}" for index in range(size.classes))
-    folder, schema = Folder.at(path), part_schema(dim, [])
+    folder, schema = folder_at(path), part_schema(dim, [])
     begin(folder, prints, "none")
     records = []
     for number, start in enumerate(range(0, size.rows, PART)):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from data import console
+from headstart.data.common import console
 
 DISTINCT = 400  # pictures; more files are links to these
 MEGAPIXELS = 24  # in all of the distinct ones, so that large ones do not take minutes to make

@@ -21,12 +21,12 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from data.fingerprint import Fingerprint
-from data.folders import Folder
-from data.records import begin, finish, write_part
-from data.sources import open_source
-from data.store import ERROR_SCHEMA, FeatureStore, StoreManifest, part_schema
-from extract.plan import plan
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.records import begin, finish, write_part
+from headstart.data.contracts.store import ERROR_SCHEMA, FeatureStore, StoreManifest, part_schema
+from headstart.data.examples.opening import open_source
+from headstart.data.storage.places import folder_at
+from headstart.extract.planning.plan import plan
 
 PRINT = Fingerprint("none", "0" * 64, "8x8 squash bilinear", "fp32", 4)
 LIMITS = {"plan csv": (60.0, 2.0), "plan parquet": (60.0, 2.0), "open": (2.0, None)}
@@ -45,7 +45,7 @@ def examples(rows: int) -> pa.Table:
 def write_store(folder: Path, source: Path, parts: int) -> None:
     """A finished store of all examples of a manifest, with embeddings of zeros."""
     table = open_source(source).examples
-    store, schema = Folder.at(folder), part_schema(PRINT.dim, [])
+    store, schema = folder_at(folder), part_schema(PRINT.dim, [])
     begin(store, PRINT, str(source))
     size = -(-len(table) // parts)
     records = []
@@ -77,7 +77,7 @@ def step(what: str, folder: Path) -> None:
     else:
         kind = "parquet" if what == "again" else what.split()[1]
         store = folder / ("store" if what == "again" else "new")
-        todo = plan(open_source(folder / f"m.{kind}"), Folder.at(store), PRINT)
+        todo = plan(open_source(folder / f"m.{kind}"), folder_at(store), PRINT)
         result = todo.todo.num_rows
     seconds = time.perf_counter() - started
     print(json.dumps({"seconds": seconds, "peak": peak_memory(), "result": result}))

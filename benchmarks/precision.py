@@ -21,12 +21,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.elpv_depths import embed_all
-from data.backbone import load_backbone
-from data.samples import lay_out
-from data.sources import open_source
-from data.speed import images_per_second
-from export.backbone import export_backbone
-from export.options import PRECISIONS, PrecisionOptions
+from headstart.data.common.speed import images_per_second
+from headstart.data.contracts.backbone import load_backbone
+from headstart.data.examples.opening import open_source
+from headstart.data.samples import lay_out
+from headstart.export.backbone.build import export_backbone
+from headstart.export.options import PRECISIONS, PrecisionOptions
 
 SPLITS, TEST = 10, 0.25
 

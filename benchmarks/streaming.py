@@ -27,14 +27,14 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.normal_store import PART, Size, best_accuracy, write_store
 from benchmarks.plan import peak_memory
-from classify.fitting import FitOptions
-from classify.heads import HeadOptions
-from classify.splits import SplitOptions
-from classify.streaming import Batches
-from classify.training import RunOptions, train
-from data.folders import Folder
-from data.records import finish
-from data.store import FeatureStore, StoreManifest
+from headstart.classify.features.batches import Batches
+from headstart.classify.heads.estimators import HeadOptions
+from headstart.classify.heads.fitting import FitOptions
+from headstart.classify.splits.splitting import SplitOptions
+from headstart.classify.training import RunOptions, train
+from headstart.data.contracts.records import finish
+from headstart.data.contracts.store import FeatureStore, StoreManifest
+from headstart.data.storage.places import folder_at
 
 SHARES = (0.2, 0.5, 1.0)  # of the rows
 FRESH = 20_000  # rows
@@ -54,7 +54,7 @@ def first_parts(whole: Path, path: Path, rows: int) -> None:
     for part in parts:
         os.link(whole / f"{part.name}.parquet", path / f"{part.name}.parquet")
     finish(
-        Folder.at(path),
+        folder_at(path),
         StoreManifest(manifest.fingerprint, "none", "none", manifest.classes, parts),
     )
 

@@ -24,15 +24,15 @@ from typing import Any
 
 import numpy as np
 
-from data import console
-from data.errors import HeadstartError
-from export.backbone import describe, serialized, to_backbone
-from export.catalogue import APPLICATIONS, KNOWN, LITE
-from export.check import check
-from export.embedding import plan
-from export.options import BackboneOptions, FeatureOptions
-from export.quantize import quantize
-from export.resolve import open_original
+from headstart.data.common import console
+from headstart.data.common.errors import HeadstartError
+from headstart.export.backbone.build import describe, serialized, to_backbone
+from headstart.export.backbone.check import check
+from headstart.export.backbone.embedding import plan
+from headstart.export.backbone.quantize import quantize
+from headstart.export.networks.catalogue import APPLICATIONS, KNOWN, LITE
+from headstart.export.networks.resolve import open_original
+from headstart.export.options import BackboneOptions, FeatureOptions
 
 TORCH = (
     "timm:resnet18",

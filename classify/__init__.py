@@ -1,0 +1,1 @@
+"""Features enter, a trained head, its scores and its answers leave."""

@@ -1,6 +1,6 @@
 """`python -m classify`."""
 
-from classify.cli import app
-from data.console import run
+from headstart.classify.cli import app
+from headstart.data.common.console import run
 
 run(app, "python -m classify")

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from classify import cli_pareto
-from data import console
-from data.errors import InputError, TooManyBadError
+from headstart.classify.pareto import cli as cli_pareto
+from headstart.data.common import console
+from headstart.data.common.errors import InputError, TooManyBadError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from classify.diagnosis import Diagnosis
-    from classify.metrics import Answered, RepeatedScores, Scores
-    from classify.search import Trial
-    from data.intervals import Interval
+    from headstart.classify.diagnosis.diagnose import Diagnosis
+    from headstart.classify.heads.search import Trial
+    from headstart.classify.scores.metrics import Answered, RepeatedScores, Scores
+    from headstart.data.common.intervals import Interval
 
 app = console.new_app("Train heads on embeddings, score them, and predict.")
 
@@ -69,13 +69,13 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a head on FEATURES and score it on examples that it never saw."""
-    from classify.calibration import AnswerOptions
-    from classify.fitting import FitOptions
-    from classify.heads import HeadOptions, parse_parameters
-    from classify.splits import SplitOptions
-    from classify.training import RunOptions, train
-    from data.errors import Checklist
-    from data.model import EXAMPLES
+    from headstart.classify.heads.calibrate import AnswerOptions
+    from headstart.classify.heads.estimators import HeadOptions, parse_parameters
+    from headstart.classify.heads.fitting import FitOptions
+    from headstart.classify.splits.splitting import SplitOptions
+    from headstart.classify.training import RunOptions, train
+    from headstart.data.common.errors import Checklist
+    from headstart.data.contracts.model import EXAMPLES
 
     checks = Checklist()
     with checks.item():
@@ -130,7 +130,7 @@ def train(
 @app.command()
 def evaluate(model: ModelFolder, features: Features, as_json: AsJson = False) -> None:
     """Score MODEL on the examples of FEATURES that its training never saw."""
-    from classify.evaluation import evaluate
+    from headstart.classify.scores.evaluation import evaluate
 
     evaluation = evaluate(model, features)
     if as_json:
@@ -152,7 +152,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare models A and B on the test examples that both have."""
-    from classify.comparison import compare
+    from headstart.classify.scores.comparison import compare
 
     found = compare(a, b)
     if as_json:
@@ -210,12 +210,12 @@ def predict(
     overwrite: Overwrite = False,
 ) -> None:
     """Write MODEL's answer for every embedding, or photograph, of SOURCE."""
-    from classify.prediction import is_edge_model, predict
+    from headstart.classify.prediction.features import is_edge_model, predict
 
     run: dict[str, Any] = {"address": address, "workers": workers, "batch": batch}
     given = {name: value for name, value in run.items() if value is not None}
     if is_edge_model(model):
-        from classify.edge_prediction import PhotographOptions, predict_photographs
+        from headstart.classify.prediction.photographs import PhotographOptions, predict_photographs
 
         options = PhotographOptions(**given)
         table = predict_photographs(model, source, output, overwrite, options)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from classify.answers import answers_in_words
-from classify.division import Answers
-from classify.loading import Loaded
-from classify.prediction import HeadSession
-from classify.splits import Split
+from headstart.classify.features.loading import Loaded
+from headstart.classify.prediction.answers import answers_in_words
+from headstart.classify.prediction.features import HeadSession
+from headstart.classify.splits.held_out import Answers
+from headstart.classify.splits.splitting import Split
 
 COLUMNS = ("id", "path", "content", "label")
 

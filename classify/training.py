@@ -11,24 +11,39 @@ from pathlib import Path
 import numpy as np
 import skops.io
 
-from classify import keras_head
-from classify.diagnosis import Diagnosis, diagnose
-from classify.division import Answers, divide, hold_out
-from classify.embeddings import Streamed
-from classify.fitting import FitOptions, Fitted, fit, steps
-from classify.heads import AUTO
-from classify.keras_head import KerasHead
-from classify.label_checks import label_warnings
-from classify.loading import Loaded, load
-from classify.metrics import RepeatedScores, Scores, score, summarize
-from classify.recording import recorded
-from classify.reliability import reliability
-from classify.splits import Labelled, Split, SplitOptions, choose_split, few, stratified_splits
-from classify.streamed_fitting import check_streamed, fit_streamed
-from data import console
-from data.errors import Checklist, InputError
-from data.model import KERAS, SKOPS, Model, ModelCard, ModelFiles, prepare_model_folder, write_model
-from data.store import FeatureStore
+from headstart.classify.diagnosis.diagnose import Diagnosis, diagnose
+from headstart.classify.features.embeddings import Streamed
+from headstart.classify.features.loading import Loaded, load
+from headstart.classify.heads import keras_head
+from headstart.classify.heads.estimators import AUTO
+from headstart.classify.heads.fitting import FitOptions, Fitted, fit, steps
+from headstart.classify.heads.keras_head import KerasHead
+from headstart.classify.recording import recorded
+from headstart.classify.scores.metrics import RepeatedScores, Scores, score, summarize
+from headstart.classify.scores.reliability import reliability
+from headstart.classify.splits.held_out import Answers, divide, hold_out
+from headstart.classify.splits.label_checks import label_warnings
+from headstart.classify.splits.splitting import (
+    Labelled,
+    Split,
+    SplitOptions,
+    choose_split,
+    few,
+    stratified_splits,
+)
+from headstart.classify.streamed.fitting import check_streamed, fit_streamed
+from headstart.data.common import console
+from headstart.data.common.errors import Checklist, InputError
+from headstart.data.contracts.model import (
+    KERAS,
+    SKOPS,
+    Model,
+    ModelCard,
+    ModelFiles,
+    prepare_model_folder,
+    write_model,
+)
+from headstart.data.contracts.store import FeatureStore
 
 PACKAGES = ("headstart", "numpy", "onnx", "scikit-learn", "skl2onnx", "skops")
 
@@ -140,7 +155,7 @@ def train(
     report = None
     if diagnosis:
         # Not above: to draw takes a second to import.
-        from classify.reporting import Results, sample_rows, write_report
+        from headstart.classify.report.assembly import Results, sample_rows, write_report
 
         results = Results(data, split, fitted, answers, scores, repeated, diagnosis)
         rows = sample_rows(split)

@@ -1,6 +1,6 @@
 """`python -m cluster`."""
 
-from cluster.cli import app
-from data.console import run
+from headstart.cluster.cli import app
+from headstart.data.common.console import run
 
 run(app, "python -m cluster")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from data import console
+from headstart.data.common import console
 
 app = console.new_app("Where it runs: jobs on a Ray cluster.")
 
@@ -24,7 +24,7 @@ def submit(
     working_dir: Annotated[str, typer.Option(help="Folder of code that the job runs in.")] = ".",
 ) -> None:
     """Run COMMAND as a job of a Ray cluster and follow its output to the end."""
-    from cluster.jobs import submit
+    from headstart.cluster.jobs import submit
 
     job = submit(command or [], address, working_dir, sys.stdout.write)
     console.out.print(f"job {job} succeeded")
@@ -36,7 +36,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Say what runs on a Ray cluster."""
-    from cluster.jobs import status
+    from headstart.cluster.jobs import status
 
     found = status(address)
     if as_json:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from data.errors import HeadstartError, InputError
-from data.files import local_path
+from headstart.data.common.errors import HeadstartError, InputError
+from headstart.data.storage.files import local_path
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

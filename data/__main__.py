@@ -1,6 +1,6 @@
 """`python -m data`."""
 
-from data.cli import app
-from data.console import run
+from headstart.data.cli import app
+from headstart.data.common.console import run
 
 run(app, "python -m data")

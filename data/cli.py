@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data import console
-from data.errors import DamagedStoreError
+from headstart.data.common import console
+from headstart.data.common.errors import DamagedStoreError
 
 if TYPE_CHECKING:
-    from data.inspection import Inspection
-    from data.verification import Verification
+    from headstart.data.inspection import Inspection
+    from headstart.data.verification import Verification
 
 app = console.new_app("Look into a source or a feature store, or lay out a sample set.")
 
@@ -25,7 +25,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Say what is in SOURCE: counts, classes, splits, sizes, and what is broken."""
-    from data.inspection import inspect
+    from headstart.data.inspection import inspect
 
     found = inspect(source)
     if as_json:
@@ -71,7 +71,7 @@ def sample(
     folder: Annotated[str, typer.Argument(help="New or empty folder.")],
 ) -> None:
     """Lay out a ready-made sample set."""
-    from data.samples import SAMPLES, lay_out
+    from headstart.data.samples import SAMPLES, lay_out
 
     written = lay_out(name, folder)
     console.show(
@@ -92,7 +92,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Check a whole feature store: parts, checksums, numbers, ids, and that none is missing."""
-    from data import verification
+    from headstart.data import verification
 
     found = verification.verify(store)
     if as_json:

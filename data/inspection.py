@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from data import console
-from data.decoding import DecodeError, open_image
-from data.reading import Reader, why_unread
-from data.sources import Source, open_source
+from headstart.data.common import console
+from headstart.data.examples.opening import Source, open_source
+from headstart.data.examples.reading import Reader, why_unread
+from headstart.data.modalities.image.decoding import DecodeError, open_image
 
 CHUNK = 32  # photographs read by one thread in a row
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from data import console
-from data.errors import InputError, MissingPackageError
-from data.folders import Folder, LocalFolder
+from headstart.data.common import console
+from headstart.data.common.errors import InputError, MissingPackageError
+from headstart.data.storage.folder import Folder
+from headstart.data.storage.local import LocalFolder
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data import console
-from data.errors import HeadstartError, StoreError
-from data.examples import has_repeats
-from data.files import UNFINISHED, digest
-from data.folders import Folder
-from data.lock import sole_writer
-from data.records import OUR_PART, begin, read_unfinished, sweep
-from data.sources import open_source
-from data.store import (
+from headstart.data.common import console
+from headstart.data.common.errors import HeadstartError, StoreError
+from headstart.data.contracts.records import OUR_PART, begin, read_unfinished, sweep
+from headstart.data.contracts.store import (
     EXTRACT_COMMAND,
     MANIFEST,
     RECORDS,
@@ -30,6 +25,12 @@ from data.store import (
     embeddings_of,
     read_manifest,
 )
+from headstart.data.examples.opening import open_source
+from headstart.data.examples.source import has_repeats
+from headstart.data.storage.files import UNFINISHED, digest
+from headstart.data.storage.folder import Folder
+from headstart.data.storage.lock import sole_writer
+from headstart.data.storage.places import folder_at
 
 DAMAGED = "_damaged"  # where `repair` puts what it sets aside
 
@@ -82,7 +83,7 @@ def verify(path: str | Path) -> Verification:
     StoreError
         If there is no store, or its record cannot be read.
     """
-    folder = Folder.at(path)
+    folder = folder_at(path)
     manifest = read_manifest(folder)
     recorded = manifest or read_unfinished(folder)
     if recorded is None:
@@ -217,7 +218,7 @@ def repair(path: str | Path, found: Verification) -> None:
     StoreError
         If an extraction is writing to the store.
     """
-    folder = Folder.at(path)
+    folder = folder_at(path)
     with sole_writer(folder):
         manifest, unfinished = read_manifest(folder), read_unfinished(folder)
         recorded = unfinished or manifest

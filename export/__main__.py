@@ -1,6 +1,6 @@
 """`python -m export`."""
 
-from data.console import run
-from export.cli import app
+from headstart.data.common.console import run
+from headstart.export.cli import app
 
 run(app, "python -m export")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data import console
-from export import cli_measure
+from headstart.data.common import console
+from headstart.export.measure import cli as cli_measure
 
 if TYPE_CHECKING:
-    from export.backbone import BackboneExport
+    from headstart.export.backbone.build import BackboneExport
 
 app = console.new_app("Write ONNX files: backbones in, classifiers out.")
 
@@ -81,8 +81,8 @@ def backbone(
     as_json: AsJson = False,
 ) -> None:
     """Write a pretrained network as a backbone file, preprocessing inside."""
-    from export.backbone import export_backbone
-    from export.options import BackboneOptions, FeatureOptions, PrecisionOptions
+    from headstart.export.backbone.build import export_backbone
+    from headstart.export.options import BackboneOptions, FeatureOptions, PrecisionOptions
 
     start = time.monotonic()
     options = BackboneOptions(
@@ -145,8 +145,8 @@ def layers(
     as_json: AsJson = False,
 ) -> None:
     """List the layers that can be named, with their shapes and the cost up to there."""
-    from export.layers import list_layers
-    from export.options import BackboneOptions
+    from headstart.export.networks.layers import list_layers
+    from headstart.export.options import BackboneOptions
 
     options = BackboneOptions(weights, size, scaling=scaling, input=input, trust=trust)
     with console.status(f"building and measuring {name}"):
@@ -173,7 +173,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List the networks that can be named, and whether their weights are on this machine."""
-    from export.catalogue import list_known
+    from headstart.export.networks.catalogue import list_known
 
     rows = list_known(pattern)
     if as_json:
@@ -227,8 +227,8 @@ def classifier(
     as_json: AsJson = False,
 ) -> None:
     """Write backbone and head as one ONNX file that answers as training did."""
-    from export.classifier import export_classifier
-    from export.options import EdgeOptions, GateOptions
+    from headstart.export.edge.classifier import export_classifier
+    from headstart.export.options import EdgeOptions, GateOptions
 
     start = time.monotonic()
     edge = export_classifier(
@@ -275,7 +275,7 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a static page that classifies photographs in the browser."""
-    from export.demo.site import write_demo
+    from headstart.export.demo.site import write_demo
 
     with console.status("writing the page"):
         written = write_demo(edge, output, title, runtime, overwrite)
@@ -299,7 +299,7 @@ def code(
     overwrite: Overwrite = False,
 ) -> None:
     """Write code that classifies photographs with EDGE, in Python, in Node and in C."""
-    from export.code import write_code
+    from headstart.export.code import write_code
 
     paths = write_code(edge, output, overwrite)
     console.show({"wrote": ", ".join(console.place(str(path)) for path in paths)})

@@ -6,9 +6,9 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import BackboneError, Checklist, InputError
-from data.preprocessing import Preprocessing
-from export.scaling import find_rule
+from headstart.data.common.errors import BackboneError, Checklist, InputError
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.export.networks.scaling import find_rule
 
 LARGEST = 2048  # pixels of height and width; beyond it converters run out of memory
 POOLS = ("avg", "max", "std", "gem", "flatten", "token", "none")
@@ -41,7 +41,7 @@ class BackboneOptions:
     include_top
         Keep the ImageNet classifier: the embedding is then its 1,000 logits.
     scaling
-        The rule for pixels, see `export.scaling`; needed only where a file does not say it.
+        The rule for pixels, see `networks.scaling`; needed only where a file does not say it.
     input
         Which input of a file is the image, where it has several.
     trust

@@ -1,6 +1,6 @@
 """`python -m extract`."""
 
-from data.console import run
-from extract.cli import app
+from headstart.data.common.console import run
+from headstart.extract.cli import app
 
 run(app, "python -m extract")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data import console
-from data.errors import TooManyBadError
+from headstart.data.common import console
+from headstart.data.common.errors import TooManyBadError
 
 if TYPE_CHECKING:
-    from extract.job import Summary
+    from headstart.extract.job import Summary
 
 app = console.new_app("Turn photographs into embeddings, once, in parallel on Ray.")
 
@@ -62,8 +62,8 @@ def extract(
     Run again, it goes on where it stopped, embeds what is new or has changed, takes over new
     labels, or does nothing. All three places may be local or in object storage (s3://, gs://).
     """
-    from extract import job
-    from extract.plan import Update
+    from headstart.extract import job
+    from headstart.extract.planning.plan import Update
 
     options = job.ExtractOptions(
         address, workers, batch_size, precision, engine, stall_after, allow_unlabelled

@@ -12,22 +12,29 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from data import console
-from data.backbone import Backbone, load_backbone
-from data.errors import Checklist, ExtractionError, InputError, StoppedError
-from data.fingerprint import Fingerprint
-from data.folders import Folder
-from data.lock import sole_writer
-from data.records import begin, finish, sweep
-from data.session import gpus, ray_session, share_of_gpu
-from data.sources import Source, open_source
-from data.store import FeatureStore, PartRecord, StoreManifest, read_part
-from extract.crew import Crew
-from extract.engines import ENGINES, Way, check_way
-from extract.plan import Counts, Plan, Update, plan, state
-from extract.precision import AUTO, PRECISIONS, check_precision, fastest_way, measurable
-from extract.rewrite import rewrite
-from extract.worker import Job
+from headstart.data.common import console
+from headstart.data.common.errors import Checklist, ExtractionError, InputError, StoppedError
+from headstart.data.common.ray_session import gpus, ray_session, share_of_gpu
+from headstart.data.contracts.backbone import Backbone, load_backbone
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.records import begin, finish, sweep
+from headstart.data.contracts.store import FeatureStore, PartRecord, StoreManifest, read_part
+from headstart.data.examples.opening import Source, open_source
+from headstart.data.storage.folder import Folder
+from headstart.data.storage.lock import sole_writer
+from headstart.data.storage.places import folder_at
+from headstart.extract.engines.precision import (
+    AUTO,
+    PRECISIONS,
+    check_precision,
+    fastest_way,
+    measurable,
+)
+from headstart.extract.engines.runtimes import ENGINES, Way, check_way
+from headstart.extract.planning.plan import Counts, Plan, Update, plan, state
+from headstart.extract.planning.rewrite import rewrite
+from headstart.extract.pool import Crew
+from headstart.extract.worker import Job
 
 
 @dataclass(frozen=True)
@@ -172,7 +179,7 @@ def extract(
         if options.local:
             check_way(Way(asked, options.engine))
     with checks.item():
-        store = Folder.at(output)
+        store = folder_at(output)
         store.check()
     checks.finish()
     seen = state(store)

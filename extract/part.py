@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from data.arrays import numbers, strings
-from data.store import ERROR_COLUMNS, ERROR_SCHEMA, TEXT_COLUMNS, part_schema
-from extract.photographs import Failure, Photograph
+from headstart.data.common.arrays import numbers, strings
+from headstart.data.contracts.store import ERROR_COLUMNS, ERROR_SCHEMA, TEXT_COLUMNS, part_schema
+from headstart.extract.inputs import Failure, Photograph
 
 
 class Part:

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.backbone import BackboneSpec
-from data.folders import Folder
-from data.records import begin_part, mark_row, write_part
-from data.store import PartRecord
-from extract.engines import Way, open_engines
-from extract.part import Part
-from extract.photographs import Failure, Photograph, photographs
-from extract.plan import Shard
-from extract.race import FastestEngine
+from headstart.data.contracts.backbone import BackboneSpec
+from headstart.data.contracts.records import begin_part, mark_row, write_part
+from headstart.data.contracts.store import PartRecord
+from headstart.data.storage.folder import Folder
+from headstart.extract.engines.race import FastestEngine
+from headstart.extract.engines.runtimes import Way, open_engines
+from headstart.extract.inputs import Failure, Photograph, photographs
+from headstart.extract.part import Part
+from headstart.extract.planning.plan import Shard
 
 
 @dataclass(frozen=True)

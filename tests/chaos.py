@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import conftest
 
-from data.backbone import BackboneSpec
-from data.preprocessing import Preprocessing
-from data.store import FeatureStore, embeddings_of
-from data.verification import verify
+from headstart.data.contracts.backbone import BackboneSpec
+from headstart.data.contracts.store import FeatureStore, embeddings_of
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.verification import verify
 
 KINDS = ("worker", "driver", "raylet", "node", "disk")
 PHOTOGRAPHS, WORKERS = 400, 2

@@ -26,9 +26,9 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import headstart
-from data import console
-from data.backbone import Backbone, BackboneSpec, load_backbone
-from data.preprocessing import Preprocessing
+from headstart.data.common import console
+from headstart.data.contracts.backbone import Backbone, BackboneSpec, load_backbone
+from headstart.data.modalities.image.preprocessing import Preprocessing
 
 
 @pytest.fixture(scope="session")
@@ -146,7 +146,7 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def features(photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None) -> Path:
     """The feature store of `photos` by the tiny backbone."""
-    from extract.job import extract
+    from headstart.extract.job import extract
 
     extract(photos, tiny_backbone, tmp_path / "features")
     return tmp_path / "features"
@@ -163,7 +163,7 @@ def make_bf16(features: Path) -> None:
 @pytest.fixture
 def model(features: Path, tmp_path: Path) -> Path:
     """A model folder trained on `features`."""
-    from classify.training import train
+    from headstart.classify.training import train
 
     train(features, tmp_path / "model")
     return tmp_path / "model"

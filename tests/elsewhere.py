@@ -31,14 +31,14 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from data.backbone import load_backbone
-from data.decoding import decode, open_image
-from data.model import Model
-from export.classifier import export_classifier
-from export.code import write_code
-from export.demo.site import write_demo
-from export.options import EdgeOptions
-from export.parity import training_answers
+from headstart.data.contracts.backbone import load_backbone
+from headstart.data.contracts.model import Model
+from headstart.data.modalities.image.decoding import decode, open_image
+from headstart.export.code import write_code
+from headstart.export.demo.site import write_demo
+from headstart.export.edge.classifier import export_classifier
+from headstart.export.edge.parity import training_answers
+from headstart.export.options import EdgeOptions
 
 NODE = Path(__file__).parent / "node"
 WEB = NODE / "node_modules" / "onnxruntime-web"

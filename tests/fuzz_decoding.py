@@ -29,8 +29,9 @@ import memory
 import numpy as np
 from odd_files import broken, whole
 
-from data import console, decoding
-from data.preprocessing import Preprocessing
+from headstart.data.common import console
+from headstart.data.modalities.image import decoding
+from headstart.data.modalities.image.preprocessing import Preprocessing
 
 TIME_LIMIT = 60.0  # seconds a file; one of the most pixels that are decoded takes ten
 CHUNK = 2_000  # files that one child process decodes

@@ -7,8 +7,8 @@ import resource
 import sys
 from pathlib import Path
 
-from data.decoding import decode
-from data.preprocessing import Preprocessing
+from headstart.data.modalities.image.decoding import decode
+from headstart.data.modalities.image.preprocessing import Preprocessing
 
 
 def peak() -> int:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from conftest import paint
 
-from classify.learning_curve import LearningCurve
-from classify.metrics import score
-from classify.report.content import (
+from headstart.classify.diagnosis.learning_curve import LearningCurve
+from headstart.classify.heads.search import Trial
+from headstart.classify.report.content import (
     RIGHT,
     TRAINING,
     WRONG,
@@ -24,9 +24,9 @@ from classify.report.content import (
     Summary,
     Suspects,
 )
-from classify.search import Trial
-from data.folders import Folder
-from data.intervals import Interval, proportion
+from headstart.classify.scores.metrics import score
+from headstart.data.common.intervals import Interval, proportion
+from headstart.data.storage.places import folder_at
 
 WILD = (
     "<script>window.ran = 1</script>",
@@ -101,7 +101,7 @@ def full_content(folder: Path, classes: tuple[str, ...], ids: Sequence[str] = ()
             accuracy,
             3,
         ),
-        Folder.at(folder),
+        folder_at(folder),
         (
             Trial("logistic", {"c": 1.0}, 0.81, 0.02, 1.5),
             Trial("logistic", {"c": 0.01}, 0.84, 0.02, 1.5, chosen=True),

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from PIL import Image
 
-from data.decoding import decode
-from data.edge import load_edge
-from data.errors import InputError
-from data.preprocessing import Preprocessing
-from export.any_size import accept_any_size, check_any_size
-from export.classifier import export_classifier
-from export.options import EdgeOptions
+from headstart.data.common.errors import InputError
+from headstart.data.contracts.edge import load_edge
+from headstart.data.modalities.image.decoding import decode
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.export.edge.any_size import accept_any_size, check_any_size
+from headstart.export.edge.classifier import export_classifier
+from headstart.export.options import EdgeOptions
 
 
 def resizer(rule: Preprocessing) -> onnxruntime.InferenceSession:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.arrays import numbers, strings
-from extract.plan import Shard
+from headstart.data.common.arrays import numbers, strings
+from headstart.extract.planning.plan import Shard
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -41,13 +41,13 @@ def test_extraction_imports_no_pandas(photos: Path, tiny_backbone: Path, tmp_pat
     """It takes 0.2 s and 50 MB of every worker."""
     program = f"""
 import sys
-from data.backbone import load_backbone
-from data.folders import Folder
-from data.sources import open_source
-from extract.plan import plan
-from extract.worker import Job, Worker, new_part
+from headstart.data.contracts.backbone import load_backbone
+from headstart.data.storage.places import folder_at
+from headstart.data.examples.opening import open_source
+from headstart.extract.planning.plan import plan
+from headstart.extract.worker import Job, Worker, new_part
 source, backbone = open_source({str(photos)!r}), load_backbone({str(tiny_backbone)!r})
-store = Folder.at({str(tmp_path / "f")!r})
+store = folder_at({str(tmp_path / "f")!r})
 worker = Worker(Job(backbone.spec, source.folder, store), backbone.content)
 for shard in plan(source, store, backbone.fingerprint).shards(2, 16):
     print(worker.extract(shard, new_part(shard)).rows)

@@ -19,15 +19,15 @@ from odd_files import broken, cuts, whole
 from onnx import TensorProto, helper
 from PIL import Image, ImageCms
 
-from data.backbone import BackboneSpec, load_backbone
-from data.decoding import DecodeError, decode
-from data.errors import SourceError
-from data.preprocessing import Preprocessing
-from data.sources import open_source
-from data.store import FeatureStore, embeddings_of
-from extract.engines import OnnxRuntimeEngine
+from headstart.data.common.errors import SourceError
+from headstart.data.contracts.backbone import BackboneSpec, load_backbone
+from headstart.data.contracts.store import FeatureStore, embeddings_of
+from headstart.data.examples.opening import open_source
+from headstart.data.modalities.image.decoding import DecodeError, decode
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.extract.engines.runtimes import OnnxRuntimeEngine
 
-pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")  # as `data.decoding` does
+pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")  # as decoding does
 
 WHOLE, BROKEN, CUTS = whole(), broken(), cuts()
 SMALL = Preprocessing(8, 8)
@@ -257,8 +257,8 @@ def vanishing(monkeypatch: pytest.MonkeyPatch) -> None:
             file.unlink()
         return source
 
-    monkeypatch.setattr("extract.job.open_source", open_and_lose)
-    monkeypatch.setattr("data.inspection.open_source", open_and_lose)
+    monkeypatch.setattr("headstart.extract.job.open_source", open_and_lose)
+    monkeypatch.setattr("headstart.data.inspection.open_source", open_and_lose)
 
 
 def test_a_folder_of_all_that_is_odd_is_extracted(

@@ -18,13 +18,13 @@ import pytest
 from compiled import SANITIZED, SOURCES, compiled
 from PIL import Image
 
-from classify.calibration import AnswerOptions
-from classify.fitting import FitOptions
-from classify.training import train
-from data.decoding import DecodeError, decode
-from export.classifier import export_classifier
-from export.code import write_code
-from export.options import EdgeOptions
+from headstart.classify.heads.calibrate import AnswerOptions
+from headstart.classify.heads.fitting import FitOptions
+from headstart.classify.training import train
+from headstart.data.modalities.image.decoding import DecodeError, decode
+from headstart.export.code import write_code
+from headstart.export.edge.classifier import export_classifier
+from headstart.export.options import EdgeOptions
 
 HEIGHT, WIDTH = 37, 53
 PASSES = (  # of an interlaced PNG (PNG, 8.2): first row, first column, and the steps

@@ -12,16 +12,16 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
-from classify.calibration import AnswerOptions, choose_threshold, fit_calibration
-from classify.division import HeldOut, Training
-from classify.embeddings import InMemory
-from classify.fitting import FitOptions, Fitted, fit
-from classify.folds import MANY, make_folds
-from classify.heads import HeadOptions
-from classify.reliability import reliability, risk_coverage
-from data.calibration import Calibration, changed, labels_of, scores_of, softmax
-from data.errors import InputError, ManyInputErrors
-from data.intervals import proportion
+from headstart.classify.features.embeddings import InMemory
+from headstart.classify.heads.calibrate import AnswerOptions, choose_threshold, fit_calibration
+from headstart.classify.heads.estimators import HeadOptions
+from headstart.classify.heads.fitting import FitOptions, Fitted, fit
+from headstart.classify.heads.folds import MANY, make_folds
+from headstart.classify.scores.reliability import reliability, risk_coverage
+from headstart.classify.splits.held_out import HeldOut, Training
+from headstart.data.common.errors import InputError, ManyInputErrors
+from headstart.data.common.intervals import proportion
+from headstart.data.contracts.calibration import Calibration, changed, labels_of, scores_of, softmax
 
 
 def words(call: Callable[[], object]) -> str:

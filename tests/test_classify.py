@@ -19,18 +19,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
-from classify.evaluation import evaluate
-from classify.metrics import score, summarize
-from classify.prediction import predict, run_head
-from classify.reliability import reliability
-from classify.splits import SplitOptions, choose_split, labelled, stratified_splits
-from classify.training import RunOptions, train
-from data.calibration import scores_of
-from data.errors import InputError, ManyInputErrors, ModelError
-from data.intervals import proportion
-from data.model import Model
-from data.store import FeatureStore, embeddings_of
-from extract.job import extract
+from headstart.classify.prediction.features import predict, run_head
+from headstart.classify.scores.evaluation import evaluate
+from headstart.classify.scores.metrics import score, summarize
+from headstart.classify.scores.reliability import reliability
+from headstart.classify.splits.splitting import (
+    SplitOptions,
+    choose_split,
+    labelled,
+    stratified_splits,
+)
+from headstart.classify.training import RunOptions, train
+from headstart.data.common.errors import InputError, ManyInputErrors, ModelError
+from headstart.data.common.intervals import proportion
+from headstart.data.contracts.calibration import scores_of
+from headstart.data.contracts.model import Model
+from headstart.data.contracts.store import FeatureStore, embeddings_of
+from headstart.extract.job import extract
 
 
 def rows(
@@ -338,7 +343,7 @@ def test_prediction_needs_onnxruntime_alone(model: Path, features: Path, tmp_pat
         "import sys\n"
         "others = ['sklearn', 'skl2onnx', 'skops', 'tensorflow', 'keras', 'ray', 'onnx']\n"
         "sys.modules.update(dict.fromkeys(others))\n"
-        "from classify.prediction import predict\n"
+        "from headstart.classify.prediction.features import predict\n"
         "print(predict(*sys.argv[1:], False).num_rows)"
     )
     answer = subprocess.run(

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from data.store import FeatureStore
+from headstart.data.contracts.store import FeatureStore
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent

@@ -12,12 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from classify.comparison import Change, compare, mcnemar, paired_difference, verdict
-from data.errors import InputError, ManyInputErrors, ModelError
-from data.fingerprint import Fingerprint
-from data.folders import LocalFolder
-from data.intervals import Interval
-from data.model import ModelCard, ModelFiles, write_model
+from headstart.classify.scores.comparison import (
+    Change,
+    compare,
+    mcnemar,
+    paired_difference,
+    verdict,
+)
+from headstart.data.common.errors import InputError, ManyInputErrors, ModelError
+from headstart.data.common.intervals import Interval
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.model import ModelCard, ModelFiles, write_model
+from headstart.data.storage.local import LocalFolder
 
 Row = tuple[str, str, str, str | None, float | None]  # content, label, split, prediction, p
 CLASSES = ("cat", "dog")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from data import console
-from data.errors import InputError
+from headstart.data.common import console
+from headstart.data.common.errors import InputError
 
 
 @pytest.mark.parametrize(

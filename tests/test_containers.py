@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.errors import HeadstartError
-from data.folders import Folder
-from data.reading import Reader, container_of
-from data.sources import open_source
-from data.store import FeatureStore, embeddings_of
-from extract.job import extract
-from extract.plan import Update
+from headstart.data.common.errors import HeadstartError
+from headstart.data.contracts.store import FeatureStore, embeddings_of
+from headstart.data.examples.opening import open_source
+from headstart.data.examples.reading import Reader, container_of
+from headstart.data.storage.places import folder_at
+from headstart.extract.job import extract
+from headstart.extract.planning.plan import Update
 
 
 def write_tar(path: Path, files: dict[str, bytes]) -> Path:
@@ -204,7 +204,7 @@ def test_parquet_files_that_do_not_fit(photos: Path, tmp_path: Path) -> None:
 def test_a_reader_goes_forth_and_back_in_a_parquet_file(photos: Path, tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", photos)
     files = [file.read_bytes() for file in sorted(photos.rglob("*.png"))]
-    reader = Reader(Folder.at(tmp_path))
+    reader = Reader(folder_at(tmp_path))
     for row in (*range(10), 40, 59, 3, *np.random.default_rng(0).permutation(60).tolist()):
         assert reader.read(f"a.parquet#image={row}") == files[row]
     with pytest.raises(OSError, match=r"a\.parquet is damaged at row 60: it has 60 rows"):
@@ -216,4 +216,4 @@ def test_a_number_sign_in_a_file_name_is_no_place(tmp_path: Path) -> None:
     for name in ("a#1.jpg", "b.tar#x.jpg", "c.parquet#row.jpg"):
         (tmp_path / name).write_bytes(name.encode())
         assert container_of(name) == name
-        assert Reader(Folder.at(tmp_path)).read(name) == name.encode()
+        assert Reader(folder_at(tmp_path)).read(name) == name.encode()

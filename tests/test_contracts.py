@@ -12,15 +12,12 @@ import pyarrow as pa
 import pytest
 from conftest import tiny_model, write_tiny_backbone
 
-from data.backbone import BackboneSpec, load_backbone
-from data.errors import BackboneError, ModelError, StoreError, first_line
-from data.files import write_whole
-from data.fingerprint import Fingerprint
-from data.folders import Folder
-from data.model import Model
-from data.preprocessing import Preprocessing
-from data.records import begin, write_part
-from data.store import (
+from headstart.data.common.errors import BackboneError, ModelError, StoreError, first_line
+from headstart.data.contracts.backbone import BackboneSpec, load_backbone
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.model import Model
+from headstart.data.contracts.records import begin, write_part
+from headstart.data.contracts.store import (
     ERROR_SCHEMA,
     MANIFEST,
     FeatureStore,
@@ -28,6 +25,10 @@ from data.store import (
     embeddings_of,
     part_schema,
 )
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.storage.files import write_whole
+from headstart.data.storage.folder import Folder
+from headstart.data.storage.places import folder_at
 
 GOLDEN = Path(__file__).parent / "golden"
 PRINT = Fingerprint("tiny", "ab" * 32, "8x8 squash bilinear", "fp32", 3)
@@ -112,7 +113,7 @@ def write_store(folder: Folder, rows: int = 4) -> StoreManifest:
 
 
 def test_a_store_counts_once_its_manifest_is_written(tmp_path: Path) -> None:
-    folder = Folder.at(tmp_path / "f")
+    folder = folder_at(tmp_path / "f")
     manifest = write_store(folder)
     with pytest.raises(StoreError) as caught:
         FeatureStore.open(tmp_path / "f")
@@ -132,7 +133,7 @@ def test_a_store_counts_once_its_manifest_is_written(tmp_path: Path) -> None:
 
 
 def test_other_readers_open_a_store_as_it_is(tmp_path: Path) -> None:
-    folder = Folder.at(tmp_path / "f")
+    folder = folder_at(tmp_path / "f")
     folder.write(MANIFEST, write_store(folder).to_bytes())
     frame = pd.read_parquet(tmp_path / "f")
     assert frame.shape == (6, 9)
@@ -150,7 +151,7 @@ def test_stores_that_cannot_be_opened(tmp_path: Path) -> None:
     assert fails() == f"{path}: no such feature store{how}"
     path.mkdir()
     assert fails() == f"{path} is no feature store (it has no _headstart.json){how}"
-    folder = Folder.at(path)
+    folder = folder_at(path)
     content = write_store(folder).to_bytes()
     folder.write(MANIFEST, content[:50])
     assert f"{path / MANIFEST} is damaged: JSONDecodeError" in fails()
@@ -209,7 +210,7 @@ def test_models_that_cannot_be_opened(tmp_path: Path, model: Path) -> None:
 
 def test_files_of_format_version_1_are_still_read() -> None:
     """Written by headstart 0.1.0; never made anew: a new version gets a folder of its own."""
-    from classify.evaluation import evaluate
+    from headstart.classify.scores.evaluation import evaluate
 
     old = GOLDEN / "v1"
     assert load_backbone(old / "backbone.onnx").spec.name == "tiny"

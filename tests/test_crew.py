@@ -14,24 +14,24 @@ import numpy as np
 import pytest
 from conftest import paint, write_tiny_backbone
 
-import extract.crew
-import extract.worker
-from data.errors import ExtractionError
-from data.store import FeatureStore
-from extract.job import ExtractOptions
-from extract.job import extract as run
+import headstart.extract.pool
+import headstart.extract.worker
+from headstart.data.common.errors import ExtractionError
+from headstart.data.contracts.store import FeatureStore
+from headstart.extract.job import ExtractOptions
+from headstart.extract.job import extract as run
 
 
 @pytest.fixture
 def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers to which files with certain bytes do what a decoder with a bug would."""
-    worker = extract.worker.Worker
+    worker = headstart.extract.worker.Worker
     # A real fault: a signal sent by os.kill may reach another thread, and this one would go on.
     crash, sleep, match = lambda: ctypes.string_at(0), time.sleep, re.match
 
     class Fragile(worker):  # type: ignore[misc, valid-type]
         def extract(self, *task):  # type: ignore[no-untyped-def]
-            import extract.photographs as module
+            import headstart.extract.inputs as module
 
             decode = module.decode
 
@@ -50,7 +50,7 @@ def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
             finally:
                 module.decode = decode
 
-    monkeypatch.setattr("extract.crew.Worker", Fragile)
+    monkeypatch.setattr("headstart.extract.pool.Worker", Fragile)
 
 
 def many(photos: Path) -> set[str]:
@@ -115,7 +115,7 @@ def test_a_worker_that_is_killed_once_costs_its_shard_once_more_and_nothing_else
     write_tiny_backbone(tmp_path / "b.onnx")
     kill, pid = os.kill, os.getpid
 
-    class Mortal(extract.worker.Worker):
+    class Mortal(headstart.extract.worker.Worker):
         def extract(self, *task):  # type: ignore[no-untyped-def]
             record = super().extract(*task)  # written, but never reported
             try:
@@ -124,7 +124,7 @@ def test_a_worker_that_is_killed_once_costs_its_shard_once_more_and_nothing_else
                 return record
             kill(pid(), 9)
 
-    monkeypatch.setattr("extract.crew.Worker", Mortal)
+    monkeypatch.setattr("headstart.extract.pool.Worker", Mortal)
     done = run(photos, tmp_path / "b.onnx", tmp_path / "f")
     assert (done.embedded, done.errors, mark.exists()) == (300, {}, True)
     assert 300 < done.inferences <= 300 + 64
@@ -144,11 +144,11 @@ def test_workers_that_never_come_up_stop_the_job(
 ) -> None:
     kill, pid = os.kill, os.getpid
 
-    class Stillborn(extract.worker.Worker):
+    class Stillborn(headstart.extract.worker.Worker):
         def __init__(self, *arguments: object) -> None:
             kill(pid(), 9)
 
-    monkeypatch.setattr("extract.crew.Worker", Stillborn)
+    monkeypatch.setattr("headstart.extract.pool.Worker", Stillborn)
     with pytest.raises(ExtractionError) as caught:
         run(photos, tiny_backbone, tmp_path / "f")
     assert str(caught.value) == (
@@ -165,14 +165,14 @@ def test_a_job_that_waits_says_what_for(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    monkeypatch.setattr("extract.crew.QUIET", 1.0)
+    monkeypatch.setattr("headstart.extract.pool.QUIET", 1.0)
 
-    class Slow(extract.worker.Worker):
+    class Slow(headstart.extract.worker.Worker):
         def extract(self, *task):  # type: ignore[no-untyped-def]
             self.place = (task[0].number, 3)
             time.sleep(4)
             return super().extract(*task)
 
-    monkeypatch.setattr("extract.crew.Worker", Slow)
+    monkeypatch.setattr("headstart.extract.pool.Worker", Slow)
     assert run(photos, tiny_backbone, tmp_path / "f", ExtractOptions(workers=1)).embedded == 60
     assert re.search(r"worker \d+ on \S+: at 'blue/03.png' for \d s\n", capsys.readouterr().err)

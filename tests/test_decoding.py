@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from data.decoding import REASONS, DecodeError, decode, open_image
-from data.errors import InputError
-from data.preprocessing import Preprocessing
+from headstart.data.common.errors import InputError
+from headstart.data.modalities.image.decoding import REASONS, DecodeError, decode, open_image
+from headstart.data.modalities.image.preprocessing import Preprocessing
 
-pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")  # as `data.decoding` does
+pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")  # as decoding does
 
 
 def encode(image: Image.Image, format: str = "PNG", **options: object) -> bytes:

@@ -15,15 +15,15 @@ import onnxruntime
 import pytest
 from elsewhere import WEB
 
-from data.decoding import decode
-from data.edge import load_edge
-from data.errors import HeadstartError, InputError, MissingPackageError, ModelError
-from data.files import digest
-from data.preprocessing import Preprocessing
-from export.classifier import export_classifier
-from export.demo.runtime import SCRIPT, SUMS, VERSION, WASM, find_runtime
-from export.demo.site import check_web, resizing, write_demo
-from export.options import EdgeOptions
+from headstart.data.common.errors import HeadstartError, InputError, MissingPackageError, ModelError
+from headstart.data.contracts.edge import load_edge
+from headstart.data.modalities.image.decoding import decode
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.storage.files import digest
+from headstart.export.demo.runtime import SCRIPT, SUMS, VERSION, WASM, find_runtime
+from headstart.export.demo.site import check_web, resizing, write_demo
+from headstart.export.edge.classifier import export_classifier
+from headstart.export.options import EdgeOptions
 
 ANSWER = """#!/bin/sh
 case "$1 $2 $3" in "pack onnxruntime-web@{version} --pack-destination") cp {archive} "$4";; esac

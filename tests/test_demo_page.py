@@ -19,11 +19,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from classify.calibration import AnswerOptions
-from classify.fitting import FitOptions
-from classify.training import train
-from export.classifier import export_classifier
-from export.demo.site import SITE, write_demo
+from headstart.classify.heads.calibrate import AnswerOptions
+from headstart.classify.heads.fitting import FitOptions
+from headstart.classify.training import train
+from headstart.export.demo.site import SITE, write_demo
+from headstart.export.edge.classifier import export_classifier
 
 WILD = '<img src=x onerror="alert(1)"> & Ünïcödé'
 LONG = "a" * 120

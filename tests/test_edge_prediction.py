@@ -19,17 +19,17 @@ from conftest import Outcome, paint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import classify.edge_prediction as edge_prediction
-from classify.edge_prediction import PhotographOptions, predict_photographs
-from classify.edge_worker import MOST_BYTES, EdgeJob, EdgeSession, EdgeWorker
-from classify.prediction import is_edge_model
-from data.edge import load_edge
-from data.errors import ModelError, PredictionError, StorageError
-from data.folders import Folder
-from data.preprocessing import Preprocessing
-from data.reading import Reader
-from export.classifier import export_classifier
-from export.options import EdgeOptions
+import headstart.classify.prediction.photographs as edge_prediction
+from headstart.classify.prediction.edge_worker import MOST_BYTES, EdgeJob, EdgeSession, EdgeWorker
+from headstart.classify.prediction.features import is_edge_model
+from headstart.classify.prediction.photographs import PhotographOptions, predict_photographs
+from headstart.data.common.errors import ModelError, PredictionError, StorageError
+from headstart.data.contracts.edge import load_edge
+from headstart.data.examples.reading import Reader
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.storage.places import folder_at
+from headstart.export.edge.classifier import export_classifier
+from headstart.export.options import EdgeOptions
 
 
 @pytest.fixture
@@ -377,7 +377,7 @@ def test_every_photograph_has_one_answer_whatever_is_beside_it(
     photographs: list[tuple[int, int]], batch: int
 ) -> None:
     session = Known()
-    worker = EdgeWorker(EdgeJob(Folder.at("/"), None, 2, batch), session)  # type: ignore[arg-type]
+    worker = EdgeWorker(EdgeJob(folder_at("/"), None, 2, batch), session)  # type: ignore[arg-type]
     worker.reader = Painted(photographs)  # type: ignore[assignment]
     rows = list(range(50, 50 + len(photographs)))
     paths = pa.array(list(map(str, range(len(photographs)))), pa.string())
@@ -408,7 +408,7 @@ class Painted:
 def test_large_photographs_go_one_by_one(tmp_path: Path) -> None:
     sides = [(200, 4000), (200, 4000), (200, 10), (200, 10)]
     session = Known()
-    worker = EdgeWorker(EdgeJob(Folder.at("/"), None, 2, 16), session)  # type: ignore[arg-type]
+    worker = EdgeWorker(EdgeJob(folder_at("/"), None, 2, 16), session)  # type: ignore[arg-type]
     worker.reader = Painted(sides)  # type: ignore[assignment]
     worker.answer(pa.table({"row": range(4), "path": list("0123")}))
     assert [shape[:2] for shape in session.calls] == [(1, 4000), (1, 4000), (2, 10)]
@@ -416,7 +416,7 @@ def test_large_photographs_go_one_by_one(tmp_path: Path) -> None:
 
 def test_a_model_of_one_size_is_given_that_size(photos: Path) -> None:
     session = Known()
-    job = EdgeJob(Folder.at(photos), Preprocessing(5, 6), 2, 16)
+    job = EdgeJob(folder_at(photos), Preprocessing(5, 6), 2, 16)
     worker = EdgeWorker(job, session)  # type: ignore[arg-type]
     worker.answer(pa.table({"row": [0, 1], "path": ["red/00.png", "blue/00.png"]}))
     assert session.calls == [(2, 5, 6, 3)]

@@ -25,14 +25,14 @@ from elsewhere import (
 from PIL import Image
 from test_heads import QUICK, digits, finished
 
-from classify.head_onnx import head_to_onnx
-from classify.heads import HEADS, HeadOptions
-from classify.prediction import run_head
-from classify.training import train
-from data.model import Model
-from export.classifier import export_classifier
-from export.demo.site import write_demo
-from export.options import EdgeOptions
+from headstart.classify.heads.estimators import HEADS, HeadOptions
+from headstart.classify.heads.to_onnx import head_to_onnx
+from headstart.classify.prediction.features import run_head
+from headstart.classify.training import train
+from headstart.data.contracts.model import Model
+from headstart.export.demo.site import write_demo
+from headstart.export.edge.classifier import export_classifier
+from headstart.export.options import EdgeOptions
 
 
 def everywhere(edge: Path, files: list[Path], site: Path) -> dict:
@@ -176,8 +176,8 @@ def test_the_code_for_node_says_what_it_cannot_use(
 def test_unknown_in_node_c_and_python(
     features: Path, tiny_backbone: Path, photos: Path, tmp_path: Path
 ) -> None:
-    from classify.calibration import AnswerOptions
-    from classify.fitting import FitOptions
+    from headstart.classify.heads.calibrate import AnswerOptions
+    from headstart.classify.heads.fitting import FitOptions
 
     train(features, tmp_path / "sure", FitOptions(answers=AnswerOptions(coverage=0.5)))
     edge = tmp_path / "edge.onnx"

@@ -16,12 +16,16 @@ import pytest
 from conftest import write_tiny_backbone
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
-from data.backbone import Backbone, load_backbone
-from data.errors import BackboneError, InputError
-from data.sources import open_source
-from data.store import FeatureStore, embeddings_of
-from extract import engines, job, precision, race
-from extract.engines import (
+from headstart.data.common.errors import BackboneError, InputError
+from headstart.data.contracts.backbone import Backbone, load_backbone
+from headstart.data.contracts.store import FeatureStore, embeddings_of
+from headstart.data.examples.opening import open_source
+from headstart.extract import job
+from headstart.extract.engines import precision, race
+from headstart.extract.engines import runtimes as engines
+from headstart.extract.engines.precision import Measured, check_precision, choose, explain, measure
+from headstart.extract.engines.race import ROUNDS, FastestEngine, cosines
+from headstart.extract.engines.runtimes import (
     AGREE,
     EngineError,
     GpuEngine,
@@ -33,8 +37,6 @@ from extract.engines import (
     has_bf16,
     open_engines,
 )
-from extract.precision import Measured, check_precision, choose, explain, measure
-from extract.race import ROUNDS, FastestEngine, cosines
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 8, 8, 3), dtype=np.uint8)
 
@@ -395,7 +397,8 @@ def test_openvino_is_not_loaded_where_another_engine_is_named(
     photos: Path, tiny_backbone: Path
 ) -> None:
     script = (
-        "import sys; from data.backbone import load_backbone; from extract.engines import *; "
+        "import sys; from headstart.data.contracts.backbone import load_backbone; "
+        "from headstart.extract.engines.runtimes import *; "
         f"b = load_backbone({str(tiny_backbone)!r}); "
         "open_engines(b.content, b.spec, Way('fp32', 'onnxruntime')); "
         "sys.exit('openvino' in sys.modules)"

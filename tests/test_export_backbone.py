@@ -17,19 +17,19 @@ import onnxruntime
 import pytest
 import skimage
 
-from data.backbone import load_backbone
-from data.decoding import decode
-from data.errors import BackboneError, MissingPackageError
-from data.preprocessing import Preprocessing
-from export.backbone import describe, export_backbone, to_backbone
-from export.check import check
-from export.embedding import plan
-from export.keras_network import KerasNetwork
-from export.keras_stack import import_keras
-from export.options import BackboneOptions, FeatureOptions
-from export.original import NO_WEIGHTS
-from export.resolve import open_original
-from export.scaling import IN_WORDS, RULES
+from headstart.data.common.errors import BackboneError, MissingPackageError
+from headstart.data.contracts.backbone import load_backbone
+from headstart.data.modalities.image.decoding import decode
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.export.backbone.build import describe, export_backbone, to_backbone
+from headstart.export.backbone.check import check
+from headstart.export.backbone.embedding import plan
+from headstart.export.networks.keras.network import KerasNetwork
+from headstart.export.networks.keras.stack import import_keras
+from headstart.export.networks.network import NO_WEIGHTS
+from headstart.export.networks.resolve import open_original
+from headstart.export.networks.scaling import IN_WORDS, RULES
+from headstart.export.options import BackboneOptions, FeatureOptions
 
 PICTURES = Path(skimage.__file__).parent / "data"
 # Indices of the ImageNet classes (ILSVRC 2012, in the order of their WordNet ids).
@@ -314,7 +314,9 @@ def test_the_same_network_is_the_same_file(tmp_path: Path) -> None:
 def test_a_conversion_that_needs_more_memory_than_there_is_says_so(
     tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.keras_network.machine_memory", lambda: 1_000_000_000)
+    monkeypatch.setattr(
+        "headstart.export.networks.keras.network.machine_memory", lambda: 1_000_000_000
+    )
     answer = command(
         *("export", "backbone", "mobilenetv2", "-o", tmp_path / "b.onnx", "--weights=none"),
         "--size=32",

@@ -21,15 +21,15 @@ from conftest import make_bf16, write_tiny_backbone
 from onnx import numpy_helper
 from sklearn.linear_model import LogisticRegression
 
-from data.backbone import Backbone
-from data.decoding import decode
-from data.edge import load_edge
-from data.errors import InputError, ManyInputErrors, ModelError, ParityError
-from data.model import Model
-from data.preprocessing import Preprocessing
-from export.classifier import export_classifier
-from export.options import EdgeOptions, GateOptions
-from export.parity import Parity, training_answers
+from headstart.data.common.errors import InputError, ManyInputErrors, ModelError, ParityError
+from headstart.data.contracts.backbone import Backbone
+from headstart.data.contracts.edge import load_edge
+from headstart.data.contracts.model import Model
+from headstart.data.modalities.image.decoding import decode
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.export.edge.classifier import export_classifier
+from headstart.export.edge.parity import Parity, training_answers
+from headstart.export.options import EdgeOptions, GateOptions
 
 EXAMPLE = Path(__file__).parents[1] / "export" / "code" / "classify_photo.py"
 
@@ -137,7 +137,7 @@ def test_numbers_that_are_none_are_not_forgotten(
 
         return spoilt, reference
 
-    monkeypatch.setattr("export.parity.training_answers", answers)
+    monkeypatch.setattr("headstart.export.edge.parity.training_answers", answers)
     with pytest.raises(ParityError, match=r"by up to nan in a probability, most for \S+ \("):
         export_classifier(model, tiny_backbone, tmp_path / "e.onnx")
     assert len(compared) > 1

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from data.errors import BackboneError, ManyInputErrors
-from export.catalogue import APPLICATIONS
-from export.embedding import assemble, embed, plan, width
-from export.keras_stack import import_keras
-from export.onnx_network import OnnxNetwork
-from export.options import BackboneOptions, FeatureOptions, PrecisionOptions
-from export.original import Layer, Weights
-from export.scaling import RULES, from_unit
-from export.surgery import drop_unused_constants, number_names, order_nodes
-from export.zoo import application_functions
+from headstart.data.common.errors import BackboneError, ManyInputErrors
+from headstart.export.backbone.embedding import assemble, embed, plan, width
+from headstart.export.networks.catalogue import APPLICATIONS
+from headstart.export.networks.keras.applications import application_functions
+from headstart.export.networks.keras.stack import import_keras
+from headstart.export.networks.network import Layer, Weights
+from headstart.export.networks.onnx.network import OnnxNetwork
+from headstart.export.networks.onnx.surgery import drop_unused_constants, number_names, order_nodes
+from headstart.export.networks.scaling import RULES, from_unit
+from headstart.export.options import BackboneOptions, FeatureOptions, PrecisionOptions
 
 SIZE = 12
 

@@ -15,15 +15,15 @@ import pytest
 from onnx import TensorProto, helper
 from test_export_embedding import small
 
-from data.backbone import load_backbone
-from data.errors import BackboneError
-from export.backbone import export_backbone
-from export.keras_network import KerasNetwork
-from export.keras_stack import import_keras
-from export.layers import list_layers
-from export.options import BackboneOptions, FeatureOptions
-from export.original import Weights
-from export.scaling import RULES
+from headstart.data.common.errors import BackboneError
+from headstart.data.contracts.backbone import load_backbone
+from headstart.export.backbone.build import export_backbone
+from headstart.export.networks.keras.network import KerasNetwork
+from headstart.export.networks.keras.stack import import_keras
+from headstart.export.networks.layers import list_layers
+from headstart.export.networks.network import Weights
+from headstart.export.networks.scaling import RULES
+from headstart.export.options import BackboneOptions, FeatureOptions
 
 SIZE = 12
 RAW = BackboneOptions(scaling="none")
@@ -444,7 +444,7 @@ def test_a_layer_of_the_users_own_is_named(tmp_path: Path, keras: Any) -> None:
             archive.writestr(name, content)
     words = fails(file)
     assert "cannot be loaded: Could not deserialize 'keras.layers.Mystery'" in words
-    assert "export.keras_network.KerasNetwork" in words
+    assert "headstart.export.networks.keras.network.KerasNetwork" in words
 
 
 def test_an_h5_file_that_reaches_elsewhere(tmp_path: Path, keras: Any) -> None:
@@ -466,9 +466,9 @@ def test_an_operator_that_onnx_lacks_is_named(tmp_path: Path, keras: Any) -> Non
 
             return tf.math.igamma(tf.abs(x) + 1.0, tf.abs(x))
 
-    from export.keras_network import KerasNetwork
-    from export.original import Weights
-    from export.scaling import RULES
+    from headstart.export.networks.keras.network import KerasNetwork
+    from headstart.export.networks.network import Weights
+    from headstart.export.networks.scaling import RULES
 
     pixels = keras.Input((SIZE, SIZE, 3))
     model = keras.Model(pixels, Strange(name="strange")(pixels))
@@ -498,7 +498,11 @@ def test_a_network_of_more_than_two_gigabytes(
     proto.graph.output[0].name = "huge"
     path = tmp_path / "n.onnx"
     onnx.save(proto, path, save_as_external_data=True, location="n.data", size_threshold=9000)
-    for module in ("export.surgery", "export.onnx_network", "export.onnx_file"):
+    for module in (
+        "headstart.export.networks.onnx.surgery",
+        "headstart.export.networks.onnx.network",
+        "headstart.export.networks.onnx.file",
+    ):
         monkeypatch.setattr(f"{module}.LARGEST_FILE", 50_000)
     assert export_backbone(tmp_path / "b.onnx", str(path), RAW).backbone.spec.layers == ("b",)
     assert fails(path, layers=("huge",)) == (

@@ -15,22 +15,22 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data.backbone import load_backbone
-from data.decoding import decode
-from data.errors import BackboneError
-from data.sources import open_source
-from export.backbone import export_backbone
-from export.options import BackboneOptions, FeatureOptions, PrecisionOptions
-from export.quantize import Quantized
+from headstart.data.common.errors import BackboneError
+from headstart.data.contracts.backbone import load_backbone
+from headstart.data.examples.opening import open_source
+from headstart.data.modalities.image.decoding import decode
+from headstart.export.backbone.build import export_backbone
+from headstart.export.backbone.quantize import Quantized
+from headstart.export.options import BackboneOptions, FeatureOptions, PrecisionOptions
 
 
 def digits(folder: Path, count: int) -> Path:
     from sklearn.datasets import load_digits
 
-    from data.folders import Folder
-    from data.samples import SAMPLES
+    from headstart.data.samples import SAMPLES
+    from headstart.data.storage.places import folder_at
 
-    target = Folder.at(folder)
+    target = folder_at(folder)
     for number, (name, content) in enumerate(SAMPLES["digits"].files()):
         if number == count:
             break

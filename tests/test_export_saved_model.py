@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from test_export_files import IMAGES, RAW, SIZE, embed, fails
 
-from data.errors import BackboneError
-from export.backbone import export_backbone
-from export.keras_stack import import_keras
-from export.options import BackboneOptions
-from export.saved_model import _convert, _load
+from headstart.data.common.errors import BackboneError
+from headstart.export.backbone.build import export_backbone
+from headstart.export.networks.keras.saved_model import _convert, _load
+from headstart.export.networks.keras.stack import import_keras
+from headstart.export.options import BackboneOptions
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_saved_model_with_compiled_convolutions_and_gelu(tmp_path: Path, keras
 def test_what_is_missing_is_said_before_the_conversion(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.saved_model._convert", pytest.fail)
+    monkeypatch.setattr("headstart.export.networks.keras.saved_model._convert", pytest.fail)
     assert fails(saved, BackboneOptions()).startswith(
         "s does not say how its pixels are scaled\n  Say how it was trained, --scaling RULE: none"
     )

@@ -17,14 +17,14 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from data.errors import BackboneError
-from export.backbone import export_backbone
-from export.layers import list_layers
-from export.options import BackboneOptions, FeatureOptions
-from export.original import Weights
-from export.scaling import RULES
-from export.torch_network import TorchNetwork
-from export.torch_stack import import_torch
+from headstart.data.common.errors import BackboneError
+from headstart.export.backbone.build import export_backbone
+from headstart.export.networks.layers import list_layers
+from headstart.export.networks.network import Weights
+from headstart.export.networks.scaling import RULES
+from headstart.export.networks.torch.network import TorchNetwork
+from headstart.export.networks.torch.stack import import_torch
+from headstart.export.options import BackboneOptions, FeatureOptions
 
 torch, timm, transformers = import_torch("timm", "transformers")
 RANDOM = BackboneOptions(weights="none", size=32)
@@ -78,7 +78,10 @@ def test_timm_weights_file_against_its_own_forward_pass(tmp_path: Path) -> None:
 )
 def test_one_of_each_family(tmp_path: Path, name: str, pooling: str, dim: int) -> None:
     export = export_backbone(tmp_path / "b.onnx", name, RANDOM)
-    assert (export.backbone.spec.pooling, export.backbone.spec.dim) == (pooling, dim)
+    assert (export.backbone.spec.pooling, export.backbone.spec.dim) == (
+        pooling,
+        dim,
+    )
     assert export.parity <= 1e-4
 
 

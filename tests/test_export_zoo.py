@@ -12,16 +12,22 @@ import onnxruntime
 import pytest
 import skimage
 
-from data.backbone import Backbone
-from data.decoding import decode
-from data.preprocessing import Preprocessing
-from export.backbone import export_backbone
-from export.catalogue import APPLICATIONS, LITE, cached_applications, lite_package, package_file
-from export.keras_stack import import_keras
-from export.options import BackboneOptions, FeatureOptions
-from export.resolve import open_original
-from export.torch_stack import import_torch
-from export.zoo import application_functions
+from headstart.data.contracts.backbone import Backbone
+from headstart.data.modalities.image.decoding import decode
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.export.backbone.build import export_backbone
+from headstart.export.networks.catalogue import (
+    APPLICATIONS,
+    LITE,
+    cached_applications,
+    lite_package,
+    package_file,
+)
+from headstart.export.networks.keras.applications import application_functions
+from headstart.export.networks.keras.stack import import_keras
+from headstart.export.networks.resolve import open_original
+from headstart.export.networks.torch.stack import import_torch
+from headstart.export.options import BackboneOptions, FeatureOptions
 
 PICTURES = Path(skimage.__file__).parent / "data"
 CATS, CUPS = {281, 282, 283, 284, 285}, {967, 968}  # as in test_export_backbone

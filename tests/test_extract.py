@@ -19,18 +19,18 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import paint, write_tiny_backbone
 
-from data.backbone import load_backbone
-from data.decoding import decode
-from data.errors import ExtractionError, InputError, StoreError
-from data.files import digest
-from data.folders import Folder
-from data.lock import sole_writer
-from data.records import begin
-from data.store import FeatureStore, embeddings_of
-from extract.job import ExtractOptions, extract
-from extract.plan import LARGEST_SHARD, SMALLEST_SHARD, Shard, plan
-from extract.race import FastestEngine
-from extract.worker import Job, Worker, new_part
+from headstart.data.common.errors import ExtractionError, InputError, StoreError
+from headstart.data.contracts.backbone import load_backbone
+from headstart.data.contracts.records import begin
+from headstart.data.contracts.store import FeatureStore, embeddings_of
+from headstart.data.modalities.image.decoding import decode
+from headstart.data.storage.files import digest
+from headstart.data.storage.lock import sole_writer
+from headstart.data.storage.places import folder_at
+from headstart.extract.engines.race import FastestEngine
+from headstart.extract.job import ExtractOptions, extract
+from headstart.extract.planning.plan import LARGEST_SHARD, SMALLEST_SHARD, Shard, plan
+from headstart.extract.worker import Job, Worker, new_part
 
 
 def test_embeddings_are_those_of_the_backbone(
@@ -128,9 +128,9 @@ def test_a_network_that_gives_nan_is_an_error_of_the_example(
             return embeddings
 
     backbone = load_backbone(tiny_backbone)
-    from data.sources import open_source
+    from headstart.data.examples.opening import open_source
 
-    source, store = open_source(photos), Folder.at(tmp_path / "f")
+    source, store = open_source(photos), folder_at(tmp_path / "f")
     worker = Worker(Job(backbone.spec, source.folder, store), backbone.content)
     worker.engine = FastestEngine([Nan()], 16)
     shard = Shard(0, source.examples)
@@ -173,7 +173,7 @@ def test_a_second_writer_is_refused(
     photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
 ) -> None:
     out = tmp_path / "f"
-    with sole_writer(Folder.at(out)):
+    with sole_writer(folder_at(out)):
         with pytest.raises(StoreError) as caught:
             extract(photos, tiny_backbone, out)
         assert str(caught.value) == (
@@ -276,12 +276,12 @@ def test_a_job_that_was_killed_goes_on_where_it_stopped(tmp_path: Path, photos: 
 def test_shards_cut_the_work_for_every_worker(
     photos: Path, tiny_backbone: Path, tmp_path: Path
 ) -> None:
-    from data.sources import open_source
+    from headstart.data.examples.opening import open_source
 
     for number in range(1200):
         (photos / "red" / f"more{number:04d}.png").touch()
     source = open_source(photos)
-    todo = plan(source, Folder.at(tmp_path / "f"), load_backbone(tiny_backbone).fingerprint)
+    todo = plan(source, folder_at(tmp_path / "f"), load_backbone(tiny_backbone).fingerprint)
     for workers, batch in ((1, 16), (2, 16), (64, 16), (2, 5), (2, 24), (1, 3000)):
         shards = todo.shards(workers, batch)
         sizes = [shard.examples.num_rows for shard in shards]
@@ -442,7 +442,7 @@ def test_a_shard_that_fails_stops_the_job_with_a_sentence_and_can_be_gone_on_wit
     """A folder stands where the part's file must go: as a full disk, it is not tried for ever."""
 
     out = tmp_path / "f"
-    begin(Folder.at(out), load_backbone(tiny_backbone).fingerprint, str(photos))
+    begin(folder_at(out), load_backbone(tiny_backbone).fingerprint, str(photos))
     (out / "_errors").write_text("in the way")
     (photos / "red" / "00.png").write_bytes(b"broken")
     with pytest.raises(ExtractionError) as caught:

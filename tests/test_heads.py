@@ -11,15 +11,22 @@ import onnx
 import pytest
 from sklearn.datasets import load_digits
 
-from classify.calibration import METHODS, fit_calibration
-from classify.division import Training
-from classify.fitting import FitOptions, fit
-from classify.folds import fit_head
-from classify.head_onnx import Answering, compare, head_to_onnx
-from classify.heads import HEADS, HeadOptions, make_head, parse_parameters, score_method, variants
-from classify.prediction import HeadSession, run_head
-from data.calibration import UNKNOWN, Calibration, changed, scores_of
-from data.errors import InputError, ManyInputErrors, ParityError
+from headstart.classify.heads.calibrate import METHODS, fit_calibration
+from headstart.classify.heads.estimators import (
+    HEADS,
+    HeadOptions,
+    make_head,
+    parse_parameters,
+    score_method,
+    variants,
+)
+from headstart.classify.heads.fitting import FitOptions, fit
+from headstart.classify.heads.folds import fit_head
+from headstart.classify.heads.to_onnx import Answering, compare, head_to_onnx
+from headstart.classify.prediction.features import HeadSession, run_head
+from headstart.classify.splits.held_out import Training
+from headstart.data.common.errors import InputError, ManyInputErrors, ParityError
+from headstart.data.contracts.calibration import UNKNOWN, Calibration, changed, scores_of
 
 QUICK = {"boosting": {"max_iter": 10}, "keras": {"epochs": 3}}
 

@@ -18,8 +18,8 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import log_loss
 from sklearn.model_selection import ParameterGrid, train_test_split
 
-from classify.keras_head import GRID, KerasHead, save, to_onnx
-from data.errors import InputError, MissingPackageError, ParityError
+from headstart.classify.heads.keras_head import GRID, KerasHead, save, to_onnx
+from headstart.data.common.errors import InputError, MissingPackageError, ParityError
 
 DIGITS, DIGIT = load_digits(return_X_y=True)
 TRAIN, TEST = train_test_split(np.arange(len(DIGIT)), stratify=DIGIT, random_state=0)

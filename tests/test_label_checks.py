@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classify.label_checks import check_groups, label_warnings, spelling
-from data.errors import InputError
+from headstart.classify.splits.label_checks import check_groups, label_warnings, spelling
+from headstart.data.common.errors import InputError
 
 
 def test_labels_that_differ_only_in_spelling() -> None:

@@ -9,7 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestCentroid
 
-from classify.learning_curve import (
+from headstart.classify.diagnosis.learning_curve import (
     FitPredict,
     LearningCurve,
     PowerLaw,
@@ -18,7 +18,7 @@ from classify.learning_curve import (
     learning_curve,
     round_number,
 )
-from data.intervals import Interval
+from headstart.data.common.intervals import Interval
 
 
 class Pretended:

@@ -10,10 +10,10 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from data.decoding import decode
-from data.preprocessing import Preprocessing
-from data.samples import SAMPLES, lay_out
-from data.sources import open_source
+from headstart.data.examples.opening import open_source
+from headstart.data.modalities.image.decoding import decode
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.samples import SAMPLES, lay_out
 
 
 def test_the_main_job_on_digits(digits_job: Path, tmp_path: Path, command: Callable) -> None:

@@ -20,20 +20,26 @@ from conftest import paint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classify.calibration import AnswerOptions
-from classify.fitting import FitOptions
-from classify.heads import HeadOptions
-from classify.training import RunOptions, train
-from data.decoding import decode
-from data.edge import load_edge
-from data.errors import HeadstartError, InputError, ManyInputErrors, ModelError, SourceError
-from data.intervals import proportion
-from data.preprocessing import Preprocessing
-from export.agreement import agree, labelled_photographs
-from export.classifier import export_classifier
-from export.latency import measure_latency
-from export.measure import measure
-from export.options import EdgeOptions, MeasureOptions
+from headstart.classify.heads.calibrate import AnswerOptions
+from headstart.classify.heads.estimators import HeadOptions
+from headstart.classify.heads.fitting import FitOptions
+from headstart.classify.training import RunOptions, train
+from headstart.data.common.errors import (
+    HeadstartError,
+    InputError,
+    ManyInputErrors,
+    ModelError,
+    SourceError,
+)
+from headstart.data.common.intervals import proportion
+from headstart.data.contracts.edge import load_edge
+from headstart.data.modalities.image.decoding import decode
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.export.edge.classifier import export_classifier
+from headstart.export.measure.agreement import agree, labelled_photographs
+from headstart.export.measure.latency import measure_latency
+from headstart.export.measure.measure import measure
+from headstart.export.options import EdgeOptions, MeasureOptions
 
 QUICK = MeasureOptions(20)
 
@@ -155,7 +161,8 @@ def test_json_holds_everything(edge: Path, photos: Path, command: Callable) -> N
 def test_memory_is_that_of_the_process_alone(edge: Path) -> None:
     """However large the process that starts it: Linux hands `ru_maxrss` down."""
     script = (
-        "import sys\nfrom data.edge import load_edge\nfrom export.latency import measure_latency\n"
+        "import sys\nfrom headstart.data.contracts.edge import load_edge\n"
+        "from headstart.export.measure.latency import measure_latency\n"
         "large = bytearray(b'1') * 700_000_000\n"
         "((one, two),) = measure_latency([load_edge(sys.argv[1])], 20)\n"
         "print(one.peak_memory, one.before, one.threads, two.threads, len(large))"
@@ -292,7 +299,7 @@ def test_models_that_do_not_run(edge: Path, tmp_path: Path) -> None:
 
 
 def test_a_process_that_ends(edge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("export.latency.SERVE", "import sys; {!r}; sys.exit(9)")
+    monkeypatch.setattr("headstart.export.measure.latency.SERVE", "import sys; {!r}; sys.exit(9)")
     with pytest.raises(HeadstartError) as caught:
         measure([edge], QUICK)
     assert not isinstance(caught.value, InputError)

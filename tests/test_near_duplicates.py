@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_digits
 
-from classify import near_duplicates as module
-from classify.near_duplicates import near_duplicates, nearest
+from headstart.classify.diagnosis import near_duplicates as module
+from headstart.classify.diagnosis.near_duplicates import near_duplicates, nearest
 
 
 def pixels(images: list[Image.Image]) -> np.ndarray:

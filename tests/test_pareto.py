@@ -23,15 +23,15 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from classify.pareto import Candidate, Cost, Pareto, pareto, unbeaten
-from classify.pareto_plot import draw, short_names, write_plot
-from classify.report.drawing import STYLE
-from classify.training import RunOptions, train
-from data.backbone import load_backbone
-from data.errors import InputError, ManyInputErrors, StoreError
-from data.fingerprint import Fingerprint
-from data.store import FeatureStore, embeddings_of
-from extract.job import extract
+from headstart.classify.pareto.compare import Candidate, Cost, Pareto, pareto, unbeaten
+from headstart.classify.pareto.plot import draw, short_names, write_plot
+from headstart.classify.report.drawing import STYLE
+from headstart.classify.training import RunOptions, train
+from headstart.data.common.errors import InputError, ManyInputErrors, StoreError
+from headstart.data.contracts.backbone import load_backbone
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.store import FeatureStore, embeddings_of
+from headstart.extract.job import extract
 
 
 @pytest.fixture
@@ -96,8 +96,8 @@ def test_the_accuracy_is_that_of_scikit_learn(features: Path, narrow: Path) -> N
 
 def test_it_agrees_with_training(features: Path, tmp_path: Path) -> None:
     """Where the store has its rows in the order of the ids."""
-    from classify.fitting import FitOptions
-    from classify.splits import SplitOptions
+    from headstart.classify.heads.fitting import FitOptions
+    from headstart.classify.splits.splitting import SplitOptions
 
     ids = FeatureStore.open(features).read(["id"])["id"].to_pylist()
     assert ids == sorted(ids)
@@ -313,7 +313,7 @@ def test_a_plot_is_not_replaced(narrow: Path, tmp_path: Path, command: Callable)
 
 
 def test_a_store_larger_than_memory(narrow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("classify.pareto.memory_budget", lambda: 1000)
+    monkeypatch.setattr("headstart.classify.pareto.compare.memory_budget", lambda: 1000)
     with pytest.raises(InputError) as caught:
         pareto([narrow])
     assert str(caught.value) == (

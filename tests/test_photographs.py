@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.files import digest
-from data.folders import Folder
-from data.preprocessing import Preprocessing
-from extract.ahead import ahead
-from extract.photographs import Failure, Photograph, photographs
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.storage.files import digest
+from headstart.data.storage.places import folder_at
+from headstart.extract.ahead import ahead
+from headstart.extract.inputs import Failure, Photograph, photographs
 
 SMALL = Preprocessing(8, 8)
 
@@ -62,7 +62,7 @@ def test_every_row_is_a_photograph_or_a_failure(photos: Path) -> None:
     (photos / "red" / "00.png").write_bytes(b"")
     (photos / "red" / "01.png").write_bytes(b"I am a text")
     (photos / "red" / "02.png").unlink()
-    folder = Folder.at(photos)
+    folder = folder_at(photos)
     paths = [f"{name}/{number:02d}.png" for name in ("red", "blue") for number in range(20)]
     found = list(photographs(folder, paths, SMALL))
     assert [each.row for each in found] == list(range(40))

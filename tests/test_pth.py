@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import BackboneError
-from export.pth import MAGIC, PROTOCOL, read_pth
+from headstart.data.common.errors import BackboneError
+from headstart.export.networks.torch.pth import MAGIC, PROTOCOL, read_pth
 
 
 class Global:

@@ -18,10 +18,7 @@ from PIL import Image
 from report_content import WILD, answers, full_content, held_out
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from classify.metrics import ClassScores, Scores, score
-from classify.report.confidence import calibration, rejection
-from classify.report.confusion import confusion
-from classify.report.content import (
+from headstart.classify.report.content import (
     RIGHT,
     TRAINING,
     WRONG,
@@ -32,16 +29,19 @@ from classify.report.content import (
     Sample,
     Summary,
 )
-from classify.report.curves import ranking
-from classify.report.drawing import draw
-from classify.report.embedding_map import embedding_map, project
-from classify.report.galleries import mistakes
-from classify.report.page import render
-from classify.report.parts import percent
-from classify.report.scores import bootstrapped, per_class
-from classify.report.thumbnails import SIDE, Thumbnails
-from data.folders import Folder
-from data.intervals import Interval, proportion
+from headstart.classify.report.drawing import draw
+from headstart.classify.report.page import render
+from headstart.classify.report.parts import percent
+from headstart.classify.report.sections.confidence import calibration, rejection
+from headstart.classify.report.sections.confusion import confusion
+from headstart.classify.report.sections.curves import ranking
+from headstart.classify.report.sections.embedding_map import embedding_map, project
+from headstart.classify.report.sections.galleries import mistakes
+from headstart.classify.report.sections.scores import bootstrapped, per_class
+from headstart.classify.report.thumbnails import SIDE, Thumbnails
+from headstart.classify.scores.metrics import ClassScores, Scores, score
+from headstart.data.common.intervals import Interval, proportion
+from headstart.data.storage.places import folder_at
 
 VOID = {"meta", "link", "img", "br", "input"}
 
@@ -224,7 +224,7 @@ def test_of_many_classes_the_averages_are_drawn(monkeypatch: pytest.MonkeyPatch)
             ("micro average", f"{micro:.3f}"),
             ("macro average", f"{macro:.3f}"),
         ]
-    monkeypatch.setattr("classify.report.curves.MOST_VALUES", 1200)
+    monkeypatch.setattr("headstart.classify.report.sections.curves.MOST_VALUES", 1200)
     section = ranking(answered, names)
     assert section.text.endswith("Drawn from a random 100 of the 240 examples.")
     assert len(section.plots[0].keys) == 1
@@ -305,7 +305,7 @@ def test_of_many_classes_those_with_mistakes_are_coloured(monkeypatch: pytest.Mo
     keys = section.plots[0].keys
     assert [key.text for key in keys] == [*names[6:], "other classes", "held out and wrong"]
     assert [key.shape for key in keys] == ["circle"] * 5 + ["triangle"] * 4 + ["circle", "ring"]
-    monkeypatch.setattr("classify.report.embedding_map.MOST_POINTS", 10)
+    monkeypatch.setattr("headstart.classify.report.sections.embedding_map.MOST_POINTS", 10)
     section = embedding_map(Sample(points(30), labels, marks), names)
     assert section.text.startswith("10 embeddings in two dimensions by PCA.")
 
@@ -320,7 +320,7 @@ def opened(uri: str) -> Image.Image:
 
 
 def test_thumbnails_keep_proportions(tmp_path: Path) -> None:
-    thumbnails = Thumbnails(Folder.at(tmp_path))
+    thumbnails = Thumbnails(folder_at(tmp_path))
     sizes = {(1000, 500): (128, 64), (3, 2000): (1, 128), (100, 90): (100, 90), (8, 6): (128, 96)}
     for number, (size, expected) in enumerate(sizes.items()):
         Image.new("RGB", size, (200, 60, 60)).save(tmp_path / f"{number}.png")
@@ -335,7 +335,7 @@ def test_thumbnails_leave_nothing_but_pixels(tmp_path: Path) -> None:
     exif[0x0112], exif[0x010E] = 6, "where I live"
     image = Image.new("RGB", (200, 100), "blue")
     image.save(tmp_path / "a.jpg", exif=exif)
-    small = opened(Thumbnails(Folder.at(tmp_path)).of("a", "a.jpg").uri)
+    small = opened(Thumbnails(folder_at(tmp_path)).of("a", "a.jpg").uri)
     assert small.size == (64, 128)  # upright
     assert not small.getexif()
 
@@ -346,7 +346,7 @@ def test_photographs_are_read_out_of_containers(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as file:
         file.add(tmp_path / "a.png", "a.png")
     start = (tmp_path / "a.tar").read_bytes().index(content)
-    thumbnails = Thumbnails(Folder.at(tmp_path))
+    thumbnails = Thumbnails(folder_at(tmp_path))
     inside = thumbnails.of("a", f"a.tar#bytes={start}+{len(content)}")
     assert inside.uri == thumbnails.of("a", "a.png").uri
 
@@ -355,7 +355,7 @@ def test_a_photograph_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_bytes(b"not a photograph")
     (tmp_path / "empty.png").touch()
     (tmp_path / "folder.png").mkdir()
-    thumbnails = Thumbnails(Folder.at(tmp_path))
+    thumbnails = Thumbnails(folder_at(tmp_path))
     reasons = {
         "gone.png": "there is no such file",
         "empty.png": "the file has no bytes",
@@ -369,7 +369,7 @@ def test_a_photograph_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 
 
 def test_the_worst_mistakes_come_first(tmp_path: Path) -> None:
-    answered, thumbnails = held_out(40, 2), Thumbnails(Folder.at(tmp_path))
+    answered, thumbnails = held_out(40, 2), Thumbnails(folder_at(tmp_path))
     labels, probabilities = answered.labels.copy(), answered.probabilities.copy()
     labels[7], probabilities[7] = 0, (0.001, 0.999)
     section = mistakes(
@@ -449,7 +449,7 @@ def test_ten_thousand_classes(tmp_path: Path) -> None:
         About(classes, "ridge", {}, "as declared", "tiny", 90_000, 800, "/features"),
         HeldOut(Examples(names, names), labels, probabilities, threshold=0.5),
         Summary(Scores(800, accuracy.value, 0.5, 0.5, 1.0, accuracy, 0.1, per, ()), accuracy),
-        Folder.at(tmp_path),
+        folder_at(tmp_path),
         sample=Sample(points(40), labels[:40], [WRONG] * 40),
     )
     start = time.monotonic()

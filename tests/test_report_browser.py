@@ -12,7 +12,7 @@ from browser import chromium, open_fresh, requested, resize
 from report_content import WILD, full_content
 from selenium import webdriver
 
-from classify.report.page import render
+from headstart.classify.report.page import render
 
 WIDTHS = (1280, 390, 360)
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from skimage import data
 
-from data import resizing
-from data.resizing import FILTERS, centre, resize
+from headstart.data.modalities.image import resizing
+from headstart.data.modalities.image.resizing import FILTERS, centre, resize
 
 ASTRONAUT = Image.fromarray(data.astronaut())  # 512 x 512
 SIDES = st.integers(1, 300)

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import ray
 
-from data import session
-from data.session import PER_GPU, seats, share_of_gpu
+from headstart.data.common import ray_session as session
+from headstart.data.common.ray_session import PER_GPU, seats, share_of_gpu
 
 ON_GPUS = """
 import os, sys
 os.environ["RAY_AUTH_MODE"] = "token"
 import ray
-from data.errors import HeadstartError
-from data.session import ray_session, share_of_gpu
+from headstart.data.common.errors import HeadstartError
+from headstart.data.common.ray_session import ray_session, share_of_gpu
 from extract import job
 
 ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False,

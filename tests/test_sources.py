@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data.errors import ManyInputErrors, SourceError
-from data.sources import open_source
+from headstart.data.common.errors import ManyInputErrors, SourceError
+from headstart.data.examples.opening import open_source
 
 
 def touch(folder: Path, *names: str) -> Path:

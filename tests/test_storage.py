@@ -13,15 +13,16 @@ import pytest
 from conftest import paint
 from servers import Wire, gcs_server, make_bucket, s3_server, wait_until
 
-import data.lock
-from data.errors import ExtractionError, InputError, StorageError, StoreError
-from data.folders import Folder, LocalFolder
-from data.lock import sole_writer
-from data.remote import RemoteFolder
-from data.store import FeatureStore
-from data.verification import verify
-from extract.job import ExtractOptions, extract
-from extract.plan import Update
+import headstart.data.storage.lock
+from headstart.data.common.errors import ExtractionError, InputError, StorageError, StoreError
+from headstart.data.contracts.store import FeatureStore
+from headstart.data.storage.local import LocalFolder
+from headstart.data.storage.lock import sole_writer
+from headstart.data.storage.places import folder_at
+from headstart.data.storage.remote import RemoteFolder
+from headstart.data.verification import verify
+from headstart.extract.job import ExtractOptions, extract
+from headstart.extract.planning.plan import Update
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def wire(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
 @pytest.fixture
 def bucket(wire: Wire, photos: Path, tiny_backbone: Path) -> str:
     """A bucket with photographs and a backbone."""
-    folder = Folder.at("s3://bucket")
+    folder = folder_at("s3://bucket")
     for path in photos.rglob("*.png"):
         folder.write(f"photos/{path.relative_to(photos).as_posix()}", path.read_bytes())
     folder.write("tiny.onnx", tiny_backbone.read_bytes())
@@ -74,7 +75,7 @@ def test_everything_in_object_storage(
     there = FeatureStore.open(f"{bucket}/deep/store").read().drop_columns(["stamp"])
     local = FeatureStore.open(tmp_path / "here").read().drop_columns(["stamp"])
     assert there.sort_by("id").equals(local.sort_by("id"))
-    names = Folder.at(f"{bucket}/deep").names()
+    names = folder_at(f"{bucket}/deep").names()
     assert {name[:10] for name in names} == {"store/_hea", "store/part"}
     assert command(*arguments).out == (
         f"nothing to do: all 60 examples are in {bucket}/deep/store\n"
@@ -89,7 +90,7 @@ def test_everything_in_object_storage(
 
 
 def test_a_store_in_object_storage_follows_its_source(bucket: str, local_ray: None) -> None:
-    folder = Folder.at(f"{bucket}/photos")
+    folder = folder_at(f"{bucket}/photos")
     source, backbone, out = f"{bucket}/photos", f"{bucket}/tiny.onnx", f"{bucket}/f"
     extract(source, backbone, out)
     folder.write("red/00.png", folder.read("blue/00.png") + b"\0")
@@ -102,7 +103,7 @@ def test_a_store_in_object_storage_follows_its_source(bucket: str, local_ray: No
 
 
 def test_a_manifest_in_object_storage(bucket: str, local_ray: None) -> None:
-    folder = Folder.at(bucket)
+    folder = folder_at(bucket)
     text = "path,label\nphotos/red/00.png,a\nphotos/no.png,a\nphotos/red/01.png,b\n"
     folder.write("m.csv", text.encode())
     done = extract(f"{bucket}/m.csv", f"{bucket}/tiny.onnx", f"{bucket}/f")
@@ -112,7 +113,7 @@ def test_a_manifest_in_object_storage(bucket: str, local_ray: None) -> None:
 
 
 def many(bucket: str, photos: Path) -> int:
-    folder = Folder.at(f"{bucket}/photos")
+    folder = folder_at(f"{bucket}/photos")
     content = (photos / "red" / "00.png").read_bytes()
     for number in range(300):
         folder.write(f"red/more{number}.png", content)
@@ -146,7 +147,7 @@ def test_a_network_that_stays_away_is_said_and_nothing_is_lost(
     wire: Wire, bucket: str, photos: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     total = many(bucket, photos)
-    monkeypatch.setattr("data.remote.PATIENCE", 1.0)
+    monkeypatch.setattr("headstart.data.storage.remote.PATIENCE", 1.0)
     before = wire.requests
 
     def cut() -> None:
@@ -163,7 +164,9 @@ def test_a_network_that_stays_away_is_said_and_nothing_is_lost(
     assert "AWS Error NETWORK_CONNECTION" in str(caught.value)
     assert "same command again" in str(caught.value)
     wire.mend()
-    monkeypatch.setattr("data.lock.SILENCE", 0.1)  # the lock that the dead run left
+    monkeypatch.setattr(
+        "headstart.data.storage.lock.SILENCE", 0.1
+    )  # the lock that the dead run left
     done = extract(f"{bucket}/photos", f"{bucket}/tiny.onnx", f"{bucket}/f")
     assert (done.rows, done.errors) == (total, {})
     assert total <= done.all_inferences <= total + 2 * 64
@@ -173,7 +176,7 @@ def test_a_network_that_stays_away_is_said_and_nothing_is_lost(
 def test_a_storage_that_cannot_be_reached_is_said_before_any_work(
     wire: Wire, tiny_backbone: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data.remote.PATIENCE", 0.5)
+    monkeypatch.setattr("headstart.data.storage.remote.PATIENCE", 0.5)
     wire.cut()
     answer = command("extract", "s3://bucket/x", "--backbone", tiny_backbone, "-o", "s3://bucket/f")
     assert answer.code == 1
@@ -187,9 +190,9 @@ def test_a_storage_that_cannot_be_reached_is_said_before_any_work(
 def test_a_second_writer_is_refused_and_a_dead_lock_is_taken_over(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data.lock, "BEAT", 0.1)
-    monkeypatch.setattr(data.lock, "SILENCE", 0.8)
-    folder = Folder.at(f"{bucket}/f")
+    monkeypatch.setattr(headstart.data.storage.lock, "BEAT", 0.1)
+    monkeypatch.setattr(headstart.data.storage.lock, "SILENCE", 0.8)
+    folder = folder_at(f"{bucket}/f")
     with sole_writer(folder):
         with pytest.raises(StoreError) as caught, sole_writer(folder):
             pass
@@ -223,12 +226,12 @@ def test_a_second_writer_is_refused_and_a_dead_lock_is_taken_over(
 )
 def test_addresses_that_cannot_be(address: str, words: str) -> None:
     with pytest.raises(InputError) as caught:
-        Folder.at(address)
+        folder_at(address)
     assert str(caught.value) == words
 
 
 def test_a_file_address_is_a_local_path(tmp_path: Path) -> None:
-    folder = Folder.at(f"file://{tmp_path}/a%20b/")
+    folder = folder_at(f"file://{tmp_path}/a%20b/")
     assert folder == LocalFolder(str(tmp_path / "a b"))
 
 
@@ -250,7 +253,7 @@ def test_the_verbs_of_a_folder(
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_port}")
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{gcs_port}")
         place = tmp_path / "deep" if kind == "local" else f"{kind}://bucket/deep"
-        folder = Folder.at(place)
+        folder = folder_at(place)
         assert (folder.exists(), folder.names(), folder.stamps(["x"])) == (False, [], [None])
         folder.write("a b/ü#1?.txt", b"hello")
         folder.write("c.txt", b"x")
@@ -280,7 +283,7 @@ def test_the_verbs_of_a_folder(
 
 def test_a_photograph_that_grows_on_a_local_disk_has_another_stamp(tmp_path: Path) -> None:
     paint(tmp_path / "a.png", (1, 2, 3), 0)
-    folder = Folder.at(tmp_path)
+    folder = folder_at(tmp_path)
     (before,) = folder.stamps(["a.png"])
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes() + b"\0")
     assert folder.stamps(["a.png"]) != [before]

@@ -19,14 +19,15 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from classify.streamed_logistic import LogisticOptions, fit_logistic
-from classify.streamed_moments import fit_lda, fit_ridge
-from classify.streaming import Batches, needs
-from data.errors import InputError
-from data.fingerprint import Fingerprint
-from data.folders import Folder, LocalFolder
-from data.records import begin, finish, write_part
-from data.store import ERROR_SCHEMA, FeatureStore, StoreManifest, part_schema
+from headstart.classify.features.batches import Batches, needs
+from headstart.classify.streamed.logistic import LogisticOptions, fit_logistic
+from headstart.classify.streamed.moments import fit_lda, fit_ridge
+from headstart.data.common.errors import InputError
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.records import begin, finish, write_part
+from headstart.data.contracts.store import ERROR_SCHEMA, FeatureStore, StoreManifest, part_schema
+from headstart.data.storage.local import LocalFolder
+from headstart.data.storage.places import folder_at
 
 Result = TypeVar("Result")
 
@@ -44,7 +45,7 @@ def words(call: Callable[[], object]) -> str:
 
 def write_store(path: Path, embeddings: np.ndarray, parts: tuple[int, ...] = PARTS) -> FeatureStore:
     """A store of the embeddings in parts of these sizes; an empty part has one error."""
-    folder, schema = Folder.at(path), part_schema(DIM, [])
+    folder, schema = folder_at(path), part_schema(DIM, [])
     begin(folder, PRINT, "/photos")
     records, start = [], 0
     for number, rows in enumerate(parts):
@@ -185,7 +186,7 @@ class TornFolder(LocalFolder):
 def test_a_part_is_read_on_from_where_the_storage_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("classify.streaming.READ_BYTES", 2**16)
+    monkeypatch.setattr("headstart.classify.features.batches.READ_BYTES", 2**16)
     embeddings = np.random.default_rng(0).normal(size=(60_000, DIM)).astype(np.float32)
     whole = write_store(tmp_path / "features", embeddings, (60_000,))
     store = FeatureStore(TornFolder(str(whole.folder)), whole.manifest)

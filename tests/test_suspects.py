@@ -13,8 +13,8 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from classify import suspects as module
-from classify.suspects import suspects
+from headstart.classify.diagnosis import suspects as module
+from headstart.classify.diagnosis.suspects import suspects
 
 
 def flipped_digits(seed: int, share: float = 0.05) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

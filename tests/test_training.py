@@ -10,16 +10,16 @@ import pyarrow as pa
 import pytest
 from sklearn.datasets import load_digits
 
-from classify.fitting import FitOptions
-from classify.heads import HEADS, HeadOptions
-from classify.splits import SplitOptions
-from classify.training import RunOptions, train
-from data.errors import InputError
-from data.fingerprint import Fingerprint
-from data.folders import Folder
-from data.model import Model
-from data.records import begin, finish, write_part
-from data.store import ERROR_SCHEMA, StoreManifest, part_schema
+from headstart.classify.heads.estimators import HEADS, HeadOptions
+from headstart.classify.heads.fitting import FitOptions
+from headstart.classify.splits.splitting import SplitOptions
+from headstart.classify.training import RunOptions, train
+from headstart.data.common.errors import InputError
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.model import Model
+from headstart.data.contracts.records import begin, finish, write_part
+from headstart.data.contracts.store import ERROR_SCHEMA, StoreManifest, part_schema
+from headstart.data.storage.places import folder_at
 
 BARE = RunOptions(report=False)
 
@@ -29,7 +29,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of digits' pixels: 500 with a label, 100 without, a column `writer`."""
     pixels, labels = load_digits(return_X_y=True)
     folder, schema = (
-        Folder.at(path := tmp_path_factory.mktemp("digits") / "features"),
+        folder_at(path := tmp_path_factory.mktemp("digits") / "features"),
         part_schema(64, [pa.field("writer", pa.string())]),
     )
     prints = Fingerprint("none", "0" * 64, "8x8 squash bilinear", "fp32", 64)
@@ -135,7 +135,7 @@ def test_auto_tries_every_head_and_reports_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     quick = {name: HEADS[name] for name in ("logistic", "knn", "ridge")}
-    monkeypatch.setattr("classify.search.HEADS", quick)
+    monkeypatch.setattr("headstart.classify.heads.search.HEADS", quick)
     options = FitOptions(HeadOptions("auto"))
     trained = train(digits, tmp_path / "m", options, SplitOptions(samples_per_class=20), BARE)
     trials = trained.fitted.trials

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from conftest import paint
 
-from data.errors import StoreError
-from data.folders import Folder
-from data.records import begin, write_part
-from data.store import FeatureStore, embeddings_of, read_manifest
-from extract.job import extract
-from extract.plan import Update
+from headstart.data.common.errors import StoreError
+from headstart.data.contracts.records import begin, write_part
+from headstart.data.contracts.store import FeatureStore, embeddings_of, read_manifest
+from headstart.data.storage.places import folder_at
+from headstart.extract.job import extract
+from headstart.extract.planning.plan import Update
 
 Rows = dict[str, dict]
 
@@ -37,7 +37,7 @@ def ids_are_once_each(store: Path, expected: set[str]) -> None:
     assert sorted(ids) == sorted(expected)
     names = {part.rows_file for part in opened.manifest.parts}
     names |= {part.errors_file for part in opened.manifest.parts}
-    assert set(Folder.at(store).names()) == (names - {None}) | {"_headstart.json"}
+    assert set(folder_at(store).names()) == (names - {None}) | {"_headstart.json"}
 
 
 def all_ids(photos: Path) -> set[str]:
@@ -118,13 +118,13 @@ def test_what_vanished_is_dropped_when_asked(
     arguments = ("extract", photos, "--backbone", tiny_backbone, "-o", features)
     kept = command(*arguments)
     assert "21 of the examples" in kept.err
-    assert read_manifest(Folder.at(features)).classes == ("blue", "green", "red")  # type: ignore[union-attr]
+    assert read_manifest(folder_at(features)).classes == ("blue", "green", "red")  # type: ignore[union-attr]
     pruned = command(*arguments, "--prune")
     assert pruned.out.startswith(
         "before   39 of 39 were done\nupdated  21 were dropped\ntook     plan "
     )
     ids_are_once_each(features, all_ids(photos))
-    assert read_manifest(Folder.at(features)).classes == ("blue", "red")  # type: ignore[union-attr]
+    assert read_manifest(folder_at(features)).classes == ("blue", "red")  # type: ignore[union-attr]
     assert command(*arguments, "--prune").out == (
         f"nothing to do: all 39 examples are in {features}\n"
     )
@@ -162,7 +162,7 @@ def test_a_store_without_stamps_is_still_read_and_added_to(
 
     import pyarrow.parquet as pq
 
-    from data.files import digest
+    from headstart.data.storage.files import digest
 
     manifest = json.loads((features / "_headstart.json").read_text())
     for part in manifest["parts"]:
@@ -193,7 +193,7 @@ def test_an_update_that_died_in_the_middle_is_gone_on_with(
     def die(*arguments: object) -> None:
         raise Died
 
-    monkeypatch.setattr("extract.job.Crew", die)
+    monkeypatch.setattr("headstart.extract.job.Crew", die)
     with pytest.raises(Died):
         extract(photos, tiny_backbone, features)
     assert rows(features) == before  # readers see the old store until the new one is there

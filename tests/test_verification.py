@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import paint
 
-from data.errors import StoreError
-from data.files import digest
-from data.store import FeatureStore
-from data.verification import verify
-from extract.job import ExtractOptions, extract
+from headstart.data.common.errors import StoreError
+from headstart.data.contracts.store import FeatureStore
+from headstart.data.storage.files import digest
+from headstart.data.verification import verify
+from headstart.extract.job import ExtractOptions, extract
 
 ONE_ENGINE = ExtractOptions(engine="onnxruntime")  # bit by bit the same embeddings
 

@@ -1,0 +1,1 @@
+"""What training found enters, one HTML file leaves that opens without a network."""

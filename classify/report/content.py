@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from classify.learning_curve import LearningCurve
-from classify.metrics import Scores
-from classify.search import Trial
-from data.folders import Folder
-from data.intervals import Interval
+from headstart.classify.diagnosis.learning_curve import LearningCurve
+from headstart.classify.heads.search import Trial
+from headstart.classify.scores.metrics import Scores
+from headstart.data.common.intervals import Interval
+from headstart.data.storage.folder import Folder
 
 TRAINING, RIGHT, WRONG = "training", "right", "wrong"
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from classify.report.confidence import calibration, rejection
-from classify.report.confusion import confusion
-from classify.report.content import ReportContent
-from classify.report.curves import ranking
-from classify.report.embedding_map import embedding_map
-from classify.report.galleries import label_errors, mistakes, near_duplicates
-from classify.report.learning import learning
-from classify.report.parts import INTERVAL, Section, count, percent
-from classify.report.scores import headlines, made_with, per_class, tried
-from classify.report.thumbnails import Thumbnails
+from headstart.classify.report.content import ReportContent
+from headstart.classify.report.parts import INTERVAL, Section, count, percent
+from headstart.classify.report.sections.confidence import calibration, rejection
+from headstart.classify.report.sections.confusion import confusion
+from headstart.classify.report.sections.curves import ranking
+from headstart.classify.report.sections.embedding_map import embedding_map
+from headstart.classify.report.sections.galleries import label_errors, mistakes, near_duplicates
+from headstart.classify.report.sections.learning import learning
+from headstart.classify.report.sections.scores import headlines, made_with, per_class, tried
+from headstart.classify.report.thumbnails import Thumbnails
 
 
 def render(content: ReportContent) -> str:
@@ -24,7 +24,7 @@ def render(content: ReportContent) -> str:
     reason; sections without data are left out or say why.
     """
     environment = Environment(
-        loader=PackageLoader("classify.report", ""),
+        loader=PackageLoader("headstart.classify.report", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

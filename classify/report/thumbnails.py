@@ -9,13 +9,13 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from classify.report.parts import Thumbnail
-from data.decoding import DecodeError, decode
-from data.errors import StorageError
-from data.folders import Folder
-from data.preprocessing import Preprocessing
-from data.reading import Reader, why_unread
-from data.resizing import resize
+from headstart.classify.report.parts import Thumbnail
+from headstart.data.common.errors import StorageError
+from headstart.data.examples.reading import Reader, why_unread
+from headstart.data.modalities.image.decoding import DecodeError, decode
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.image.resizing import resize
+from headstart.data.storage.folder import Folder
 
 SIDE = 128  # pixels, at most
 QUALITY = 80

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from data.edge import load_edge
-from data.errors import Checklist
-from data.files import check_output, local_path, write_whole
+from headstart.data.common.errors import Checklist
+from headstart.data.contracts.edge import load_edge
+from headstart.data.storage.files import check_output, local_path, write_whole
 
 NAMES = ("classify_photo.py", "classify_photo.mjs", "classify_photo.c")
 
@@ -30,5 +30,5 @@ def write_code(edge: str | Path, output: str | Path | None, overwrite: bool) -> 
             check_output(path, overwrite)
     checks.finish()
     for path in paths:
-        write_whole(path, files("export.code").joinpath(path.name).read_bytes())
+        write_whole(path, files("headstart.export.code").joinpath(path.name).read_bytes())
     return paths

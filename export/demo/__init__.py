@@ -1,0 +1,1 @@
+"""An edge model enters, a static page that classifies photographs leaves."""

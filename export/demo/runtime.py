@@ -11,8 +11,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import HeadstartError, InputError, MissingPackageError
-from data.files import digest, local_path, write_whole
+from headstart.data.common.errors import HeadstartError, InputError, MissingPackageError
+from headstart.data.storage.files import digest, local_path, write_whole
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"  # the version that is tested
 SCRIPT, WASM = "dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm"

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from data.backbone import parse_onnx
-from data.edge import Edge, load_edge, read_edge
-from data.errors import Checklist, InputError, ModelError
-from data.files import check_parent, local_path, write_whole
-from export.any_size import accept_any_size, check_any_size
-from export.demo.runtime import Runtime, find_runtime
+from headstart.data.common.errors import Checklist, InputError, ModelError
+from headstart.data.contracts.backbone import parse_onnx
+from headstart.data.contracts.edge import Edge, load_edge, read_edge
+from headstart.data.storage.files import check_parent, local_path, write_whole
+from headstart.export.demo.runtime import Runtime, find_runtime
+from headstart.export.edge.any_size import accept_any_size, check_any_size
 
 PAGE = ("index.html", "style.css", "page.js", "worker.js", "icon.svg")
 SITE, MODEL, SCRIPT, WASM = "site.json", "edge.onnx", "ort/ort.js", "ort/ort.wasm"
@@ -66,7 +66,9 @@ def write_demo(
     found = find_runtime(runtime)
     model = model if model.any_size else resizing(model)
     (folder / SITE).unlink(missing_ok=True)  # the old page, if any, stops counting
-    written = {name: files("export.demo").joinpath("page", name).read_bytes() for name in PAGE}
+    written = {
+        name: files("headstart.export.demo").joinpath("page", name).read_bytes() for name in PAGE
+    }
     written |= {MODEL: model.content, SCRIPT: found.script, WASM: found.wasm}
     written[SITE] = _site(model, title, found)  # the last one: what makes it a page
     for name, data in written.items():

@@ -1,0 +1,259 @@
+"""Would more labels help? Accuracy against labels, and a careful look ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+from scipy.stats import chi2
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from headstart.data.common import console
+from headstart.data.common.intervals import Interval, proportion
+
+FitPredict = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+FOLDS = 2
+MOST_SIZES = 6
+LEAST_LABELS = 2  # of each class, on average, at the smallest size
+LEAST_SIZES = 4  # for a forecast: one more than the power law has parameters
+RESAMPLES = 200
+HARDLY = 0.005  # of accuracy: less is not worth the labelling
+UNEVEN = 0.01  # p value below which the power law does not fit
+SCATTER = 0.5  # of another draw of training examples, in binomial standard deviations of its size
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Accuracy by the number of labels for each class, ascending.
+
+    Parameters
+    ----------
+    labels_per_class
+        On average over the classes, int64 `[sizes]`.
+    accuracy, low, high
+        Mean over the test examples of all folds, and its 95 % interval, float64 `[sizes]`.
+    advice
+        What more labels would bring, as a sentence.
+    more
+        How many more labels of each class that is about; 0 without a forecast.
+    gain
+        Accuracy that they would add, with its 95 % interval; none without a forecast.
+    """
+
+    labels_per_class: np.ndarray
+    accuracy: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    advice: str
+    more: int = 0
+    gain: Interval | None = None
+
+
+def learning_curve(
+    labels: np.ndarray,
+    fit_predict: FitPredict,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
+) -> LearningCurve | None:
+    """Train on halves, quarters, eighths ... of the training set, and test on the other half.
+
+    Two stratified folds; the sizes are nested, and take the same share of every class. A head whose
+    time grows with the number of examples spends as much as on two fits of the whole set. Groups
+    are kept in one fold, and come into a training set whole but for the last.
+
+    The error is taken to fall as a + b n^-c, an inverse power law (Cortes et al. 1993), and is
+    looked up for the whole training set and for at most twice as many labels. The interval is that
+    of 200 bootstrap samples of the test examples, or of their groups; it does not know that
+    new labels may be of another kind than the old ones.
+
+    Parameters
+    ----------
+    labels
+        Of the training set alone, int64 `[examples]`.
+    fit_predict
+        Given rows to train on and rows to test on, the classes predicted for the latter, int
+        `[test rows]`. A rare class may be missing among the rows to train on.
+    groups
+        Index of the group, int `[examples]`.
+
+    Returns
+    -------
+    LearningCurve or None
+        None if there are too few labels for two sizes, or a half would have one class only.
+    """
+    folds = list(_folds(labels, groups, seed))
+    classes = len(np.unique(labels))
+    smallest = min(len(order) for order, _ in folds) / classes
+    sizes = min(MOST_SIZES, 1 + int(np.log2(max(1, smallest / LEAST_LABELS))))
+    shares = 0.5 ** np.arange(sizes)[::-1]
+    if sizes < 2:
+        return None
+    right = np.zeros((len(labels), sizes), bool)
+    trained = np.zeros(sizes)
+    with console.progress("learning curve", FOLDS * sizes) as advance:
+        for order, test in folds:
+            for column, share in enumerate(shares):
+                rows = first_share(order, labels, share)
+                if len(np.unique(labels[rows])) < 2:
+                    return None
+                right[test, column] = fit_predict(rows, test) == labels[test]
+                trained[column] += len(rows) / FOLDS
+                advance(1)
+    return _look_ahead(right, trained, classes, groups, seed)
+
+
+def _folds(
+    labels: np.ndarray, groups: np.ndarray | None, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each fold the training rows, in the order that they are taken in, and the test rows."""
+    random = np.random.default_rng(seed)
+    # A class with one example cannot be in both folds: it counts to the largest class there.
+    counts = np.bincount(labels)
+    strata = np.where(counts[labels] < FOLDS, counts.argmax(), labels)
+    if groups is None:
+        kfold = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+        units = np.arange(len(labels))
+    else:
+        kfold = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+        units = np.unique(groups, return_inverse=True)[1]
+    divided = kfold.split(strata, strata, groups)
+    for train, test in divided:
+        place = random.permutation(int(units.max()) + 1)
+        yield train[np.argsort(place[units[train]], kind="stable")], test
+
+
+def first_share(order: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
+    """The first rows of every class in `order`: that share of the class, and at least one."""
+    own = labels[order]
+    by_class = np.argsort(own, kind="stable")
+    _, start, counts = np.unique(own[by_class], return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(start, counts)
+    wanted = np.repeat(np.maximum(1, np.round(counts * share)), counts)
+    return np.sort(order[by_class[rank < wanted]])
+
+
+def _look_ahead(
+    right: np.ndarray,
+    trained: np.ndarray,
+    classes: int,
+    groups: np.ndarray | None,
+    seed: int,
+) -> LearningCurve:
+    """From what was right, bool `[examples, sizes]`, to the curve and its forecast."""
+    accuracy = right.mean(axis=0)
+    samples = _resampled(right, groups, seed)
+    # Another draw of the training examples is not in the bootstrap: it comes on top as noise,
+    # which is largest where the sizes are small.
+    scatter = SCATTER * np.sqrt(accuracy * (1 - accuracy) / trained)
+    samples = samples + np.random.default_rng(seed).normal(0, 1, samples.shape) * scatter
+    if groups is None:
+        intervals = [proportion(int(count), len(right)) for count in right.sum(axis=0)]
+        low = np.array([interval.low for interval in intervals])
+        high = np.array([interval.high for interval in intervals])
+    else:  # Wilson's interval would take them as independent
+        low, high = np.percentile(samples, [2.5, 97.5], axis=0)
+    sizes, there = trained / classes, len(right) / classes
+    more = round_number(there)
+    advice, gain = _forecast(sizes, accuracy, samples, (there, there + more))
+    labels_per_class = np.round(sizes).astype(np.int64)
+    return LearningCurve(labels_per_class, accuracy, low, high, advice, more if gain else 0, gain)
+
+
+def _resampled(right: np.ndarray, groups: np.ndarray | None, seed: int) -> np.ndarray:
+    """Accuracies of bootstrap samples, float64 `[200, sizes]`.
+
+    Without groups, what is drawn are the patterns of right and wrong with their counts, of which
+    there are at most 64 however many examples there are.
+    """
+    random = np.random.default_rng(seed)
+    if groups is None:
+        unit, count = np.unique(right, axis=0, return_counts=True)
+        size = np.ones(len(unit))
+    else:
+        own = np.unique(groups, return_inverse=True)[1]
+        unit = np.stack([np.bincount(own, column) for column in right.T], axis=1)
+        size = np.bincount(own).astype(np.float64)
+        count = np.ones(len(unit), np.int64)
+    samples = np.empty((RESAMPLES, right.shape[1]))
+    for row in range(RESAMPLES):
+        drawn = random.multinomial(count.sum(), count / count.sum())
+        samples[row] = drawn @ unit / (drawn @ size)
+    return samples
+
+
+def _forecast(
+    sizes: np.ndarray, accuracy: np.ndarray, samples: np.ndarray, ahead: tuple[float, float]
+) -> tuple[str, Interval | None]:
+    """The advice, and what accuracy gains from the first size of `ahead` to the second."""
+    more = round(ahead[1] - ahead[0])
+    if len(sizes) < LEAST_SIZES:
+        least = FOLDS * LEAST_LABELS * 2 ** (LEAST_SIZES - 1)
+        return f"To say what more labels would bring, {least} of each class are needed.", None
+    spread = np.maximum(samples.std(axis=0), 1e-3)  # 0 where all were right
+    law = PowerLaw.fit(sizes, 1 - accuracy, spread)
+    misfit = (((1 - accuracy - law.error(sizes)) / spread) ** 2).sum()
+    if chi2.sf(misfit, len(sizes) - 3) < UNEVEN:
+        return "The curve is too uneven to say what more labels would bring.", None
+    laws = [PowerLaw.fit(sizes, 1 - sample, spread) for sample in samples]
+    low, high = np.percentile([one.gain(*ahead) for one in laws], [2.5, 97.5])
+    gain = Interval(law.gain(*ahead), float(low), float(high))
+    return advise(more, gain), gain
+
+
+def advise(more: int, gain: Interval) -> str:
+    """What more labels would bring, as a sentence."""
+    points = f"{100 * gain.value:+.1f} points (95 %: {100 * gain.low:.1f} to {100 * gain.high:.1f})"
+    what = f"{more:,} more {'label' if more == 1 else 'labels'} of each class"
+    if gain.high < HARDLY:
+        return f"More labels would hardly help: {what} would bring about {points}."
+    return f"{what} would bring about {points}."
+
+
+def round_number(there: float) -> int:
+    """The largest of 1, 2, 5, 10, 20, 50 ... that is no more than `there`, which is 1 or more."""
+    power = 10 ** int(np.floor(np.log10(there)))
+    return max(step * power for step in (1, 2, 5) if step * power <= there)
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """error = floor + fall (n / unit)^-rate."""
+
+    unit: float
+    floor: float
+    fall: float
+    rate: float
+
+    @classmethod
+    def fit(cls, sizes: np.ndarray, error: np.ndarray, spread: np.ndarray) -> PowerLaw:
+        """Least squares, weighted by the standard deviations `spread`; float64 `[sizes]` each.
+
+        Floor and fall are from 0 to 1, the rate from 0.05 to 2.
+        """
+        unit = float(sizes[-1])
+        logs = np.log(sizes / unit)
+
+        def slopes(law: np.ndarray) -> np.ndarray:
+            power = np.exp(-law[2] * logs)
+            each = np.stack([np.ones_like(power), power, -law[1] * logs * power], axis=1)
+            return each / spread[:, None]
+
+        fitted = least_squares(
+            lambda law: (law[0] + law[1] * np.exp(-law[2] * logs) - error) / spread,
+            (0.01, 0.1, 0.5),
+            slopes,
+            bounds=([0, 0, 0.05], [1, 1, 2]),
+        )
+        return cls(unit, *map(float, fitted.x))
+
+    def error(self, sizes: np.ndarray) -> np.ndarray:
+        """The error at sizes."""
+        return self.floor + self.fall * (sizes / self.unit) ** -self.rate
+
+    def gain(self, before: float, after: float) -> float:
+        """By how much the error falls from one size to another."""
+        first, last = self.error(np.array([before, after]))
+        return float(first - last)

@@ -1,0 +1,1 @@
+"""Training examples enter, a finished head leaves: chosen, calibrated, written as ONNX."""

@@ -1,0 +1,153 @@
+"""`--head auto`: which head, with which parameters, by cross-validation on training examples."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from headstart.classify.heads.estimators import HEADS, HeadOptions, variants
+from headstart.classify.heads.folds import Fold, OutOfFold, gather, score_fold
+from headstart.classify.splits.held_out import Training
+from headstart.data.common import console
+from headstart.data.common.errors import InputError
+from headstart.data.common.ray_session import ray_session
+
+FEW = 10_000  # training examples up to which heads are tried whose cost grows faster than they do
+FINALISTS = 2  # kinds whose parameters are varied
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A head that the search tried.
+
+    Parameters
+    ----------
+    mean, std
+        Of the accuracy over the folds.
+    seconds
+        Of all folds, on one CPU each.
+    """
+
+    head: str
+    parameters: Mapping[str, Any]
+    mean: float
+    std: float
+    seconds: float
+    chosen: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best head, its out-of-fold scores, and all that was tried, the best first."""
+
+    head: HeadOptions
+    scores: OutOfFold
+    trials: tuple[Trial, ...]
+
+
+def search(options: HeadOptions, training: Training, folds: list[Fold], seed: int) -> Found:
+    """Try every kind of head as it comes, then vary the parameters of the two best kinds.
+
+    Each fold of each head is a Ray task; the embeddings are in the object store once. The winner
+    has the highest mean accuracy over the folds; of equal ones, the first tried.
+
+    Raises
+    ------
+    InputError
+        If there are no folds to compare on.
+    """
+    if not folds:
+        raise InputError(
+            "--head auto has nothing to compare heads on: every class is in too few groups",
+            "Name a head with --head, or add groups.",
+        )
+    kinds = candidates(options, len(training.labels))
+    with ray_session(None, None):
+        first = [HeadOptions(name, {}, options.class_weight) for name in kinds]
+        tried = _try(first, training, folds, seed, "trying heads")
+        names = [trial.head for trial, *_ in sorted(tried, key=_rank)]
+        more = [
+            variant
+            for name in names[:FINALISTS]
+            for variant in variants(HeadOptions(name, {}, options.class_weight))
+            if variant.all_parameters != HEADS[name].defaults
+        ]
+        tried += _try(more, training, folds, seed, "trying parameters")
+    tried.sort(key=_rank)
+    _, head, scores = tried[0]
+    trials = [trial for trial, *_ in tried]
+    best = Trial(**trials[0].to_json() | {"chosen": True})
+    return Found(head, gather(folds, scores, len(training.classes)), (best, *trials[1:]))
+
+
+Tried = tuple[Trial, HeadOptions, list[np.ndarray]]
+
+
+def _rank(tried: Tried) -> float:
+    return -tried[0].mean
+
+
+def candidates(options: HeadOptions, examples: int) -> list[str]:
+    """The kinds of head that a search tries."""
+    names = [name for name, kind in HEADS.items() if kind.cheap or examples <= FEW]
+    if options.class_weight:
+        names = [name for name in names if HEADS[name].weights]
+    if "keras" in names and importlib.util.find_spec("keras") is None:
+        console.note("the keras head is not tried: Keras is not installed")
+        names.remove("keras")
+    return names
+
+
+def _try(
+    heads: list[HeadOptions], training: Training, folds: list[Fold], seed: int, what: str
+) -> list[Tried]:
+    import ray
+
+    task = ray.remote(num_cpus=1)(_timed)
+    shared = ray.put(training)
+    # The slow ones first, so that none is left over at the end.
+    order = sorted(range(len(heads)), key=lambda number: HEADS[heads[number].name].cheap)
+    pending = {
+        task.remote(heads[number], shared, fold, seed): (number, place)
+        for number in order
+        for place, fold in enumerate(folds)
+    }
+    results: dict[tuple[int, int], tuple[np.ndarray, float]] = {}
+    with console.progress(what, len(pending)) as advance:
+        while pending:
+            (ready,), _ = ray.wait(list(pending), num_returns=1)
+            results[pending.pop(ready)] = ray.get(ready)
+            advance(1)
+    tried = []
+    for number, head in enumerate(heads):
+        answers = [results[number, place] for place in range(len(folds))]
+        scores = [found for found, _ in answers]
+        shares = [
+            float((found.argmax(axis=1) == training.labels[fold.held]).mean())
+            for found, fold in zip(scores, folds, strict=True)
+        ]
+        trial = Trial(
+            head.name,
+            head.all_parameters,
+            float(np.mean(shares)),
+            float(np.std(shares, ddof=1)) if len(shares) > 1 else 0.0,
+            sum(seconds for _, seconds in answers),
+        )
+        tried.append((trial, head, scores))
+    return tried
+
+
+def _timed(
+    head: HeadOptions, training: Training, fold: Fold, seed: int
+) -> tuple[np.ndarray, float]:
+    start = time.monotonic()
+    return score_fold(head, training, fold, seed), time.monotonic() - start

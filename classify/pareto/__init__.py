@@ -1,0 +1,1 @@
+"""Feature stores and their backbones enter, a table and a plot of accuracy against cost leave."""

@@ -1,0 +1,276 @@
+"""What a backbone, its layers and its precision are worth: feature stores of the same examples,
+by the accuracy of a light head and by what the embeddings cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from headstart.classify.features.batches import check_finite, needs
+from headstart.classify.features.embeddings import memory_budget
+from headstart.classify.features.loading import COLUMNS
+from headstart.classify.heads.estimators import HeadOptions
+from headstart.classify.heads.folds import fit_head
+from headstart.classify.pareto.candidates import Candidate, Cost, Pareto, unbeaten
+from headstart.classify.splits.held_out import Training
+from headstart.classify.splits.label_checks import check_groups
+from headstart.classify.splits.splitting import (
+    Labelled,
+    Split,
+    SplitOptions,
+    labelled,
+    stratified_splits,
+)
+from headstart.data.common import console
+from headstart.data.common.errors import Checklist, InputError, StoreError
+from headstart.data.common.speed import images_per_second
+from headstart.data.contracts.backbone import Backbone, load_backbone
+from headstart.data.contracts.store import FeatureStore, embeddings_of
+from headstart.data.storage.files import check_output, local_path
+
+REPEATS = 5
+SECONDS = 2.0  # of timing, for each backbone
+PLOTS = (".png", ".svg", ".html")
+SAME = ("id", "label", "content")  # what must be the same in all stores
+EXTRACT_AGAIN = (
+    "Extract both from the same source; where photographs failed, once more with --retry-failed."
+)
+
+
+def pareto(
+    stores: Sequence[str | Path],
+    backbones: Sequence[str | Path] = (),
+    seed: int = 0,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+) -> Pareto:
+    """Score the default head on each store, over the same five stratified 75/25 splits.
+
+    The accuracy is that of `classify train --repeats 5`, but for the order of the examples.
+
+    Parameters
+    ----------
+    backbones
+        The files that the stores were extracted with, in any order; for all stores, or none.
+    output
+        A plot to write: `.png`, `.svg` or `.html`.
+
+    Raises
+    ------
+    InputError
+        If a store or backbone cannot be used, the stores hold different examples or labels,
+        backbones and stores do not belong together, or the plot cannot be written.
+    """
+    checks = Checklist()
+    with checks.item():
+        splits = SplitOptions(seed=seed, repeats=REPEATS)
+    with checks.item():
+        path = None if output is None else _plot_path(output, overwrite)
+    opened, files = [], []
+    for place in stores:
+        with checks.item():
+            opened.append(_open(place))
+    for place in backbones:
+        with checks.item():
+            files.append(load_backbone(place))
+    if len(opened) == len(stores) and len(files) == len(backbones):
+        with checks.item():
+            matched = _match(stores, opened, backbones, files)
+    checks.finish()
+    data = _common_examples(stores, opened)
+    divided = list(stratified_splits(data, splits, REPEATS))
+    found = _score(stores, opened, data, divided)
+    if backbones:
+        found = _with_costs(found, matched)
+    if path is not None:
+        from headstart.classify.pareto.plot import write_plot  # to draw takes a second to import
+
+    result = Pareto(_ranked(found), len(data.labels), len(data.classes), REPEATS, divided[0].how)
+    if path is not None:
+        write_plot(result, path)
+    return result
+
+
+def _plot_path(output: str | Path, overwrite: bool) -> Path:
+    path = local_path(output)
+    if path.suffix.lower() not in PLOTS:
+        raise InputError(
+            f"{output} is no plot that can be written", f"Known are {', '.join(PLOTS)}."
+        )
+    check_output(path, overwrite)
+    return path
+
+
+def _open(path: str | Path) -> FeatureStore:
+    store = FeatureStore.open(path)
+    if needs(store) > memory_budget():
+        raise StoreError(
+            f"comparing {path} takes {console.human_bytes(needs(store))} of memory, and there are "
+            f"{console.human_bytes(memory_budget())}",
+            "Extract a part of the photographs for the comparison.",
+        )
+    return store
+
+
+def _match(
+    places: Sequence[str | Path],
+    stores: Sequence[FeatureStore],
+    names: Sequence[str | Path],
+    files: Sequence[Backbone],
+) -> list[Backbone]:
+    """The backbone of each store; empty if none are given."""
+    if not files:
+        return []
+    by_fingerprint = {fingerprint: file for file in files for fingerprint in file.makes}
+    made = {store.fingerprint for store in stores}
+    checks = Checklist()
+    for name, file in zip(names, files, strict=True):
+        with checks.item():
+            if made.isdisjoint(file.makes):
+                raise InputError(
+                    f"no store was made with the backbone {name}: {file.fingerprint}",
+                    "Leave it out, or name the store.",
+                )
+    for place, store in zip(places, stores, strict=True):
+        with checks.item():
+            if store.fingerprint not in by_fingerprint:
+                raise InputError(
+                    f"the backbone of {place} is not given: {store.fingerprint}",
+                    "Name it with --backbone, or leave all of them out: a speed that is not known "
+                    "cannot be compared.",
+                )
+    checks.finish()
+    return [by_fingerprint[store.fingerprint] for store in stores]
+
+
+def _common_examples(places: Sequence[str | Path], stores: Sequence[FeatureStore]) -> Labelled:
+    """The labelled examples, sorted by id so that all stores are divided alike."""
+    first = None
+    checks = Checklist()
+    for place, store in zip(places, stores, strict=True):
+        table = store.read(list(COLUMNS))
+        table = table.filter(pc.is_valid(table["label"])).sort_by("id")
+        if first is None:
+            first = table
+            continue
+        with checks.item():
+            if differences := _differences(first.select(SAME), table.select(SAME)):
+                raise StoreError(
+                    f"{places[0]} and {place} do not hold the same labelled examples: "
+                    f"{'; '.join(differences)}",
+                    EXTRACT_AGAIN,
+                )
+    checks.finish()
+    data = labelled(first)
+    check_groups(data.labels, data.groups)
+    return data
+
+
+def _differences(first: pa.Table, other: pa.Table) -> list[str]:
+    if first.equals(other):
+        return []
+    a, b = (
+        {row["id"]: (row["label"], row["content"]) for row in table.to_pylist()}
+        for table in (first, other)
+    )
+    both = sorted(a.keys() & b.keys())
+    kinds = {
+        "only in the first": sorted(a.keys() - b.keys()),
+        "only in the second": sorted(b.keys() - a.keys()),
+        "with another label": [name for name in both if a[name][0] != b[name][0]],
+        "with other bytes": [name for name in both if a[name][1] != b[name][1]],
+    }
+    return [
+        f"{len(names):,} {what}, such as {names[0]!r}" for what, names in kinds.items() if names
+    ]
+
+
+def _score(
+    places: Sequence[str | Path],
+    stores: Sequence[FeatureStore],
+    data: Labelled,
+    splits: Sequence[Split],
+) -> list[Candidate]:
+    head, found, unfinished = HeadOptions(), [], []
+    with console.progress("training", len(stores) * len(splits)) as advance:
+        for place, store in zip(places, stores, strict=True):
+            everything = Training(data.classes, _embeddings(store), data.labels, data.groups)
+            scores = []
+            for number, split in enumerate(splits):
+                estimator, converged = fit_head(head, everything.take(split.train), number)
+                test = everything.take(split.test)
+                scores.append(float((estimator.predict(test.embeddings) == test.labels).mean()))
+                unfinished += [] if converged else [str(place)]
+                advance(1)
+            found.append(
+                Candidate(
+                    str(place),
+                    store.fingerprint,
+                    float(np.mean(scores)),
+                    float(np.std(scores, ddof=1)),
+                    _bytes(store) / store.manifest.rows,
+                )
+            )
+    for place in dict.fromkeys(unfinished):
+        console.note(f"the head on {place} did not converge in every split")
+    return found
+
+
+def _embeddings(store: FeatureStore) -> np.ndarray:
+    """Of the labelled examples, sorted by id: float32 `[examples, dim]`."""
+    table = store.read(["id", "label", "embedding"])
+    table = table.filter(pc.is_valid(table["label"]))
+    embeddings = embeddings_of(table)[pc.sort_indices(table["id"]).to_numpy()]
+    check_finite(store, embeddings)
+    return embeddings
+
+
+def _bytes(store: FeatureStore) -> int:
+    """What the embeddings take in the store's files."""
+    total = 0
+    for part in store.manifest.parts:
+        if (file := part.rows_file) is None:
+            continue
+        about = store.folder.attempt(partial(_footer, store, file))
+        for group in map(about.row_group, range(about.num_row_groups)):
+            columns = map(group.column, range(group.num_columns))
+            total += sum(
+                column.total_compressed_size
+                for column in columns
+                if column.path_in_schema.split(".")[0] == "embedding"
+            )
+    return total
+
+
+def _footer(store: FeatureStore, file: str) -> pq.FileMetaData:
+    return pq.read_metadata(store.folder.open(file))
+
+
+def _with_costs(found: list[Candidate], matched: Sequence[Backbone]) -> list[Candidate]:
+    """With size and speed of their backbones, each of which is timed once."""
+    distinct = list({file.fingerprint: file for file in matched}.values())
+    with console.status(f"timing {len(distinct)} backbones on one thread"):
+        contents = [file.content for file in distinct]
+        speeds = images_per_second(contents, SECONDS * len(distinct))
+    costs = {
+        file.fingerprint: Cost(
+            file.path, file.spec.layers, file.spec.pooling, len(file.content), speed
+        )
+        for file, speed in zip(distinct, speeds, strict=True)
+    }
+    pairs = zip(found, matched, strict=True)
+    return [replace(each, cost=costs[file.fingerprint]) for each, file in pairs]
+
+
+def _ranked(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """By accuracy, the highest first; those that nothing beats are marked."""
+    order = sorted(found, key=lambda each: each.merits, reverse=True)
+    best = unbeaten([each.merits for each in order])
+    return tuple(replace(each, best=mark) for each, mark in zip(order, best, strict=True))

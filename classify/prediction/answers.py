@@ -1,0 +1,109 @@
+"""Predictions: the table of them, and the file that they are written to."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from headstart.data.common.errors import InputError
+from headstart.data.storage.files import check_output, local_path, write_whole
+
+FORMATS = (".parquet", ".csv")
+PREDICTION, PROBABILITIES = "prediction", "probabilities"
+
+
+def check_predictions_file(output: str | Path, overwrite: bool) -> Path:
+    """The local path of a predictions file to be.
+
+    Raises
+    ------
+    InputError
+        If its name has no ending that we write, or something is there already.
+    """
+    path = local_path(output)
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(
+            f"predictions cannot be written to {output}",
+            f"Name a file that ends in {' or '.join(FORMATS)}.",
+        )
+    check_output(path, overwrite)
+    return path
+
+
+def answers_in_words(
+    labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Names of the predicted classes, none for "unknown", and the confidence in them."""
+    names = np.array(classes, object)[labels]
+    names[labels < 0] = None
+    return names, probabilities.max(axis=1, initial=0)
+
+
+def answers_table(
+    examples: pa.Table,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: tuple[str, ...],
+    failed: np.ndarray | None = None,
+) -> pa.Table:
+    """The predictions table.
+
+    Parameters
+    ----------
+    examples
+        With the columns `id` and `label`.
+    labels
+        int64 `[n]`, -1 for "unknown".
+    probabilities
+        float32 `[n, classes]`.
+    failed
+        bool `[n]`: rows without an answer, whose prediction, confidence and probabilities are none.
+    """
+    names, confidence = answers_in_words(labels, probabilities, classes)
+    if failed is not None:
+        names[failed] = None
+    mask = None if failed is None else pa.array(failed)
+    flat = pa.array(probabilities.ravel())
+    return pa.table(
+        {
+            "id": examples["id"],
+            PREDICTION: pa.array(names, pa.string()),
+            "confidence": pa.array(confidence, mask=failed),
+            PROBABILITIES: pa.FixedSizeListArray.from_arrays(flat, len(classes), mask=mask),
+            "label": examples["label"],
+        }
+    )
+
+
+def write_answers(path: Path, table: pa.Table, classes: tuple[str, ...]) -> None:
+    """Write a predictions table whole; in a CSV, probabilities are a JSON object by class."""
+    csv = path.suffix.lower() == ".csv"
+    write_whole(path, _to_csv(table, classes) if csv else _to_parquet(table))
+
+
+def _to_parquet(table: pa.Table) -> bytes:
+    sink = BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _to_csv(table: pa.Table, classes: tuple[str, ...]) -> bytes:
+    texts = [_in_json(row, classes) for row in table[PROBABILITIES].to_pylist()]
+    position = table.column_names.index(PROBABILITIES)
+    flat = table.set_column(position, PROBABILITIES, pa.array(texts, pa.string()))
+    sink = BytesIO()
+    pa.csv.write_csv(flat, sink)
+    return sink.getvalue()
+
+
+def _in_json(row: list[float] | None, classes: tuple[str, ...]) -> str | None:
+    if row is None:
+        return None
+    values = {name: float(f"{value:.6g}") for name, value in zip(classes, row, strict=True)}
+    return json.dumps(values, ensure_ascii=False)

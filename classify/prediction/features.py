@@ -1,0 +1,136 @@
+"""Classes for embeddings, by onnxruntime alone: no scikit-learn, no TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+
+from headstart.classify.prediction.answers import (
+    answers_table,
+    check_predictions_file,
+    write_answers,
+)
+from headstart.data.common.errors import Checklist, ModelError, StoreError
+from headstart.data.contracts.model import HEAD, INPUT, LABEL, PROBABILITIES, TRAIN_COMMAND, Model
+from headstart.data.contracts.store import MANIFEST, RECORDS, FeatureStore, embeddings_of
+from headstart.data.examples.opening import FILES
+from headstart.data.modalities.image.decoding import EXTENSIONS
+from headstart.data.storage.places import folder_at, folder_holding
+
+ROWS = 4096  # embeddings in one go: a head of neighbours holds distances to all of its own
+
+
+class HeadSession:
+    """`head.onnx`, loaded; raises `ModelError` if that is not possible."""
+
+    def __init__(self, content: bytes, outputs: Sequence[str] = (LABEL, PROBABILITIES)) -> None:
+        import onnxruntime
+
+        try:
+            self._session = onnxruntime.InferenceSession(
+                content, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime has no one class for files that it cannot load
+            raise ModelError(f"{HEAD} cannot be loaded: {error}", TRAIN_COMMAND) from error
+        self._outputs = list(outputs)
+
+    def run(self, embeddings: np.ndarray) -> list[np.ndarray]:
+        """The outputs for embeddings float32 `[n, dim]`, a few thousand at a time."""
+        starts = range(0, max(1, len(embeddings)), ROWS)
+        pieces = (embeddings[start : start + ROWS] for start in starts)
+        parts = [self._session.run(self._outputs, {INPUT: piece}) for piece in pieces]
+        return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+
+def run_head(content: bytes, embeddings: np.ndarray) -> list[np.ndarray]:
+    """Run `head.onnx` on embeddings, float32 `[n, dim]`.
+
+    Returns labels int64 `[n]` (-1 for "unknown") and probabilities float32 `[n, classes]`.
+    """
+    return HeadSession(content).run(embeddings)
+
+
+def is_edge_model(model: str | Path) -> bool:
+    """Whether what was named is to be read as an edge model, and not as a model folder."""
+    if "://" in str(model) and not str(model).startswith("file://"):
+        return str(model).lower().endswith(".onnx")
+    folder, name = folder_holding(model)
+    ends = name.lower().endswith(".onnx")
+    return folder.is_file(name) or (ends and not folder.exists(name))
+
+
+def open_pair(model: str | Path, features: str | Path) -> tuple[Model, FeatureStore]:
+    """Open a model and the features that it is to be used on.
+
+    Raises
+    ------
+    InputError
+        If either is not there, they come from different backbones, or photographs were named
+        instead of features.
+    """
+    checks = Checklist()
+    with checks.item():
+        opened = Model.open(model)
+    with checks.item():
+        store = _open_features(features)
+    checks.finish()
+    opened.require(
+        store.fingerprint,
+        f"the features {features}",
+        f"Train on these features: python -m classify train {features} -o MODEL",
+    )
+    return opened, store
+
+
+def _open_features(features: str | Path) -> FeatureStore:
+    try:
+        return FeatureStore.open(features)
+    except StoreError:
+        if not _holds_photographs(features):
+            raise
+    raise StoreError(
+        f"{features} is a source of photographs; a model folder takes features",
+        f"Extract them: python -m extract {features} --backbone backbone.onnx -o FEATURES\n"
+        "  Or give the photographs to an edge model, which `python -m export classifier` writes.",
+    )
+
+
+def _holds_photographs(path: str | Path) -> bool:
+    parent, name = folder_holding(path)
+    if name and parent.is_file(name):
+        return PurePosixPath(name).suffix.lower() in FILES
+    folder = folder_at(path)
+    if any(folder.exists(name) for name in (MANIFEST, RECORDS)):
+        return False
+    wanted = EXTENSIONS | {".tar"}
+    return any(PurePosixPath(name).suffix.lower() in wanted for name, _ in folder.files())
+
+
+def predict(
+    model: str | Path, features: str | Path, output: str | Path, overwrite: bool
+) -> pa.Table:
+    """Predict a class for every embedding of a store and write it to a `.parquet` or `.csv` file.
+
+    Returns the table: `id`, `prediction` (none below the model's threshold), `confidence`,
+    `probabilities` (in the order of the model's classes; in a CSV a JSON object by class), `label`.
+
+    Raises
+    ------
+    InputError
+        If model, features and output do not fit.
+    """
+    checks = Checklist()
+    with checks.item():
+        path = check_predictions_file(output, overwrite)
+    with checks.item():
+        opened, store = open_pair(model, features)
+    checks.finish()
+    classes = opened.card.classes
+    rows = store.read(["id", "label", "embedding"])
+    labels, probabilities = run_head(opened.head, embeddings_of(rows))
+    table = answers_table(rows, labels, probabilities, classes)
+    write_answers(path, table, classes)
+    return table

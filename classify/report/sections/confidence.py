@@ -1,0 +1,123 @@
+"""Whether confidence can be believed, and what an answer of "I don't know" buys."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from headstart.classify.report.content import HeldOut
+from headstart.classify.report.drawing import INK, MUTED, colour, draw, thinned
+from headstart.classify.report.parts import INTERVAL, PERCENT, Key, Plot, Section, percent
+from headstart.classify.scores.reliability import Reliability, reliability, risk_coverage
+from headstart.data.common.intervals import proportion
+
+
+def calibration(held_out: HeldOut) -> Section:
+    """The reliability diagram, before and after calibration."""
+    after = reliability(held_out.labels, held_out.probabilities)
+    drawn = [(1, "as the model answers", after)]
+    error = f"expected calibration error {percent(after.expected_calibration_error)}"
+    if held_out.uncalibrated is not None:
+        before = reliability(held_out.labels, held_out.uncalibrated)
+        drawn = [(1, "before calibration", before), (0, "after calibration", after)]
+        error = (
+            f"expected calibration error {percent(before.expected_calibration_error)} before "
+            f"calibration, {percent(after.expected_calibration_error)} after"
+        )
+
+    def paint(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":")
+        for series, _, bins in drawn:
+            upper.errorbar(
+                bins.confidence,
+                bins.accuracy,
+                yerr=_error_bars(bins),
+                color=colour(series),
+                marker="os"[series],
+                markersize=5,
+                elinewidth=1,
+            )
+        lower.bar(after.confidence, after.count, width=0.03, color=MUTED)
+        upper.set(ylabel="share right", ylim=(-0.02, 1.02))
+        lower.set(xlabel="confidence", ylabel="examples", xlim=(-0.02, 1.02))
+
+    return Section(
+        "calibration",
+        "Can the probabilities be believed?",
+        f"Of all answers given with 80{PERCENT} confidence, 80{PERCENT} should be right.",
+        (
+            Plot(
+                draw("calibration", f"Reliability diagram: {error}", paint, 340),
+                "On the dotted line confidence is what it says; below it the model is too sure of "
+                f"itself, above it too modest: {error}. Bars are {INTERVAL}s; below, how many "
+                "answers had that confidence.",
+                tuple(Key(name, series) for series, name, _ in drawn),
+            ),
+        ),
+    )
+
+
+def _error_bars(bins: Reliability) -> np.ndarray:
+    """Distances down and up to the 95 % interval, `[2, bins]`."""
+    intervals = [
+        proportion(round(share * total), int(total))
+        for share, total in zip(bins.accuracy, bins.count, strict=True)
+    ]
+    low, high = np.array([(i.low, i.high) for i in intervals]).T
+    return np.maximum(0, [bins.accuracy - low, high - bins.accuracy])
+
+
+def rejection(held_out: HeldOut) -> Section:
+    """The risk-coverage curve, with the threshold marked."""
+    curve = risk_coverage(held_out.labels, held_out.probabilities)
+    coverage, risk = thinned(curve.coverage, 1 - curve.precision)
+    everything = percent(float(1 - curve.precision[-1]))
+    alt = f"Risk-coverage curve: {everything} wrong when every example is answered"
+    note, point = " No threshold was chosen: every example is answered.", None
+    if held_out.threshold is not None:
+        note, point = _at_threshold(held_out, held_out.threshold)
+        alt += f", {percent(point[1])} wrong when {percent(point[0])} are"
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.step(100 * coverage, 100 * risk, where="post", color=colour(0))
+        if point is not None:
+            x, y = 100 * point[0], 100 * point[1]
+            axes.axvline(x, color=INK, linewidth=1, linestyle="--")
+            axes.plot([x], [y], marker="o", markersize=7, color=colour(1))
+        axes.set(xlabel="answered, %", ylabel="wrong among the answered, %", xlim=(0, 101))
+        axes.set_ylim(0, max(1.0, 108 * float(risk.max()), axes.get_ylim()[1]))
+
+    return Section(
+        "rejection",
+        'What saying "I don\'t know" buys',
+        "An unsure answer can be left to a person: the model then answers fewer examples, and "
+        f"more of its answers are right.{note}",
+        (
+            Plot(
+                draw("rejection", alt, paint),
+                "From right to left the least sure answers are left out, and the share of wrong "
+                "ones among the rest should fall.",
+                (Key("threshold", 1, "circle"),) if point is not None else (),
+            ),
+        ),
+    )
+
+
+def _at_threshold(held_out: HeldOut, threshold: float) -> tuple[str, tuple[float, float]]:
+    """What the threshold does, in words; coverage and risk."""
+    answered = held_out.probabilities.max(axis=1) >= threshold
+    right = held_out.probabilities.argmax(axis=1) == held_out.labels
+    total = int(answered.sum())
+    chosen = f", chosen for {held_out.threshold_for}" if held_out.threshold_for else ""
+    start = f" Below a confidence of {threshold:.3f}{chosen}, the answer is unknown: "
+    if not total:
+        return f"{start}so it is for all of these examples.", (0.0, 0.0)
+    precision = proportion(int((right & answered).sum()), total)
+    return (
+        f"{start}{percent(total / len(answered))} of these examples are answered, and "
+        f"{percent(precision.value)} of the answers are right ({INTERVAL} "
+        f"{percent(precision.low)} to {percent(precision.high)}).",
+        (total / len(answered), 1 - precision.value),
+    )

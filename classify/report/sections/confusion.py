@@ -1,0 +1,64 @@
+"""Which classes are taken for which."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headstart.classify.report.content import HeldOut
+from headstart.classify.report.parts import Cell, Matrix, Section, Table, count, percent
+
+MOST_CLASSES = 20  # whose matrix can be read
+MOST_PAIRS = 30
+DEEPEST = 0.7  # tint under which the numbers can still be read
+
+
+def confusion(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
+    """The confusion matrix, or, of more than 20 classes, the pairs most often confused."""
+    labels, predictions = held_out.labels, held_out.probabilities.argmax(axis=1)
+    title = "Which classes are confused"
+    if len(classes) <= MOST_CLASSES:
+        return Section(
+            "confusion",
+            title,
+            "Each row holds the examples of one class, each column what they were taken for. What "
+            "is right lies on the diagonal (blue); the stronger the orange, the more of a class is "
+            "taken for another.",
+            matrix=_matrix(labels, predictions, classes),
+        )
+    wrong = labels != predictions
+    keys, counts = np.unique(
+        labels[wrong].astype(np.int64) * len(classes) + predictions[wrong], return_counts=True
+    )
+    if not len(keys):
+        return Section("confusion", title, "No held-out example was taken for another class.")
+    support = np.bincount(labels, minlength=len(classes))
+    rows = []
+    for pair in np.argsort(-counts, kind="stable")[:MOST_PAIRS]:
+        true, predicted = divmod(int(keys[pair]), len(classes))
+        share = percent(counts[pair] / support[true])
+        rows.append((classes[true], classes[predicted], f"{counts[pair]:,}", share))
+    return Section(
+        "confusion",
+        title,
+        f"The {len(rows)} most frequent of {count(len(keys), 'confusion')}; a matrix of "
+        f"{len(classes):,} classes could not be read.",
+        tables=(Table(("is", "taken for", "examples", "of its class"), tuple(rows), 2),),
+    )
+
+
+def _matrix(labels: np.ndarray, predictions: np.ndarray, classes: tuple[str, ...]) -> Matrix:
+    size = len(classes)
+    counts = np.bincount(labels * size + predictions, minlength=size * size).reshape(size, size)
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    # The root lets a single mistake among hundreds be seen.
+    tints = DEEPEST * np.where(np.eye(size, dtype=bool), shares, np.sqrt(shares))
+    return Matrix(
+        classes,
+        tuple(
+            tuple(
+                Cell(int(counts[row, column]), row == column, round(float(tints[row, column]), 2))
+                for column in range(size)
+            )
+            for row in range(size)
+        ),
+    )

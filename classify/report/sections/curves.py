@@ -1,0 +1,119 @@
+"""Precision-recall and ROC curves: how well the probabilities of a class rank its examples."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
+
+from headstart.classify.report.content import HeldOut
+from headstart.classify.report.drawing import MUTED, colour, dash, draw, thinned
+from headstart.classify.report.parts import Key, Plot, Section, count
+
+MOST_CLASSES = 10  # with a curve each
+MOST_VALUES = 4_000_000  # probabilities that are sorted; of more, a sample of the examples
+GRID_POINTS = 101  # at which macro averages are taken
+SEED = 0
+
+Curve = tuple[str, np.ndarray, np.ndarray, float]  # name, x, y, area
+
+
+def ranking(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
+    """Precision-recall and ROC curves: of each class up to ten, else averages.
+
+    The micro average takes every probability of every class as one answer to rank; the macro
+    average is the mean of the classes' curves.
+    """
+    labels, probabilities, note = held_out.labels, held_out.probabilities, ""
+    most = max(1, MOST_VALUES // len(classes))
+    if len(labels) > most:
+        rows = np.random.default_rng(SEED).choice(len(labels), most, replace=False)
+        labels, probabilities = labels[rows], probabilities[rows]
+        note = f" Drawn from a random {most:,} of the {len(held_out.labels):,} examples."
+    present = [index for index in np.unique(labels).tolist() if (labels != index).any()]
+    title = "Precision, recall and ROC"
+    if not present:
+        return Section(
+            "ranking",
+            title,
+            "All held-out examples are of one class: there is nothing to tell apart.",
+        )
+    if len(classes) <= MOST_CLASSES:
+        what = "One curve for each class: that class against all others."
+        recall = [_recall(classes[i], labels == i, probabilities[:, i]) for i in present]
+        roc = [_roc(classes[i], labels == i, probabilities[:, i]) for i in present]
+    else:
+        what = f"Averages over {len(classes):,} classes, each against all others."
+        truth = np.zeros(probabilities.shape, bool)
+        truth[np.arange(len(labels)), labels] = True
+        recall = [_recall("micro average", truth.ravel(), probabilities.ravel())]
+        roc = [_roc("micro average", truth.ravel(), probabilities.ravel())]
+        if not note:  # of a sample, most classes would have an example or none
+            recall.append(_mean([_recall("", truth[:, i], probabilities[:, i]) for i in present]))
+            roc.append(_mean([_roc("", truth[:, i], probabilities[:, i]) for i in present]))
+    plots = (
+        _plot("recall", ("recall", "precision"), recall, "average precision", False),
+        _plot(
+            "roc", ("false positive rate", "true positive rate"), roc, "area under the curve", True
+        ),
+    )
+    return Section("ranking", title, what + note, plots)
+
+
+def _recall(name: str, truth: np.ndarray, score: np.ndarray) -> Curve:
+    precision, recall, _ = precision_recall_curve(truth, score, drop_intermediate=True)
+    area = float(average_precision_score(truth, score))
+    return name, *thinned(recall[::-1], precision[::-1]), area  # type: ignore[return-value]
+
+
+def _roc(name: str, truth: np.ndarray, score: np.ndarray) -> Curve:
+    x, y, _ = roc_curve(truth, score)
+    return name, *thinned(x, y), float(roc_auc_score(truth, score))  # type: ignore[return-value]
+
+
+def _mean(curves: list[Curve]) -> Curve:
+    grid = np.linspace(0, 1, GRID_POINTS)
+    heights = np.mean([np.interp(grid, x, y) for _, x, y, _ in curves], axis=0)
+    return "macro average", grid, heights, float(np.mean([area for *_, area in curves]))
+
+
+def _plot(
+    name: str, axes_names: tuple[str, str], curves: list[Curve], area: str, chance: bool
+) -> Plot:
+    def paint(figure: Figure) -> None:
+        axes: Axes = figure.add_subplot()
+        if chance:
+            axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":")
+        for series, (_, x, y, _) in enumerate(curves):
+            axes.plot(x, y, color=colour(series), linestyle=dash(series))
+        axes.set(xlabel=axes_names[0], ylabel=axes_names[1], xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+
+    figures = f"{area} {', '.join(f'{area_:.3f}' for *_, area_ in curves)}"
+    if chance:
+        title = "ROC curves"
+        caption = (
+            "How many examples of a class are found (up) for how many false alarms (right). Good "
+            "curves hug the upper left corner; guessing is the dotted line, with an area of 0.5. "
+            "The legend has the area under each curve."
+        )
+    else:
+        title = "Precision-recall curves"
+        caption = (
+            "What share of the answers for a class is right (up) when so many of its examples are "
+            "to be found (right). Good curves hug the upper right corner. The legend has the "
+            "average precision of each curve."
+        )
+    return Plot(
+        draw(name, f"{title}, {count(len(curves), 'curve')}: {figures}", paint),
+        caption,
+        tuple(
+            Key(who, series, figure=f"{value:.3f}")
+            for series, (who, _, _, value) in enumerate(curves)
+        ),
+    )

@@ -1,0 +1,50 @@
+"""The learning curve: what more labels would bring."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from headstart.classify.diagnosis.learning_curve import LearningCurve
+from headstart.classify.report.drawing import colour, draw
+from headstart.classify.report.parts import INTERVAL, Plot, Section, percent
+
+
+def learning(curve: LearningCurve) -> Section:
+    """Accuracy against the number of labels for each class."""
+    sizes = curve.labels_per_class
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.fill_between(
+            sizes, 100 * curve.low, 100 * curve.high, color=colour(0), alpha=0.2, linewidth=0
+        )
+        axes.plot(sizes, 100 * curve.accuracy, color=colour(0), marker="o", markersize=5)
+        axes.set_xscale("log")
+        # A tick at each size, but none so near the one before that their numbers would touch.
+        ticks: list[int] = []
+        for size in sizes.tolist():
+            if not ticks or size >= ticks[-1] * (sizes[-1] / sizes[0]) ** 0.12:
+                ticks.append(size)
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set(xlabel="labels for each class", ylabel="accuracy, %")
+
+    alt = (
+        f"Learning curve: accuracy from {percent(float(curve.accuracy[0]))} with {sizes[0]:,} "
+        f"labels for each class to {percent(float(curve.accuracy[-1]))} with {sizes[-1]:,}"
+    )
+    return Section(
+        "learning",
+        "Would more labels help?",
+        curve.advice,
+        (
+            Plot(
+                draw("learning", alt, paint),
+                "A curve that still rises at its right end says that more labels would help; a "
+                "flat one, that they would not. Each step to the right multiplies the labels. The "
+                f"band is the {INTERVAL}.",
+            ),
+        ),
+    )

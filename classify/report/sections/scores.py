@@ -1,0 +1,192 @@
+"""The scores with their intervals, of all examples and of each class, and of the heads tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from headstart.classify.heads.search import Trial
+from headstart.classify.report.content import About, HeldOut, ReportContent
+from headstart.classify.report.parts import INTERVAL, Section, Table, count, percent
+from headstart.classify.scores.metrics import Scores
+from headstart.data.common.intervals import Interval, proportion
+
+TITLES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy (mean recall of the classes)",
+    "macro_f1": "macro F1 (mean F1 of the classes)",
+    "log_loss": "log loss (0 is perfect)",
+}
+RESAMPLES = 1000
+MOST_CLASSES, MOST_TRIALS = 100, 100
+SEED = 0
+
+
+def headlines(content: ReportContent) -> Section:
+    """Scores with 95 % intervals, over this split and over repeated ones."""
+    summary, held_out = content.summary, content.held_out
+    intervals = {"accuracy": summary.accuracy} | bootstrapped(summary.scores, held_out)
+    rows = [(TITLES[name], *_figures(name, found)) for name, found in intervals.items()]
+    if summary.without_duplicates is not None:
+        left_out = f"accuracy without {count(summary.duplicates, 'near-duplicate')} of training"
+        rows.append((left_out, *_figures("accuracy", summary.without_duplicates)))
+    columns = ("score", "value", INTERVAL)
+    text = (
+        f"Measured on {count(summary.scores.examples, 'example')} that training never saw. The "
+        "interval says how far the figure may be from that of many more such examples: two heads "
+        "whose intervals overlap widely cannot be told apart by these figures."
+    )
+    tables = [Table(columns, tuple(rows))]
+    if summary.repeated is not None:
+        splits = summary.repeated.splits
+        text += f" The second table has the means over {splits:,} repeated splits."
+        repeated = (
+            (TITLES.get(name, name), *_figures(name, found))
+            for name, found in summary.repeated.scores.items()
+        )
+        tables.append(Table((f"mean of {splits:,} splits", *columns[1:]), tuple(repeated)))
+    return Section("scores", "Scores", text, tables=tuple(tables))
+
+
+def _figures(name: str, found: Interval) -> tuple[str, str]:
+    if name == "log_loss":
+        return f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}"
+    return percent(found.value), f"{percent(found.low)} to {percent(found.high)}"
+
+
+def bootstrapped(scores: Scores, held_out: HeldOut) -> dict[str, Interval]:
+    """95 % intervals of the scores that are no shares, by the percentile bootstrap.
+
+    The examples are drawn anew 1,000 times (Efron and Tibshirani 1993, chapter 13), by a fixed
+    seed. A class without an example in a draw is left out of its averages.
+    """
+    labels = held_out.labels
+    predictions = held_out.probabilities.argmax(axis=1)
+    # Only classes that occur count, so that 10,000 of them with few examples cost little.
+    names, both = np.unique(np.concatenate([labels, predictions]), return_inverse=True)
+    true, predicted = both[: len(labels)], both[len(labels) :]
+    chosen = held_out.probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    loss = -np.log(np.clip(chosen, np.finfo(np.float64).eps, 1))
+    if len(labels) < 2:
+        return {}
+    size = len(names)
+
+    hits = true == predicted
+
+    def statistic(rows: np.ndarray) -> np.ndarray:
+        support = np.bincount(true[rows], minlength=size)
+        right = np.bincount(true[rows], hits[rows], size)
+        answers = np.bincount(predicted[rows], minlength=size)
+        present = support > 0
+        recall = right[present] / support[present]
+        f1 = 2 * right[present] / (support + answers)[present]
+        return np.array([recall.mean(), f1.mean(), loss[rows].mean()])
+
+    drawn = bootstrap(
+        (np.arange(len(labels)),),
+        statistic,
+        vectorized=False,
+        method="percentile",
+        n_resamples=RESAMPLES,
+        rng=SEED,
+    ).confidence_interval
+    values = {name: getattr(scores, name) for name in TITLES if name != "accuracy"}
+    return {
+        name: Interval(value, float(low), float(high))
+        for (name, value), low, high in zip(values.items(), drawn.low, drawn.high, strict=True)
+    }
+
+
+def per_class(scores: Scores) -> Section:
+    """Precision, recall and F1 of every class, or of the worst where there are many."""
+    tested = [found for found in scores.per_class if found.support]
+    untested = [found.name for found in scores.per_class if not found.support]
+    text = (
+        "Precision: how many of the answers for a class are right. Recall: how many of its "
+        "examples are found. F1 is the harmonic mean of both."
+    )
+    if len(tested) > MOST_CLASSES:
+        text += f" Of {len(tested):,} classes, the {MOST_CLASSES} with the lowest F1."
+        tested = sorted(tested, key=lambda found: found.f1)[:MOST_CLASSES]
+    if untested:
+        text += (
+            f" {count(len(untested), 'class', 'classes')} without a held-out "
+            f"example could not be scored: {_some(untested)}."
+        )
+    rows = []
+    for found in tested:
+        recall = proportion(round(found.recall * found.support), found.support)
+        rows.append(
+            (
+                found.name,
+                percent(found.precision),
+                percent(found.recall),
+                f"{percent(recall.low)} to {percent(recall.high)}",
+                percent(found.f1),
+                f"{found.support:,}",
+            )
+        )
+    columns = ("class", "precision", "recall", f"{INTERVAL} of recall", "F1", "examples")
+    return Section("classes", "Every class", text, tables=(Table(columns, tuple(rows)),))
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    # Isolated (Unicode UAX 9), so that a name from right to left does not turn its neighbours.
+    isolated = (f"\u2068{name}\u2069" for name in names[:most])
+    return f"{', '.join(isolated)}{more}"
+
+
+def tried(trials: Sequence[Trial]) -> Section:
+    """The heads that the search tried, the best first."""
+    best = sorted(trials, key=lambda trial: -trial.mean)
+    text = (
+        f"{count(len(trials), 'head')}, each scored by cross-validation on the training examples "
+        "alone; a difference smaller than the spread between the folds says little."
+    )
+    if len(best) > MOST_TRIALS:
+        text += f" The best {MOST_TRIALS} are shown."
+    rows = []
+    for trial in best[:MOST_TRIALS]:
+        rows.append(
+            (
+                f"{trial.head} (chosen)" if trial.chosen else trial.head,
+                in_words(trial.parameters),
+                f"{percent(trial.mean)} ± {100 * trial.std:.1f}",
+                f"{trial.seconds:.1f}",
+            )
+        )
+    columns = ("head", "parameters", "accuracy (mean ± sd)", "seconds")
+    return Section("tried", "Heads that were tried", text, tables=(Table(columns, tuple(rows), 2),))
+
+
+def in_words(parameters: Mapping[str, Any]) -> str:
+    """Parameters such as `c = 0.01, gamma = scale`."""
+    return ", ".join(
+        f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}"
+        for name, value in parameters.items()
+    )
+
+
+def made_with(about: About) -> Section:
+    """What it takes to train the same head again."""
+    rows = [
+        ("head", about.head),
+        ("parameters", in_words(about.parameters) or "none"),
+        ("classes", f"{len(about.classes):,}: {_some(about.classes, 20)}"),
+        ("training examples", f"{about.training:,}"),
+        ("held-out examples", f"{about.held_out:,}"),
+        ("split", about.split),
+        ("backbone", about.fingerprint),
+        ("feature store", about.features),
+        ("made with", ", ".join(f"{name} {found}" for name, found in about.versions.items())),
+    ]
+    return Section(
+        "made",
+        "How this was made",
+        "What it takes to train the same head again.",
+        tables=(Table(("", ""), tuple(rows), 2),),
+    )

@@ -1,0 +1,1 @@
+"""Answers and true labels enter, scores with their intervals leave."""

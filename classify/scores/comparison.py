@@ -1,0 +1,295 @@
+"""Two models on the same test examples, paired: is one really better?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.stats import binomtest
+
+from headstart.data.common.errors import Checklist, InputError, ModelError
+from headstart.data.common.intervals import Interval, proportion
+from headstart.data.contracts.model import Model
+
+SIGNIFICANT = 0.05
+ANSWERS = ("prediction", "probability")
+TRAIN_AGAIN = "Train again with: python -m classify train {} -o {} --overwrite"
+SHOWN = 5  # class names in a message
+
+
+@dataclass(frozen=True)
+class Change:
+    """A test example that one model gets right and the other wrong, or that both get wrong in
+    different ways; an answer is none for "unknown"."""
+
+    id: str
+    path: str
+    label: str
+    a: str | None
+    b: str | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models, A and B, on the test examples that both have.
+
+    Parameters
+    ----------
+    a, b
+        The model folders.
+    accuracy_a, accuracy_b
+        With 95 % intervals (Wilson 1927); "unknown" is no right answer.
+    difference
+        Accuracy of B minus that of A, with its 95 % interval for paired examples (Newcombe 1998,
+        Statistics in Medicine 17:2635, method 10).
+    p_value
+        McNemar's test, exact: how probable examples that only one gets right are to fall so
+        unevenly, if neither is better.
+    log_loss_a, log_loss_b
+        Mean negative logarithm (base e) of the probability given to the true class.
+    both_right, only_a, only_b, none_right
+        Numbers of examples.
+    left_out
+        Examples that are a test example of one model alone, or have another label in the other.
+    seen
+        How many of those the other model was trained on.
+    changes
+        The examples that are answered differently.
+    verdict
+        As a sentence.
+    """
+
+    a: str
+    b: str
+    examples: int
+    accuracy_a: Interval
+    accuracy_b: Interval
+    difference: Interval
+    p_value: float
+    log_loss_a: float
+    log_loss_b: float
+    both_right: int
+    only_a: int
+    only_b: int
+    none_right: int
+    left_out: int
+    seen: int
+    changes: tuple[Change, ...]
+    verdict: str
+
+    @property
+    def log_loss_difference(self) -> float:
+        """Log loss of B minus that of A; below 0 if B's probabilities are better."""
+        return self.log_loss_b - self.log_loss_a
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self) | {"log_loss_difference": self.log_loss_difference}
+
+
+def compare(a: str | Path, b: str | Path) -> Comparison:
+    """Compare two model folders on the test examples that both have, by the hash of the files.
+
+    Interval and test take the examples as independent; where groups of them are alike, as the
+    photographs of one module are, both are too sure.
+
+    Raises
+    ------
+    InputError
+        If a model cannot be read, holds no answers, they are the same or know different classes,
+        or they have no test example in common.
+    """
+    checks = Checklist()
+    examples = []
+    models = []
+    for place in (a, b):
+        with checks.item():
+            models.append(Model.open(place))
+            examples.append(_answered(models[-1], place))
+    with checks.item():
+        if Path(a).resolve() == Path(b).resolve():
+            raise InputError(f"{a} would be compared with itself", "Name two model folders.")
+    with checks.item():
+        if len(models) == 2:
+            _check_classes(models[0], models[1], (a, b))
+    checks.finish()
+    pairs, left_out, seen = _pair(*examples)
+    if not pairs.num_rows:
+        raise InputError(
+            f"{a} and {b} have no test example in common",
+            "Train both on the same features, with the same --seed and --test-size, or declare the "
+            "splits in the manifest.",
+        )
+    right_a, right_b = (
+        pc.equal(pairs[f"prediction_{name}"], pairs["label"])
+        .fill_null(False)
+        .to_numpy(zero_copy_only=False)
+        for name in "ab"
+    )
+    counts = (
+        int((right_a & right_b).sum()),
+        int((right_a & ~right_b).sum()),
+        int((~right_a & right_b).sum()),
+        int((~right_a & ~right_b).sum()),
+    )
+    difference, p_value = paired_difference(*counts), mcnemar(counts[1], counts[2])
+    return Comparison(
+        str(a),
+        str(b),
+        pairs.num_rows,
+        proportion(int(right_a.sum()), len(right_a)),
+        proportion(int(right_b.sum()), len(right_b)),
+        difference,
+        p_value,
+        _log_loss(pairs["probability_a"]),
+        _log_loss(pairs["probability_b"]),
+        *counts,
+        left_out,
+        seen,
+        _changes(pairs),
+        verdict(difference, p_value),
+    )
+
+
+def paired_difference(both: int, only_a: int, only_b: int, none: int) -> Interval:
+    """The share right of B minus that of A, with its 95 % interval by Newcombe's method 10.
+
+    The two Wilson intervals are put together by their correlation phi, which is taken smaller
+    where it is positive, as a correction for continuity.
+    """
+    total = both + only_a + only_b + none
+    a, b = proportion(both + only_a, total), proportion(both + only_b, total)
+    margins = (both + only_a) * (only_b + none) * (both + only_b) * (only_a + none)
+    covariance = float(both * none - only_a * only_b)
+    if covariance > 0:
+        covariance = max(0, covariance - total / 2)
+    phi = covariance / np.sqrt(margins) if margins else 0.0
+    value = (only_b - only_a) / total
+    low = _distance(b.value - b.low, a.high - a.value, phi)
+    high = _distance(b.high - b.value, a.value - a.low, phi)
+    return Interval(value, value - low, value + high)
+
+
+def _distance(one: float, other: float, phi: float) -> float:
+    return float(np.sqrt(max(0, one**2 - 2 * phi * one * other + other**2)))
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided p value of McNemar's test (1947), exact: by the binomial distribution."""
+    discordant = only_a + only_b
+    return float(binomtest(only_b, discordant).pvalue) if discordant else 1.0
+
+
+def verdict(difference: Interval, p_value: float) -> str:
+    """Which one is better, if that can be told: the test and the interval must both say so."""
+    b_better = difference.low > 0
+    told = p_value < SIGNIFICANT and (b_better or difference.high < 0)
+    shown = difference
+    if told and not b_better:
+        shown = Interval(-difference.value, -difference.high, -difference.low)
+    points = (
+        f"{100 * shown.value:+.1f} points (95 %: {100 * shown.low:.1f} to {100 * shown.high:.1f}), "
+        f"McNemar {_p(p_value)}"
+    )
+    if told:
+        return f"{'B' if b_better else 'A'} is better: {points}"
+    return f"no difference can be told: B has {points}"
+
+
+def _p(value: float) -> str:
+    if value < 0.001:
+        return "p < 0.001"
+    return f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
+
+
+def _answered(model: Model, place: str | Path) -> pa.Table:
+    """A model's examples; its test examples have answers."""
+    examples = model.examples()
+    if not set(ANSWERS) <= set(examples.column_names):
+        raise ModelError(
+            f"{place} does not say what it answered for its test examples: an older headstart "
+            "wrote it",
+            TRAIN_AGAIN.format(model.card.features, place),
+        )
+    return examples
+
+
+def _check_classes(a: Model, b: Model, places: tuple[str | Path, str | Path]) -> None:
+    known = set(a.card.classes), set(b.card.classes)
+    if known[0] == known[1]:
+        return
+    only = [sorted(known[0] - known[1]), sorted(known[1] - known[0])]
+    parts = [
+        f"only {place} knows {_listed(names)}"
+        for place, names in zip(places, only, strict=True)
+        if names
+    ]
+    raise ModelError(
+        f"the models tell different classes apart: {'; '.join(parts)}",
+        "Train both on the same classes.",
+    )
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more
+
+
+def _pair(a: pa.Table, b: pa.Table) -> tuple[pa.Table, int, int]:
+    """The test examples of both with the answers of both; how many are left out; those seen.
+
+    Of files with the same bytes, the first stands for all.
+    """
+    tests = [_tests(table) for table in (a, b)]
+    columns = ["content", "label", *ANSWERS]
+    joined = (
+        tests[0]
+        .select(["id", "path", *columns])
+        .join(
+            tests[1].select(columns),
+            "content",
+            join_type="inner",
+            left_suffix="_a",
+            right_suffix="_b",
+        )
+    )
+    agree = pc.equal(joined["label_a"], joined["label_b"])
+    pairs = joined.filter(agree).rename_columns({"label_a": "label"}).sort_by("id")
+    contents = pairs["content"].combine_chunks()
+    lone = [table.filter(pc.invert(pc.is_in(table["content"], contents))) for table in tests]
+    seen = sum(
+        pc.is_in(table["content"], _trained(other)).to_numpy(zero_copy_only=False).sum()
+        for table, other in zip(lone, (b, a), strict=True)
+    )
+    relabelled = joined.num_rows - pairs.num_rows  # stands in both of `lone`
+    return pairs, sum(table.num_rows for table in lone) - relabelled, int(seen)
+
+
+def _tests(examples: pa.Table) -> pa.Table:
+    table = examples.filter(pc.equal(examples["split"], "test"))
+    first = np.unique(table["content"].to_numpy(zero_copy_only=False), return_index=True)[1]
+    return table.take(np.sort(first))
+
+
+def _trained(examples: pa.Table) -> pa.Array:
+    table = examples.filter(pc.equal(examples["split"], "train"))
+    return table["content"].combine_chunks()
+
+
+def _log_loss(probability: pa.ChunkedArray) -> float:
+    values = probability.to_numpy().astype(np.float64)
+    return float(-np.log(np.maximum(values, np.finfo(np.float64).eps)).mean())
+
+
+def _changes(pairs: pa.Table) -> tuple[Change, ...]:
+    unknown = "\0"  # no class name: so that two "unknown" are the same answer
+    a, b = (pairs[f"prediction_{name}"].fill_null(unknown) for name in "ab")
+    changed = pairs.filter(pc.not_equal(a, b))
+    return tuple(
+        Change(row["id"], row["path"], row["label"], row["prediction_a"], row["prediction_b"])
+        for row in changed.to_pylist()
+    )

@@ -1,0 +1,208 @@
+"""How good a classifier is, on examples that training never saw."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+)
+
+from headstart.classify.scores.reliability import reliability
+from headstart.data.common.intervals import Interval, of_mean, proportion
+
+MOST_CLASSES = 1000  # whose confusion matrix is kept
+HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class; `support` is its number of examples."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Share of the examples above the threshold, and share of those that is right."""
+
+    coverage: Interval
+    precision: Interval | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a classifier.
+
+    Parameters
+    ----------
+    accuracy_interval
+        The accuracy with its 95 % confidence interval, by the number of examples that were tested.
+    log_loss
+        Mean negative logarithm (base e) of the probability given to the true class.
+    calibration_error
+        How far the probability of the predicted class is from the share that is right, on average
+        (expected calibration error): 0 for probabilities that can be taken at their word.
+    confusion
+        Row: true class, column: prediction; counts, in the order of `per_class`. Empty for more
+        than 1,000 classes.
+    answered
+        How many get an answer and how many of these are right, where a threshold lets the model say
+        "unknown". The other scores are those of an answer to every example.
+    uncalibrated_error
+        The calibration error of the scores before calibration; none if that was not measured.
+    """
+
+    examples: int
+    accuracy: float
+    balanced_accuracy: float
+    macro_f1: float
+    log_loss: float
+    accuracy_interval: Interval
+    calibration_error: float
+    per_class: tuple[ClassScores, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    answered: Answered | None = None
+    uncalibrated_error: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+
+def score(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: tuple[str, ...],
+    threshold: float | None = None,
+) -> Scores:
+    """Score predictions.
+
+    Parameters
+    ----------
+    labels
+        True classes as indices, int `[examples]`.
+    probabilities
+        Float `[examples, classes]`.
+    threshold
+        Of the model's card.
+
+    Notes
+    -----
+    A class that no test example has is left out of the averages over classes.
+    """
+    indices = np.arange(len(classes))
+    predictions = probabilities.argmax(axis=1)
+    present = np.unique(labels)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        labels, predictions, labels=indices, zero_division=0
+    )
+    # float32 probabilities do not sum to one as exactly as log_loss asks of float64
+    normalized = probabilities.astype(np.float64)
+    normalized /= normalized.sum(axis=1, keepdims=True)
+    recalls = recall[present]
+    return Scores(
+        examples=len(labels),
+        accuracy=float(accuracy_score(labels, predictions)),
+        balanced_accuracy=float(recalls.mean()),
+        macro_f1=float(
+            f1_score(labels, predictions, labels=present, average="macro", zero_division=0)
+        ),
+        log_loss=float(log_loss(labels, normalized, labels=indices)),
+        accuracy_interval=proportion(int((predictions == labels).sum()), len(labels)),
+        calibration_error=reliability(labels, normalized).expected_calibration_error,
+        per_class=tuple(
+            ClassScores(name, float(precision[i]), float(recall[i]), float(f1[i]), int(support[i]))
+            for i, name in enumerate(classes)
+        ),
+        confusion=_confusion(labels, predictions, len(classes)),
+        answered=_answered(predictions == labels, probabilities, threshold),
+    )
+
+
+def _confusion(
+    labels: np.ndarray, predictions: np.ndarray, classes: int
+) -> tuple[tuple[int, ...], ...]:
+    if classes > MOST_CLASSES:
+        return ()
+    counts = confusion_matrix(labels, predictions, labels=np.arange(classes))
+    return tuple(tuple(map(int, row)) for row in counts)
+
+
+def _answered(
+    right: np.ndarray, probabilities: np.ndarray, threshold: float | None
+) -> Answered | None:
+    if threshold is None:
+        return None
+    sure = probabilities.max(axis=1) >= threshold
+    count = int(sure.sum())
+    precision = proportion(int(right[sure].sum()), count) if count else None
+    return Answered(proportion(count, len(right)), precision)
+
+
+def _summarized(scores: Scores) -> dict[str, float]:
+    """What is averaged over splits, by name."""
+    found = {name: getattr(scores, name) for name in (*HEADLINES, "calibration_error")}
+    if scores.uncalibrated_error is not None:
+        found["before_calibration"] = scores.uncalibrated_error
+    if scores.answered:
+        found["answered"] = scores.answered.coverage.value
+        if scores.answered.precision:
+            found["right_of_these"] = scores.answered.precision.value
+    return found
+
+
+@dataclass(frozen=True)
+class RepeatedScores:
+    """Scores over repeated splits: of each the mean, sample standard deviation, and interval.
+
+    Parameters
+    ----------
+    intervals
+        Of the mean, at 95 %. The splits share examples, so that the variance of their mean is not
+        the variance of one divided by their number; corrected after Nadeau and Bengio (2003).
+    """
+
+    repeats: int
+    mean: dict[str, float]
+    std: dict[str, float]
+    intervals: dict[str, Interval]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+
+def summarize(scores: list[Scores], test_share: float) -> RepeatedScores:
+    """Mean, standard deviation (one degree of freedom) and interval over splits.
+
+    Parameters
+    ----------
+    test_share
+        Number of test examples divided by that of training examples.
+    """
+    found = [_summarized(each) for each in scores]
+    names = [name for name in found[0] if all(name in each for each in found)]
+    values = {name: np.array([each[name] for each in found]) for name in names}
+    mean = {name: float(column.mean()) for name, column in values.items()}
+    std = {name: float(column.std(ddof=1)) for name, column in values.items()}
+    wide = {name: of_mean(column, test_share) for name, column in values.items()}
+    intervals = {
+        name: Interval(
+            mean[name],
+            max(0.0, wide[name].low),
+            min(np.inf if name == "log_loss" else 1.0, wide[name].high),
+        )
+        for name in names
+    }
+    return RepeatedScores(len(scores), mean, std, intervals)

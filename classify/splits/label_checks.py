@@ -1,0 +1,113 @@
+"""Labels that are probably not what was meant."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import numpy as np
+
+from headstart.data.common.errors import InputError
+
+FEW = 10  # examples of a class, below which its scores say little
+MANY = 1000  # classes, above which a label is often an id
+SHOWN = 5  # examples of a kind of mistake that are named
+
+
+def label_warnings(classes: tuple[str, ...], counts: np.ndarray) -> list[str]:
+    """What looks wrong with the labels, a sentence or two each.
+
+    Parameters
+    ----------
+    counts
+        Examples of each class, int `[classes]`.
+    """
+    return [*_alike(classes, counts), *_few(classes, counts), *_many(classes, counts)]
+
+
+def check_groups(labels: np.ndarray, groups: np.ndarray | None) -> None:
+    """Refuse groups that are the labels under another name.
+
+    Parameters
+    ----------
+    labels, groups
+        As indices, int `[examples]`; an example without a group has one of its own.
+
+    Raises
+    ------
+    InputError
+        If each group has one class and each class one group: a split that keeps groups together
+        would have no class on both sides.
+    """
+    if groups is None:
+        return
+    pairs = len(np.unique(np.stack([labels, groups]), axis=1).T)
+    count = len(np.unique(labels))
+    if pairs == count == len(np.unique(groups)):
+        raise InputError(
+            f"the group is the label: each of the {count:,} classes is one group, so that no class "
+            "can be both trained on and tested",
+            "A group is what belongs together across classes, such as a module, a speaker or a "
+            "patient. Give that, or no group, and extract again.",
+        )
+
+
+def spelling(label: str) -> str:
+    """What labels have in common that differ only in case, white space or Unicode form.
+
+    That is compatibility caseless matching (Unicode Standard 3.13, D146) with white space collapsed
+    and cut off at both ends.
+    """
+    text = unicodedata.normalize("NFD", label)
+    for _ in range(2):
+        text = unicodedata.normalize("NFKD", text.casefold())
+    return " ".join(text.split())
+
+
+def _alike(classes: tuple[str, ...], counts: np.ndarray) -> list[str]:
+    same: dict[str, list[int]] = {}
+    for index, name in enumerate(classes):
+        same.setdefault(spelling(name), []).append(index)
+    several = [indices for indices in same.values() if len(indices) > 1]
+    sentences = [
+        f"the classes {_named(indices, classes, counts)} differ only in case, white space or "
+        "Unicode form. Give them one spelling if they are one class."
+        for indices in several[:SHOWN]
+    ]
+    if len(several) > SHOWN:
+        more = len(several) - SHOWN
+        sentences.append(f"{more:,} more sets of classes differ only in this way.")
+    return sentences
+
+
+def _few(classes: tuple[str, ...], counts: np.ndarray) -> list[str]:
+    few = np.flatnonzero(counts < FEW)
+    if not len(few):
+        return []
+    few = few[np.argsort(counts[few], kind="stable")]
+    what = "1 class has" if len(few) == 1 else f"{len(few):,} classes have"
+    such = "" if len(few) <= SHOWN else "such as "
+    return [
+        f"{what} fewer than {FEW} examples: {such}"
+        f"{_named(few[:SHOWN].tolist(), classes, counts)}. "
+        "Their scores say little; add examples."
+    ]
+
+
+def _many(classes: tuple[str, ...], counts: np.ndarray) -> list[str]:
+    if len(classes) <= MANY:
+        return []
+    return [
+        f"there are {len(classes):,} classes, with {counts.mean():.1f} examples each on average. "
+        "If the labels are ids, choose another column; if not, expect training to take long."
+    ]
+
+
+def _named(indices: list[int], classes: tuple[str, ...], counts: np.ndarray) -> str:
+    """Classes with their counts; as escapes, where two would look the same."""
+    names = [classes[index] for index in indices]
+    looks = {unicodedata.normalize("NFC", name) for name in names}
+    show = repr if len(looks) == len(names) else ascii
+    parts = [
+        f"{show(name)} ({counts[index]:,})" for name, index in zip(names, indices, strict=True)
+    ]
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]

@@ -1,0 +1,1 @@
+"""More embeddings than fit in memory enter, in batches, and a fitted head leaves."""

@@ -1,0 +1,245 @@
+"""Logistic regression on more embeddings than fit in memory: scikit-learn's optimum, by passes.
+
+The first pass takes mean and variance, and how the features of a sample of rows go together. With
+that the search for the weights is turned to axes in which all directions are about as steep
+(preconditioning: Nocedal and Wright 2006, section 5.1), so that the passes are few: about 15, where
+correlated features would take hundreds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+from scipy.optimize import OptimizeResult, minimize
+from scipy.special import expit, log_softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from headstart.classify.features.batches import BATCH_BYTES, Batches, check_classes, check_finite
+from headstart.classify.streamed.moments import Moments, provisional_mean
+from headstart.data.common import console
+
+Rows = tuple[np.ndarray, np.ndarray]  # scaled embeddings float32 [rows, dim], labels int64 [rows]
+
+SAMPLE = 20  # rows for each dimension of an embedding: enough for the directions to be told apart
+HISTORY_BYTES = 512 * 2**20  # of L-BFGS: two vectors as long as the weights for each step back
+HISTORY = 10  # steps back, as scikit-learn's
+
+
+@dataclass(frozen=True)
+class LogisticOptions:
+    """The parameters that scikit-learn's `LogisticRegression` has as well.
+
+    Parameters
+    ----------
+    c
+        Inverse strength of the L2 regularization.
+    balanced
+        Weigh every example by the inverse of its class's share.
+    tol
+        Stop where no derivative of the mean loss by a weight is larger.
+    max_iter
+        Most steps of L-BFGS; a step is a pass over the rows, seldom two.
+    """
+
+    c: float = 0.01
+    balanced: bool = False
+    tol: float = 1e-4
+    max_iter: int = 1000
+
+
+def fit_logistic(
+    batches: Batches,
+    labels: np.ndarray,
+    classes: tuple[str, ...],
+    options: LogisticOptions = LogisticOptions(),
+) -> Pipeline:
+    """The head of `make_pipeline(StandardScaler(), LogisticRegression(C=c))`, by streaming.
+
+    It minimizes the same function by the same algorithm, L-BFGS (Liu and Nocedal 1989), until the
+    same rule stops it: mean log loss + ||w||^2 / (2 c rows), the intercept free. Products are taken
+    in float32 and added up in float64.
+
+    Parameters
+    ----------
+    labels
+        Index of the class of every row of the store, int64 `[rows of the store]`; those of rows
+        that are not chosen do not matter.
+
+    Raises
+    ------
+    InputError
+        If a class has no chosen row, or an embedding has a NaN or an infinite number.
+    """
+    counts = check_classes(batches, labels, classes)
+    total = int(counts.sum())
+    scaler, covariance = _look(batches, total)
+    weights = total / (len(classes) * counts) if options.balanced else np.ones(len(classes))
+    penalty = 1 / (options.c * total)
+    passes = 0
+
+    def stream() -> Iterator[Rows]:
+        nonlocal passes
+        passes += 1
+        with console.progress(f"pass {passes} over the features", total) as advance:
+            for rows, embeddings in batches:
+                yield _scale(embeddings, scaler), labels[rows]
+                advance(len(rows))
+
+    shares = counts * weights / total
+    steepness = float((shares * (1 - shares)).mean())  # of the loss by a logit, at the start
+    axes = _Axes.of(covariance, steepness, penalty)
+    found = _minimize(_Objective(stream, weights, penalty), axes, options)
+    if found.status in (1, 2):  # out of steps, or no step goes down
+        console.note(f"the head did not converge in {found.nit} iterations; try a smaller c")
+    coefficients = axes.weights(found.x.reshape(-1, batches.dim + 1))
+    logistic = LogisticRegression(
+        C=options.c,
+        tol=options.tol,
+        max_iter=options.max_iter,
+        class_weight="balanced" if options.balanced else None,
+    )
+    logistic.coef_, logistic.intercept_ = coefficients[:, :-1], coefficients[:, -1]
+    logistic.classes_, logistic.n_features_in_ = np.arange(len(classes)), batches.dim
+    logistic.n_iter_ = np.array([found.nit], np.int32)
+    return make_pipeline(scaler, logistic)
+
+
+def _look(batches: Batches, total: int) -> tuple[StandardScaler, np.ndarray]:
+    """The scaler fitted to all rows, and the scaled covariance `[dim, dim]` of a sample of them."""
+    size = min(total, SAMPLE * batches.dim)
+    sample = np.zeros(len(batches.chosen), bool)
+    candidates = np.flatnonzero(batches.chosen)
+    sample[np.random.default_rng(0).choice(candidates, size, replace=False)] = True
+    scaler, moments = StandardScaler(), Moments.zero(provisional_mean(batches), 1)
+    with console.progress("measuring the features", total) as advance:
+        for rows, embeddings in batches:
+            check_finite(batches.store, embeddings)
+            scaler.partial_fit(embeddings)  # Chan, Golub and LeVeque 1983
+            taken = embeddings[sample[rows]]
+            moments.add(taken, np.zeros(len(taken), np.int64))
+            advance(len(rows))
+    return scaler, moments.scaled(scaler)[1] / size
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """Axes in which all directions are about as steep, and the weights that a point there means.
+
+    Parameters
+    ----------
+    turn
+        From the axes to coefficients, symmetric `[dim, dim]`.
+    stretch
+        From the axis of an intercept to the intercept.
+    """
+
+    turn: np.ndarray
+    stretch: float
+
+    @classmethod
+    def of(cls, covariance: np.ndarray, steepness: float, penalty: float) -> _Axes:
+        """By the inverse square root of the Hessian, with every row as steep as at the start."""
+        values, vectors = linalg.eigh(covariance)
+        curvature = np.maximum(values, 0) * steepness + penalty
+        return cls((vectors / np.sqrt(curvature)) @ vectors.T, steepness**-0.5)
+
+    def weights(self, point: np.ndarray) -> np.ndarray:
+        """The weights of a point, or of a gradient by weights the one by the axes.
+
+        Both are `[outputs, dim + 1]`, intercepts last.
+        """
+        return np.column_stack([point[:, :-1] @ self.turn, point[:, -1] * self.stretch])
+
+
+def _scale(embeddings: np.ndarray, scaler: StandardScaler) -> np.ndarray:
+    scaled = embeddings - scaler.mean_.astype(np.float32)
+    scaled /= scaler.scale_.astype(np.float32)
+    return scaled
+
+
+@dataclass(frozen=True)
+class _Objective:
+    """Mean weighted log loss and L2 penalty of weights `[outputs, dim + 1]`, and the gradient.
+
+    Parameters
+    ----------
+    rows
+        Gives all rows anew at each call, in pieces.
+    weights
+        Of the classes, `[classes]`.
+    """
+
+    rows: Callable[[], Iterator[Rows]]
+    weights: np.ndarray
+    penalty: float
+
+    def __call__(self, weights: np.ndarray) -> tuple[float, np.ndarray]:
+        coef, intercept = weights[:, :-1].astype(np.float32), weights[:, -1]
+        loss, mass, gradient = 0.0, 0.0, np.zeros_like(weights)
+        step = max(1, BATCH_BYTES // (8 * len(weights)))  # of so many rows the logits fit as well
+        for embeddings, labels in self.rows():
+            for start in range(0, len(labels), step):
+                piece, own = embeddings[start : start + step], labels[start : start + step]
+                losses, errors = _errors(piece @ coef.T + intercept, own)
+                importance = self.weights[own]
+                loss += float(importance @ losses)
+                mass += float(importance.sum())
+                errors *= importance[:, None]
+                gradient[:, :-1] += errors.astype(np.float32).T @ piece
+                gradient[:, -1] += errors.sum(axis=0)
+        gradient /= mass
+        gradient[:, :-1] += self.penalty * weights[:, :-1]
+        norm = float((weights[:, :-1] ** 2).sum())
+        return loss / mass + 0.5 * self.penalty * norm, gradient
+
+
+def _errors(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log loss `[rows]`, and its derivative by the logits `[rows, outputs]`."""
+    if logits.shape[1] == 1:
+        positive = logits[:, 0]
+        errors = expit(logits)
+        errors[:, 0] -= labels
+        return np.logaddexp(0, positive) - labels * positive, errors
+    own = np.arange(len(labels)), labels
+    logs = log_softmax(logits, axis=1)
+    losses = -logs[own]
+    errors = np.exp(logs, out=logs)
+    errors[own] -= 1
+    return losses, errors
+
+
+def _minimize(objective: _Objective, axes: _Axes, options: LogisticOptions) -> OptimizeResult:
+    """L-BFGS along the axes, from weights of zero; stops by the derivatives along the weights."""
+    outputs = 1 if len(objective.weights) == 2 else len(objective.weights)
+    start = np.zeros(outputs * (len(axes.turn) + 1))
+    steepest = np.inf
+
+    def along_axes(point: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal steepest
+        loss, gradient = objective(axes.weights(point.reshape(outputs, -1)))
+        steepest = float(np.abs(gradient).max())
+        return loss, axes.weights(gradient).ravel()
+
+    def stop_where_flat(intermediate_result: OptimizeResult) -> None:
+        if steepest <= options.tol:
+            raise StopIteration
+
+    return minimize(
+        along_axes,
+        start,
+        method="L-BFGS-B",
+        jac=True,
+        callback=stop_where_flat,
+        options={
+            "maxiter": options.max_iter,
+            "maxcor": min(HISTORY, max(2, HISTORY_BYTES // (2 * start.nbytes))),
+            "maxls": 50,
+            "gtol": 0,
+            "ftol": 64 * np.finfo(float).eps,
+        },
+    )

@@ -1,0 +1,157 @@
+"""What a person sees: results on stdout, progress and notes on stderr, errors as sentences."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from headstart.data.common.errors import HeadstartError
+
+out = Console(highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
+
+WIDEST = 10_000  # columns of a table in a pipe or a file, where nothing must be cut off
+INTERRUPTED = 130  # the exit code that Ctrl-C is known by
+LOG_INTERVAL = 5.0  # seconds between progress lines where there is no terminal to draw a bar on
+
+
+def new_app(help: str) -> typer.Typer:
+    """A command-line application with our habits: help on no arguments, no decorated tracebacks."""
+    return typer.Typer(
+        help=help,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+
+def run(app: typer.Typer, name: str) -> None:
+    """Run an application; our errors become a sentence on stderr and their exit code."""
+    try:
+        app(prog_name=name)
+    except HeadstartError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer makes it of Ctrl-C, without a word
+            err.print("stopped; what was written whole is kept")
+        raise
+
+
+def note(text: str) -> None:
+    """A remark for people, on stderr."""
+    err.print(escape(text), soft_wrap=True)
+
+
+def show(rows: dict[str, Any]) -> None:
+    """Names and values, one pair a line, on stdout."""
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        out.print(f"{escape(name):<{width}}  {escape(str(value))}", soft_wrap=True)
+
+
+def show_json(value: Any) -> None:
+    """A result for machines, on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def show_table(columns: list[str], rows: list[list[Any]]) -> None:
+    """A table on stdout; the first column is text, the others are numbers."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for position, column in enumerate(columns):
+        table.add_column(escape(column), justify="right" if position else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    # A console cuts at its own width, which is 80 where there is no terminal to ask.
+    wide = out if out.is_terminal else Console(highlight=False, emoji=False, width=WIDEST)
+    wide.print(table)
+
+
+def place(path: object) -> str:
+    """A path as a person would write it: relative, if it is below the current folder."""
+    try:
+        return str(Path(str(path)).relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def human_bytes(size: float) -> str:
+    """A size such as `13.5 MB`, in powers of 1,000."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+@contextmanager
+def status(what: str) -> Iterator[None]:
+    """Say what is going on while it cannot be measured: a spinner, or a line in a log."""
+    if not err.is_terminal:
+        note(f"{what} ...")
+        yield
+        return
+    with err.status(escape(what)):
+        yield
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:,.0f}/s")
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how far a long piece of work is; yields a function to call with each step's size.
+
+    On a terminal that is a bar with rate and time left, elsewhere (the log of a job, a pipe) a
+    line every few seconds.
+    """
+    if err.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
+        with Progress(*columns, console=err) as bar:
+            task = bar.add_task(escape(what), total=total)
+            yield lambda step: bar.advance(task, step)
+        return
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(step: int) -> None:
+        nonlocal done, last
+        done += step
+        now = time.monotonic()
+        if now - last >= LOG_INTERVAL and 0 < done < total:
+            last, rate = now, done / (now - start)
+            note(
+                f"{what}: {done:,} of {total:,}, {rate:,.0f}/s, {(total - done) / rate:,.0f} s left"
+            )
+
+    yield advance

@@ -1,0 +1,235 @@
+"""The backbone file: one ONNX file that says all about itself in its metadata.
+
+Format version 1. Input `image`: uint8 `[batch, height, width, 3]`, RGB, 0..255. Output `embedding`:
+float32 `[batch, dim]`. The version is bumped when a reader of the old version would read a new file
+wrongly; a new optional key is no reason.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.data.common.errors import BackboneError, InputError
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.storage.files import digest
+from headstart.data.storage.places import folder_holding
+
+if TYPE_CHECKING:
+    import onnx
+
+FORMAT_VERSION = 1
+PREFIX = "headstart."
+KIND = "backbone"
+INPUT, OUTPUT = "image", "embedding"
+EXPORT_COMMAND = "Export one with: python -m export backbone NAME -o backbone.onnx"
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What a backbone file says about itself.
+
+    Parameters
+    ----------
+    name
+        Name of the network, such as `efficientnet_lite0`.
+    preprocessing
+        Size and resize rule of the input.
+    layers
+        Names of the layers whose output is the embedding.
+    pooling
+        Such as `avg` or `avg+max+std`; `none` where the layer has no height and width. Layers that
+        are pooled otherwise than each other have theirs in order, after commas.
+    dim
+        Width of the embedding.
+    weights, licence
+        Where the weights come from, and under which licence.
+    precision
+        `fp32`, `fp16` or `int8`; `bf16` where a file in fp32 is run so.
+    scaling
+        The rule for pixels that is in the graph, for people; empty where an old file does not say.
+    power
+        Whether the embedding is the signed square root of what was pooled.
+    views
+        Which copies of a picture are averaged in the graph: `none`, `mirror` or `flips`.
+    """
+
+    name: str
+    preprocessing: Preprocessing
+    layers: tuple[str, ...]
+    pooling: str
+    dim: int
+    weights: str
+    licence: str
+    precision: str = "fp32"
+    modality: str = "image"
+    scaling: str = ""
+    power: bool = False
+    views: str = "none"
+
+    def to_metadata(self) -> dict[str, str]:
+        """As ONNX `metadata_props`."""
+        values = {
+            "kind": KIND,
+            "format_version": str(FORMAT_VERSION),
+            "name": self.name,
+            "modality": self.modality,
+            "height": str(self.preprocessing.height),
+            "width": str(self.preprocessing.width),
+            "resize": self.preprocessing.resize,
+            "interpolation": self.preprocessing.interpolation,
+            "layers": json.dumps(self.layers),
+            "pooling": self.pooling,
+            "dim": str(self.dim),
+            "precision": self.precision,
+            "weights": self.weights,
+            "licence": self.licence,
+            "scaling": self.scaling,
+            "power": "yes" if self.power else "no",
+            "views": self.views,
+        }
+        return {PREFIX + key: value for key, value in values.items()}
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str]) -> BackboneSpec:
+        """From ONNX `metadata_props`; raises `KeyError` or `ValueError` where they are not ours."""
+        value = {key.removeprefix(PREFIX): text for key, text in metadata.items()}
+        return cls(
+            name=value["name"],
+            preprocessing=Preprocessing(
+                int(value["height"]), int(value["width"]), value["resize"], value["interpolation"]
+            ),
+            layers=tuple(json.loads(value["layers"])),
+            pooling=value["pooling"],
+            dim=int(value["dim"]),
+            weights=value["weights"],
+            licence=value["licence"],
+            precision=value["precision"],
+            modality=value["modality"],
+            scaling=value.get("scaling", ""),
+            power=value.get("power") == "yes",
+            views=value.get("views", "none"),
+        )
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone file that was read and found to be one."""
+
+    path: str
+    content: bytes
+    spec: BackboneSpec
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What embeddings of this backbone are marked with."""
+        spec = self.spec
+        return Fingerprint(
+            spec.name, digest(self.content), str(spec.preprocessing), spec.precision, spec.dim
+        )
+
+    @property
+    def makes(self) -> tuple[Fingerprint, ...]:
+        """What embeddings of this file may be marked with: in its own precision, or, as `extract`
+        runs it where a CPU has bf16, in that instead of fp32."""
+        own = self.fingerprint
+        return (own, own.run_in("bf16")) if own.precision == "fp32" else (own,)
+
+    def run_in(self, precision: str) -> Backbone:
+        """The same backbone, run in a precision: its embeddings have another fingerprint."""
+        return replace(self, spec=replace(self.spec, precision=precision))
+
+
+def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """The `metadata_props` of an ONNX model as a dictionary."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def read_content(
+    path: str | Path, what: str, fix: str, kind: type[InputError]
+) -> tuple[str, bytes]:
+    """A file's address and bytes; raises an error of that kind, with `fix`, if it has none."""
+    folder, name = folder_holding(path)
+    try:
+        return folder.where(name), folder.read(name)
+    except FileNotFoundError:
+        raise kind(f"{path}: no such {what}", fix) from None
+    except OSError as error:
+        raise kind(f"{path} cannot be read: {error.strerror or error}", fix) from None
+
+
+def parse_onnx(
+    path: str | Path,
+    content: bytes,
+    fix: str = EXPORT_COMMAND,
+    kind: type[InputError] = BackboneError,
+) -> onnx.ModelProto:
+    """Parse the bytes of an ONNX file; raises an error, with `fix`, if they are none."""
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception:  # protobuf's DecodeError, whose class depends on its implementation
+        model = None
+    if model is None or not model.graph.node:
+        raise kind(f"{path} is no ONNX file, or a damaged one", fix)
+    return model
+
+
+def load_backbone(path: str | Path) -> Backbone:
+    """Read a backbone file and check that it is one that we can run.
+
+    Raises
+    ------
+    BackboneError
+        If there is no such file, it is no ONNX, it is not ours, it is of a newer format, or its
+        inputs and outputs are not those of the contract.
+    """
+    where, content = read_content(path, "backbone file", EXPORT_COMMAND, BackboneError)
+    model = parse_onnx(path, content)
+    metadata = read_metadata(model)
+    kind = metadata.get(PREFIX + "kind")
+    if kind is None:
+        raise BackboneError(
+            f"{path} is an ONNX file, but not a headstart backbone (it has no headstart metadata)",
+            EXPORT_COMMAND,
+        )
+    if kind != KIND:
+        raise BackboneError(f"{path} is a headstart {kind}, not a backbone", EXPORT_COMMAND)
+    version = metadata.get(PREFIX + "format_version", "")
+    if version != str(FORMAT_VERSION):
+        raise BackboneError(
+            f"{path} is a backbone file of format {version}; this headstart reads {FORMAT_VERSION}",
+            "Update headstart, or export the backbone again.",
+        )
+    try:
+        spec = BackboneSpec.from_metadata(metadata)
+    except (KeyError, ValueError, TypeError, InputError) as error:
+        raise BackboneError(
+            f"{path} has damaged headstart metadata: {error!r}", "Export the backbone again."
+        ) from None
+    _check_signature(path, model, spec)
+    return Backbone(where, content, spec)
+
+
+def _check_signature(path: str | Path, model: onnx.ModelProto, spec: BackboneSpec) -> None:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value.name for value in model.graph.input if value.name not in constants]
+    outputs = [value.name for value in model.graph.output]
+    if inputs != [INPUT] or outputs != [OUTPUT]:
+        raise BackboneError(
+            f"{path} has inputs {inputs} and outputs {outputs}; "
+            f"a backbone has [{INPUT!r}] and [{OUTPUT!r}]",
+            "Export the backbone again.",
+        )
+    dims = [axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim]
+    expected = [spec.preprocessing.height, spec.preprocessing.width, 3]
+    if dims[1:] != expected:
+        raise BackboneError(
+            f"{path} takes images of {dims[1:]}, but its metadata says {expected}",
+            "Export the backbone again.",
+        )

@@ -1,0 +1,136 @@
+"""The edge model: what its file says about itself.
+
+Format version 1. One ONNX file: input `image` as the backbone's, or uint8 `[batch, height, width,
+3]` of any height and width; outputs `label` (int64 index of the class, -1 for "unknown", `[batch]`)
+and `probabilities` (float32 `[batch, classes]`), and where it was asked for `top_labels` and
+`top_probabilities` (`[batch, count]`, best first). The metadata is the backbone's with kind
+`classifier`, and `headstart.classes` (a JSON list, in order), `headstart.threshold` (empty for
+none) and `headstart.fingerprint` (JSON). The version is bumped when a reader of the old version
+would read a new file wrongly.
+
+`NAME.labels.json` beside it says the same for those who cannot read ONNX metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from headstart.data.common.errors import InputError, ModelError
+from headstart.data.contracts.backbone import (
+    INPUT,
+    PREFIX,
+    BackboneSpec,
+    parse_onnx,
+    read_content,
+    read_metadata,
+)
+from headstart.data.contracts.calibration import UNKNOWN
+from headstart.data.contracts.model import LABEL, PROBABILITIES, ModelCard
+from headstart.data.modalities.image.preprocessing import Preprocessing
+
+FORMAT_VERSION = 1
+KIND = "classifier"
+LABELS = ".labels.json"  # takes the place of .onnx
+CLASSIFIER_COMMAND = (
+    "Write one with: python -m export classifier MODEL --backbone backbone.onnx -o edge.onnx"
+)
+
+
+def edge_metadata(spec: BackboneSpec, card: ModelCard) -> dict[str, str]:
+    """The `metadata_props` of an edge model."""
+    own = {
+        "kind": KIND,
+        "format_version": str(FORMAT_VERSION),
+        "classes": json.dumps(card.classes, ensure_ascii=False),
+        "threshold": "" if card.threshold is None else str(card.threshold),
+        "fingerprint": json.dumps(card.fingerprint.to_json()),
+    }
+    return spec.to_metadata() | {PREFIX + key: value for key, value in own.items()}
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An edge model that was read and found to be one.
+
+    Parameters
+    ----------
+    classes
+        In the order of the probabilities.
+    threshold
+        Probability below which the label is -1; none for never.
+    any_size
+        Whether it takes photographs as they are, and resizes them itself.
+    """
+
+    path: str
+    content: bytes
+    classes: tuple[str, ...]
+    threshold: float | None
+    spec: BackboneSpec
+    any_size: bool
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What a photograph goes through before it is given; none if it is given as it is."""
+        return None if self.any_size else self.spec.preprocessing
+
+    def labels(self) -> bytes:
+        """The bytes of `NAME.labels.json`."""
+        value: dict[str, Any] = {
+            "classes": self.classes,
+            "unknown": UNKNOWN,
+            "threshold": self.threshold,
+            "image": asdict(self.spec.preprocessing) | {"any_size": self.any_size},
+            "backbone": self.spec.name,
+            "weights": self.spec.weights,
+            "licence": self.spec.licence,
+        }
+        return json.dumps(value, ensure_ascii=False, indent=1).encode()
+
+
+def load_edge(path: str | Path) -> Edge:
+    """Read an edge model.
+
+    Raises
+    ------
+    ModelError
+        If there is no such file, or it is none that we can run.
+    """
+    return read_edge(*read_content(path, "edge model", CLASSIFIER_COMMAND, ModelError))
+
+
+def read_edge(path: str, content: bytes) -> Edge:
+    """The edge model in the bytes of a file; raises `ModelError` if they are none."""
+    model = parse_onnx(path, content, CLASSIFIER_COMMAND, ModelError)
+    metadata = read_metadata(model)
+    kind = metadata.get(PREFIX + "kind", "")
+    if kind != KIND:
+        what = f"a headstart {kind}" if kind else "an ONNX file of another program"
+        raise ModelError(f"{path} is {what}, not an edge model", CLASSIFIER_COMMAND)
+    version = metadata.get(PREFIX + "format_version", "")
+    if version != str(FORMAT_VERSION):
+        raise ModelError(
+            f"{path} is an edge model of format {version}; this headstart reads {FORMAT_VERSION}",
+            "Update headstart, or export the classifier again.",
+        )
+    names = {value.name for value in (*model.graph.input, *model.graph.output)}
+    try:
+        classes = tuple(json.loads(metadata[PREFIX + "classes"]))
+        threshold = metadata[PREFIX + "threshold"]
+        if lacking := {INPUT, LABEL, PROBABILITIES} - names:
+            raise ValueError(f"the graph lacks {', '.join(sorted(lacking))}")
+        return Edge(
+            path,
+            content,
+            classes,
+            float(threshold) if threshold else None,
+            BackboneSpec.from_metadata(metadata),
+            not model.graph.input[0].type.tensor_type.shape.dim[1].HasField("dim_value"),
+        )
+    except (KeyError, ValueError, TypeError, IndexError, InputError) as error:
+        raise ModelError(
+            f"{path} has damaged headstart metadata: {error!r}", "Export the classifier again."
+        ) from None

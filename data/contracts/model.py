@@ -1,0 +1,227 @@
+"""The model folder: a trained head, what it was trained on, and how good it is.
+
+Format version 1:
+
+- `head.onnx`: input `embedding` float32 `[batch, dim]`; outputs `label` (int64 index of the class,
+  -1 for "unknown", `[batch]`) and `probabilities` (float32 `[batch, classes]`). Calibration and
+  threshold are inside.
+- `head.skops` or `head.keras`: the trained estimator, without them.
+- `examples.parquet`: `id`, `path`, `content`, `label`, `split` of every example; of those that were
+  tested or had no label also `prediction` (none for "unknown"), `confidence` and, of the true
+  class, `probability`.
+- `report.html`: for people.
+- `model.json`, written last: classes in order, fingerprint, parameters, calibration, threshold,
+  metrics, versions.
+
+The version is bumped when a reader of the old version would read a new model wrongly; a new
+optional key is no reason.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headstart.data.common.errors import ModelError
+from headstart.data.contracts.calibration import Calibration
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.storage.local import LocalFolder
+
+FORMAT_VERSION = 1
+MODEL, HEAD, EXAMPLES, REPORT = "model.json", "head.onnx", "examples.parquet", "report.html"
+SKOPS, KERAS = "head.skops", "head.keras"
+INPUT, LABEL, PROBABILITIES, SCORES = "embedding", "label", "probabilities", "scores"
+TRAIN_COMMAND = "Train one with: python -m classify train FEATURES -o MODEL"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What `model.json` says.
+
+    Parameters
+    ----------
+    classes
+        In the order of the head's outputs.
+    features, root
+        The feature store, and the folder that the examples' paths are relative to.
+    head
+        Name and parameters of the head.
+    split
+        How the examples were divided, in words.
+    metrics
+        By the name of what was measured: `test`, `repeats`.
+    versions
+        Of the packages that trained the head.
+    threshold
+        Probability below which the answer is "unknown"; none for never.
+    calibration
+        How the estimator's scores became probabilities. Models of before it had logistic heads
+        whose probabilities were softmax of the scores, which is the default.
+    """
+
+    classes: tuple[str, ...]
+    fingerprint: Fingerprint
+    features: str
+    root: str
+    head: dict[str, Any]
+    split: str
+    metrics: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    threshold: float | None = None
+    calibration: Calibration = Calibration()
+
+    def to_bytes(self) -> bytes:
+        """As the bytes of `model.json`."""
+        value = {"format_version": FORMAT_VERSION} | asdict(self)
+        return json.dumps(value, indent=1, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> ModelCard:
+        """From `to_bytes`'s; raises `KeyError`, `TypeError` or `ValueError` if damaged."""
+        value = json.loads(content)
+        del value["format_version"]
+        value["classes"] = tuple(value["classes"])
+        value["fingerprint"] = Fingerprint.from_json(value["fingerprint"])
+        if "calibration" in value:
+            value["calibration"] = Calibration.from_json(value["calibration"])
+        return cls(**value)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model folder, for reading."""
+
+    folder: LocalFolder
+    card: ModelCard
+
+    @classmethod
+    def open(cls, path: str | Path) -> Model:
+        """Open a model folder.
+
+        Raises
+        ------
+        ModelError
+            If there is none, it is damaged, or of another format version.
+        """
+        folder = LocalFolder.at(path)
+        if not folder.exists(MODEL):
+            what = (
+                "no such model folder" if not folder.exists() else f"no model (it has no {MODEL})"
+            )
+            raise ModelError(f"{path}: {what}", TRAIN_COMMAND)
+        content = folder.read(MODEL)
+        try:
+            version = json.loads(content)["format_version"]
+            card = ModelCard.from_bytes(content) if version == FORMAT_VERSION else None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{folder.path(MODEL)} is damaged: {error!r}", TRAIN_COMMAND) from None
+        if card is None:
+            raise ModelError(
+                f"{path} is a model of format {version}; this headstart reads {FORMAT_VERSION}",
+                "Update headstart, or train again.",
+            )
+        missing = [name for name in (HEAD, EXAMPLES) if not folder.exists(name)]
+        if not any(folder.exists(name) for name in (SKOPS, KERAS)):
+            missing.insert(1, f"{SKOPS} or {KERAS}")
+        if missing:
+            raise ModelError(f"{path} lacks {', '.join(missing)}", TRAIN_COMMAND)
+        return cls(folder, card)
+
+    @property
+    def head(self) -> bytes:
+        """The bytes of `head.onnx`."""
+        return self.folder.read(HEAD)
+
+    @property
+    def estimator_file(self) -> str:
+        """The name of the file with the trained estimator."""
+        return SKOPS if self.folder.exists(SKOPS) else KERAS
+
+    @property
+    def estimator(self) -> bytes:
+        """The bytes of `head.skops` or `head.keras`."""
+        return self.folder.read(self.estimator_file)
+
+    def examples(self) -> pa.Table:
+        """The examples with a label, and the split that each was in."""
+        try:
+            return pq.read_table(BytesIO(self.folder.read(EXAMPLES)))
+        except pa.ArrowException as error:
+            raise ModelError(
+                f"{self.folder.path(EXAMPLES)} is damaged: {error}", TRAIN_COMMAND
+            ) from None
+
+    def require(self, fingerprint: Fingerprint, what: str, fix: str) -> None:
+        """Refuse what was made with another backbone than this head was trained on.
+
+        Raises
+        ------
+        ModelError
+            Naming both fingerprints, and `fix` as what to do.
+        """
+        if fingerprint != self.card.fingerprint:
+            raise ModelError(
+                f"{what} and the model {self.folder} do not belong together:\n"
+                f"  {what}: {fingerprint}\n  the model was trained on: {self.card.fingerprint}",
+                fix,
+            )
+
+
+def prepare_model_folder(path: str | Path, overwrite: bool) -> LocalFolder:
+    """The folder that a model may be written to.
+
+    Raises
+    ------
+    ModelError
+        If it holds something else, or a model and `overwrite` is not set.
+    """
+    folder = LocalFolder.at(path)
+    folder.check()
+    if folder.exists(MODEL):
+        if not overwrite:
+            raise ModelError(f"{path} holds a model already", "Pass --overwrite to replace it.")
+    elif names := folder.names():
+        raise ModelError(
+            f"{path} is in use by something else (it holds {names[0]})",
+            "Choose an empty or new folder with -o.",
+        )
+    return folder
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a model folder holds beside `model.json`.
+
+    Parameters
+    ----------
+    estimator_file
+        `head.skops` or `head.keras`, and its bytes.
+    """
+
+    head: bytes
+    estimator_file: str
+    estimator: bytes
+    examples: pa.Table
+    report: bytes | None = None
+
+
+def write_model(folder: LocalFolder, card: ModelCard, files: ModelFiles) -> Model:
+    """Write a model folder; the old model, if any, stops counting before the new one is written."""
+    folder.remove(MODEL)
+    folder.write(HEAD, files.head)
+    folder.write(files.estimator_file, files.estimator)
+    folder.remove(KERAS if files.estimator_file == SKOPS else SKOPS)
+    sink = BytesIO()
+    pq.write_table(files.examples, sink, compression="zstd")
+    folder.write(EXAMPLES, sink.getvalue())
+    folder.remove(REPORT)
+    if files.report is not None:
+        folder.write(REPORT, files.report)
+    folder.write(MODEL, card.to_bytes())
+    return Model(folder, card)

@@ -1,0 +1,190 @@
+"""What a run has done so far, written as it goes, so that nothing of it is lost with the run.
+
+In `_records/` of a feature store, until the manifest takes its place:
+
+- `run.json`: written first; what the store is made from, and the parts it has from before.
+- `NAME.begun-N`: empty; a worker has begun part NAME with N examples.
+- `NAME.at`: the row that a worker is at, written only where a worker was lost over these examples.
+- `NAME.json`: part NAME was written whole; without it, the part does not count.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from io import BytesIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headstart.data.common.errors import StoreError
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.store import ERRORS, MANIFEST, RECORDS, PartRecord, StoreManifest
+from headstart.data.storage.files import UNFINISHED, digest
+from headstart.data.storage.folder import Folder
+
+RUN = f"{RECORDS}/run.json"
+BEGUN = re.compile(rf"{RECORDS}/(.+)\.begun-(\d+)")
+OUR_PART = re.compile(rf"({ERRORS}/)?part-\d{{5,}}-[0-9a-f]{{12}}\.parquet")
+ROW_GROUP = 256  # rows that are encoded at once
+READERS = 16  # small files read at once: object storage answers slowly, but many
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What a run that has not finished did, and what it was asked for.
+
+    Parameters
+    ----------
+    parts
+        Written whole; those that replace another one come with an empty file, or none at all,
+        where nothing was left of it.
+    inferences
+        How many photographs went through the backbone since the manifest was written, at most.
+    """
+
+    fingerprint: Fingerprint
+    source: str
+    parts: tuple[PartRecord, ...]
+    inferences: int
+
+
+def begin(
+    folder: Folder,
+    fingerprint: Fingerprint,
+    source: str,
+    parts: tuple[PartRecord, ...] = (),
+    inferences: int = 0,
+) -> None:
+    """Mark a folder as a store that is being written, with what it has from before."""
+    folder.remove_all(RECORDS)
+    value = {
+        "fingerprint": fingerprint.to_json(),
+        "source": source,
+        "parts": [asdict(part) for part in parts],
+        "inferences": inferences,
+    }
+    folder.write(RUN, json.dumps(value).encode())
+
+
+def begin_part(folder: Folder, name: str, examples: int) -> None:
+    """Say that a part is begun: if its record never comes, its inferences still were made."""
+    folder.write(f"{RECORDS}/{name}.begun-{examples}", b"")
+
+
+def mark_row(folder: Folder, name: str, row: int | None) -> None:
+    """Say which row of a part is at work, or that its rows are done."""
+    folder.write(f"{RECORDS}/{name}.at", json.dumps(row).encode())
+
+
+def read_row(folder: Folder, name: str) -> int | None:
+    """The row that `mark_row` said last, if any."""
+    mark = f"{RECORDS}/{name}.at"
+    return json.loads(folder.read(mark)) if folder.exists(mark) else None
+
+
+def write_part(
+    folder: Folder,
+    name: str,
+    rows: pa.Table,
+    errors: pa.Table,
+    inferences: int = 0,
+    replaces: str | None = None,
+) -> PartRecord:
+    """Write a part's features and errors, then its record; only with the record does it count."""
+    rows_content = _parquet(rows) if rows.num_rows else None
+    errors_content = _parquet(errors) if errors.num_rows else None
+    record = PartRecord(
+        name,
+        rows.num_rows,
+        errors.num_rows,
+        digest(rows_content) if rows_content else None,
+        digest(errors_content) if errors_content else None,
+        inferences,
+        replaces,
+    )
+    if rows_content and record.rows_file:
+        folder.write(record.rows_file, rows_content)
+    if errors_content and record.errors_file:
+        folder.write(record.errors_file, errors_content)
+    folder.write(f"{RECORDS}/{name}.json", json.dumps(asdict(record)).encode())
+    return record
+
+
+def _parquet(table: pa.Table) -> memoryview:
+    """A Parquet file, made in memory with few copies: large shards must not take much of it."""
+    sink = BytesIO()
+    text = [name for name in table.column_names if name != "embedding"]
+    # Embeddings hardly compress; a dictionary of them would only cost time.
+    compression = {name: "zstd" if name in text else "none" for name in _leaves(table)}
+    pq.write_table(
+        table, sink, compression=compression, use_dictionary=text, row_group_size=ROW_GROUP
+    )
+    return sink.getbuffer()
+
+
+def _leaves(table: pa.Table) -> list[str]:
+    return [
+        "embedding.list.element" if name == "embedding" else name for name in table.column_names
+    ]
+
+
+def read_unfinished(folder: Folder) -> Unfinished | None:
+    """What an unfinished run recorded, or none if there was none.
+
+    Raises
+    ------
+    StoreError
+        If a record is damaged.
+    """
+    names = [name for name in folder.names(RECORDS) if UNFINISHED not in name]
+    if RUN not in names:
+        return None
+    records = [name for name in names if name.endswith(".json") and name != RUN]
+    run = _read(folder, RUN)
+    with ThreadPoolExecutor(READERS) as pool:
+        values = list(pool.map(lambda name: _read(folder, name), records))
+    try:
+        known = tuple(PartRecord(**part) for part in run["parts"])
+        recorded = tuple(PartRecord(**value) for value in values)
+        fingerprint = Fingerprint.from_json(run["fingerprint"])
+        source, inferences = str(run["source"]), int(run["inferences"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder, RECORDS, error) from None
+    whole = {part.name for part in recorded}
+    begun = (match.groups() for name in names if (match := BEGUN.fullmatch(name)))
+    died = sum(int(examples) for name, examples in begun if name not in whole)
+    made = sum(part.inferences for part in recorded)
+    return Unfinished(fingerprint, source, (*known, *recorded), inferences + made + died)
+
+
+def _read(folder: Folder, name: str) -> dict:
+    try:
+        return json.loads(folder.read(name))
+    except ValueError as error:
+        raise _damaged(folder, name, error) from None
+
+
+def _damaged(folder: Folder, name: str, error: Exception) -> StoreError:
+    return StoreError(
+        f"{folder.where(name)} is damaged: {error!r}", "Extract again into another folder."
+    )
+
+
+def finish(folder: Folder, manifest: StoreManifest) -> None:
+    """Write the manifest; the records, and whatever a dead run left half done, go afterwards."""
+    folder.write(MANIFEST, manifest.to_bytes())
+    folder.remove(RUN)  # first: records without it are nobody's
+    folder.remove_all(RECORDS)
+    sweep(folder, manifest.parts)
+
+
+def sweep(folder: Folder, parts: tuple[PartRecord, ...]) -> None:
+    """Remove parts that do not count, and files that were never written to their end."""
+    kept = {file for part in parts for file in (part.rows_file, part.errors_file)}
+    for name in folder.names():
+        leftover = OUR_PART.fullmatch(name) and name not in kept
+        if leftover or name.rpartition("/")[2].startswith(UNFINISHED):
+            folder.remove(name)

@@ -1,0 +1,269 @@
+"""The feature store: a folder of Parquet parts that any reader opens, and the record of them.
+
+Format version 1:
+
+- `part-*.parquet`: `id`, `path`, `content` (sha256 of the file's bytes), `stamp` (size and time of
+  change of the file that was read), `label`, `split`, `group`, `embedding` as
+  `fixed_size_list<float>[dim]`, then the columns carried along.
+- `_errors/part-*.parquet`: `id`, `stage`, `reason`, `message`, `stamp`.
+- `_records/`: what a run that has not finished did, see `headstart.data.contracts.records`.
+- `_headstart.json`: the manifest, written last; it takes the place of `_records`.
+
+A part never changes: what takes its place has another name, and counts once the manifest names it.
+Every example of the source is one row of features or one row of errors. The version is bumped when
+a reader of the old version would read a new store wrongly; a new optional key or column is no
+reason. (`stamp` and the manifest's `inferences` came later: older stores are without.)
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headstart.data.common.arrays import empty
+from headstart.data.common.errors import StoreError
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.storage.folder import Folder
+from headstart.data.storage.places import folder_at
+
+FORMAT_VERSION = 1
+MANIFEST, RECORDS, ERRORS = "_headstart.json", "_records", "_errors"
+EXTRACT_COMMAND = "Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES"
+ERROR_COLUMNS = ("id", "stage", "reason", "message", "stamp")
+ERROR_SCHEMA = pa.schema([(name, pa.string()) for name in ERROR_COLUMNS])
+READERS = 4  # parts that are read at once
+TEXT_COLUMNS = ("id", "path", "content", "stamp", "label", "split", "group")
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """A part that was written whole: its name without extension, its rows and its checksums.
+
+    Parameters
+    ----------
+    inferences
+        How many photographs went through the backbone to make it.
+    replaces
+        Name of the part that this one was made from and takes the place of, if any.
+    """
+
+    name: str
+    rows: int
+    errors: int
+    rows_sha256: str | None
+    errors_sha256: str | None
+    inferences: int = 0
+    replaces: str | None = None
+
+    @property
+    def rows_file(self) -> str | None:
+        """Name of the file of features; none if all of its examples failed."""
+        return f"{self.name}.parquet" if self.rows else None
+
+    @property
+    def errors_file(self) -> str | None:
+        """Name of the file of errors, if there were any."""
+        return f"{ERRORS}/{self.name}.parquet" if self.errors else None
+
+
+@dataclass(frozen=True)
+class StoreManifest:
+    """What `_headstart.json` says.
+
+    Parameters
+    ----------
+    source
+        The folder or manifest that the examples came from.
+    root
+        The folder that the examples' paths are relative to.
+    inferences
+        How many photographs went through the backbone for this store in all of its runs; what a
+        worker that died had begun is counted whole.
+    """
+
+    fingerprint: Fingerprint
+    source: str
+    root: str
+    classes: tuple[str, ...]
+    parts: tuple[PartRecord, ...]
+    inferences: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Number of embeddings."""
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def errors(self) -> int:
+        """Number of examples that failed."""
+        return sum(part.errors for part in self.parts)
+
+    def to_bytes(self) -> bytes:
+        """As the bytes of `_headstart.json`."""
+        value = {"format_version": FORMAT_VERSION, "rows": self.rows, "errors": self.errors}
+        return json.dumps(value | asdict(self), indent=1, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> StoreManifest:
+        """From `to_bytes`'s; raises `KeyError`, `TypeError` or `ValueError` if damaged."""
+        value = json.loads(content)
+        return cls(
+            Fingerprint.from_json(value["fingerprint"]),
+            value["source"],
+            value["root"],
+            tuple(value["classes"]),
+            tuple(PartRecord(**part) for part in value["parts"]),
+            value.get("inferences", 0),
+        )
+
+
+def part_schema(dim: int, carried: list[pa.Field]) -> pa.Schema:
+    """The schema of `part-*.parquet`."""
+    # Non-nullable lists and elements spare readers the null bookkeeping of every single number.
+    element = pa.field("element", pa.float32(), nullable=False)
+    embedding = pa.field("embedding", pa.list_(element, dim), nullable=False)
+    return pa.schema([*((name, pa.string()) for name in TEXT_COLUMNS), embedding, *carried])
+
+
+def read_manifest(folder: Folder) -> StoreManifest | None:
+    """The manifest of a store, or none if it has none (yet).
+
+    Raises
+    ------
+    StoreError
+        If it is damaged or of another format version.
+    """
+    if not folder.exists(MANIFEST):
+        return None
+    content = folder.read(MANIFEST)
+    try:
+        version = json.loads(content)["format_version"]
+        if version == FORMAT_VERSION:
+            return StoreManifest.from_bytes(content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{folder.where(MANIFEST)} is damaged: {error!r}",
+            "Extract again into another folder.",
+        ) from None
+    raise StoreError(
+        f"{folder} is a feature store of format {version}; this headstart reads {FORMAT_VERSION}",
+        "Update headstart, or extract again into another folder.",
+    )
+
+
+def read_part(folder: Folder, file: str, columns: list[str] | None = None) -> pa.Table:
+    """A file of a part that counts, all columns or the named ones.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be read.
+    """
+    try:
+        return folder.table(file, columns)
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(folder, file, str(error)) from None
+
+
+def part_columns(folder: Folder, file: str) -> list[str]:
+    """The names of the columns of a part's file; raises `StoreError` if it cannot be read."""
+    try:
+        return folder.attempt(lambda: pq.read_schema(folder.open(file))).names
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(folder, file, str(error)) from None
+
+
+def damaged(folder: Folder, file: str, what: str) -> StoreError:
+    """What to say of a part that does not hold what its record says."""
+    return StoreError(
+        f"{folder.where(file)} is damaged: {what}",
+        f"Set it aside with: python -m data verify {folder} --repair",
+    )
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """A finished feature store, for reading."""
+
+    folder: Folder
+    manifest: StoreManifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> FeatureStore:
+        """Open a finished store.
+
+        Raises
+        ------
+        StoreError
+            If there is none, its extraction has not finished, or a part is missing.
+        """
+        folder = folder_at(path)
+        if not folder.exists():
+            raise StoreError(f"{path}: no such feature store", EXTRACT_COMMAND)
+        manifest = read_manifest(folder)
+        if manifest is None and folder.exists(RECORDS):
+            raise StoreError(
+                f"{path} is a feature store whose extraction has not finished",
+                "Run the same `python -m extract` command again: it goes on where it stopped.",
+            )
+        if manifest is None:
+            raise StoreError(f"{path} is no feature store (it has no {MANIFEST})", EXTRACT_COMMAND)
+        there = set(folder.names())
+        files = [part.rows_file for part in manifest.parts if part.rows_file]
+        missing = [file for file in files if file not in there]
+        if missing:
+            raise StoreError(
+                f"{path} lacks {len(missing)} of its parts, such as {missing[0]}",
+                f"Restore them, or go on without: python -m data verify {path} --repair",
+            )
+        return cls(folder, manifest)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What the embeddings were made with."""
+        return self.manifest.fingerprint
+
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        """The features, all columns or the named ones, in the order of the parts.
+
+        Raises
+        ------
+        StoreError
+            If a part cannot be read or has another number of rows than its record says.
+        """
+        parts = [(part, part.rows_file) for part in self.manifest.parts if part.rows_file]
+        with ThreadPoolExecutor(READERS) as pool:
+            tables = list(pool.map(lambda each: self._read_part(each[0], each[1], columns), parts))
+        if not tables:
+            none = empty(part_schema(self.fingerprint.dim, []))
+            return none.select(columns) if columns else none
+        return pa.concat_tables(tables, promote_options="default")
+
+    def _read_part(self, part: PartRecord, file: str, columns: list[str] | None) -> pa.Table:
+        table = read_part(self.folder, file, columns)
+        if table.num_rows != part.rows:
+            raise damaged(self.folder, file, f"{table.num_rows} rows instead of {part.rows}")
+        return table
+
+    def read_errors(self) -> pa.Table:
+        """The examples that failed: `id`, `stage`, `reason`, `message`, `stamp`."""
+        tables = [empty(ERROR_SCHEMA)]
+        for part in self.manifest.parts:
+            if part.errors_file:
+                tables.append(read_part(self.folder, part.errors_file))
+        return pa.concat_tables(tables, promote_options="default")
+
+
+def embeddings_of(table: pa.Table) -> np.ndarray:
+    """The embeddings of a table of features: float32 `[rows, dim]`."""
+    column = table["embedding"]
+    dim = column.type.list_size
+    if not len(column):
+        return np.empty((0, dim), np.float32)
+    return column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)

@@ -1,0 +1,96 @@
+"""A folder: a folder of photographs a class, or else its archives or Parquet files."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+
+from headstart.data.common.arrays import strings
+from headstart.data.common.errors import SourceError
+from headstart.data.examples.parquet import open_parquet
+from headstart.data.examples.source import COLUMNS, SPLIT_NAMES, Source, count
+from headstart.data.examples.tar import open_tar
+from headstart.data.modalities.image.decoding import EXTENSIONS
+from headstart.data.storage.folder import Folder
+
+CONTAINERS = {".tar": open_tar, ".parquet": open_parquet}
+
+
+def open_folder(path: object, folder: Folder) -> Source:
+    """List the photographs of a folder; without any, those in its archives or Parquet files.
+
+    Raises
+    ------
+    SourceError
+        If there are none, their names are no text, or splits and classes are mixed up.
+    """
+    found: list[tuple[str, str]] = []
+    others: dict[str, list[str]] = {}
+    for name, stamp in folder.files():
+        extension = PurePosixPath(name).suffix.lower()
+        if extension in EXTENSIONS:
+            found.append((name, stamp))
+        else:
+            others.setdefault(extension or name, []).append(name)
+    if not found:
+        for extension, open_them in CONTAINERS.items():
+            if extension in others:
+                return open_them(path, folder, sorted(others[extension]))
+    found.sort()
+    names = [name for name, _ in found]
+    _check_names(path, names, sorted(others))
+    labels, splits = _labels_and_splits(path, names)
+    ids = strings(names)
+    columns = [ids, ids, labels, splits, pa.nulls(len(names), pa.string())]
+    return Source(
+        str(folder),
+        folder,
+        pa.table(columns, list(COLUMNS)),
+        {extension: len(files) for extension, files in others.items()},
+        pa.chunked_array([strings([stamp or None for _, stamp in found])]),
+    )
+
+
+def _check_names(path: object, names: list[str], others: list[str]) -> None:
+    unreadable = [name for name in names if not _is_text(name)]
+    if unreadable:
+        raise SourceError(
+            f"{path}: {count(len(unreadable), 'file name')} cannot be written as text (UTF-8): "
+            + ascii(unreadable[0]),
+            "Rename them.",
+        )
+    if not names:
+        found = f"; it has {', '.join(others)} files" if others else "; it is empty"
+        raise SourceError(
+            f"{path} holds no photographs{found}",
+            f"Known extensions are {' '.join(sorted(EXTENSIONS))}.",
+        )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a byte that is no UTF-8, kept by Python as a surrogate
+        return False
+    return True
+
+
+def _labels_and_splits(path: object, names: list[str]) -> tuple[pa.Array, pa.Array]:
+    folders = sorted({name.split("/", 1)[0] for name in names if "/" in name})
+    as_splits = [name for name in folders if name.lower() in SPLIT_NAMES]
+    if as_splits and len(as_splits) < len(folders):
+        others = [name for name in folders if name not in as_splits]
+        raise SourceError(
+            f"{path} mixes folders of splits ({', '.join(as_splits)}) "
+            f"with folders of classes ({', '.join(others[:5])})",
+            "Put the class folders into the split folders, or describe the files by a manifest.",
+        )
+    labels: list[str | None] = []
+    splits: list[str | None] = []
+    for name in names:
+        parts = name.split("/")
+        split = SPLIT_NAMES[parts.pop(0).lower()] if as_splits and len(parts) > 1 else None
+        splits.append(split)
+        labels.append(parts[0] if len(parts) > 1 else None)
+    return strings(labels), strings(splits)

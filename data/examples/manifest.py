@@ -1,0 +1,108 @@
+"""A manifest: a table that names a file for each example."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from headstart.data.common.arrays import strings
+from headstart.data.common.errors import Checklist, SourceError
+from headstart.data.examples.source import (
+    COLUMNS,
+    Source,
+    check_columns,
+    check_names,
+    count,
+    some,
+    text_column,
+)
+from headstart.data.storage.folder import Folder
+
+_ADDRESS = r"^[A-Za-z][A-Za-z0-9+.-]*://"  # a scheme as in RFC 3986, 3.1; "f/://" is a file's name
+
+
+def open_manifest(path: object, folder: Folder, name: str) -> Source:
+    """Read a manifest (`.csv`, `.tsv` or `.parquet`); its paths are relative to its folder.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read, lacks its columns, or a path leads outside of its folder.
+    """
+    table = _read(path, folder, name)
+    if table.num_rows == 0:
+        raise SourceError(f"{path} lists no examples", "Give it a row for each photograph.")
+    check_names(path, table.column_names)
+    if "path" not in table.column_names:
+        raise _no_path(path, table.column_names)
+    checks = Checklist()
+    columns = {name: text_column(path, table, name) for name in COLUMNS if name != "id"}
+    columns["id"] = (
+        text_column(path, table, "id") if "id" in table.column_names else columns["path"]
+    )
+    with checks.item():
+        check_columns(path, columns)
+    with checks.item():
+        _check_paths(path, columns["path"])
+    checks.finish()
+    examples = pa.table({name: columns[name] for name in COLUMNS})
+    for carried in table.column_names:
+        if carried not in COLUMNS:
+            examples = examples.append_column(carried, table[carried])
+    return Source(folder.where(name), folder, examples, {})
+
+
+def _no_path(path: object, names: list[str]) -> SourceError:
+    if any(";" in name for name in names):
+        return SourceError(
+            f"{path} separates its columns by semicolons", "Separate them by commas."
+        )
+    near = difflib.get_close_matches("path", names, 1, 0.5)
+    return SourceError(
+        f"{path} has no column 'path'; its columns are {', '.join(names)}",
+        f"Rename {near[0]!r} to 'path'." if near else "Name the column of file names 'path'.",
+    )
+
+
+def _read(path: object, folder: Folder, name: str) -> pa.Table:
+    suffix = PurePosixPath(name).suffix.lower()
+    try:
+        if suffix == ".parquet":
+            return folder.table(name)
+        # Text stays text ("007" is no number, "NA" may be a class); only an empty cell is none.
+        parse = pa.csv.ParseOptions(
+            delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True
+        )
+        convert = pa.csv.ConvertOptions(
+            column_types={name: pa.string() for name in COLUMNS},
+            strings_can_be_null=True,
+            null_values=[""],
+        )
+        return folder.attempt(
+            lambda: pa.csv.read_csv(folder.open(name), parse_options=parse, convert_options=convert)
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path} cannot be read: {error}", "Mend the manifest.") from None
+
+
+def _check_paths(path: object, paths: pa.ChunkedArray) -> None:
+    # Cheap filter first: only suspicious paths are looked at one by one.
+    suspicious = pc.match_substring_regex(paths, rf"\.\.|^/|\x00|{_ADDRESS}")
+    found = paths.filter(pc.fill_null(suspicious, False)).to_pylist()
+    outside = [
+        p
+        for p in found
+        if p.startswith("/") or ".." in PurePosixPath(p).parts or "\0" in p or re.match(_ADDRESS, p)
+    ]
+    if outside:
+        raise SourceError(
+            f"{path}: {count(len(outside), 'path')} "
+            f"{'leads' if len(outside) == 1 else 'lead'} outside the manifest's folder: "
+            f"{some(pa.chunked_array([strings(outside)]))}",
+            "Put the manifest above its files and give relative paths without '..'.",
+        )

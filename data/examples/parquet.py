@@ -1,0 +1,163 @@
+"""Parquet files with photographs in a column: bytes, or Hugging Face's struct `{bytes, path}`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from headstart.data.common import console
+from headstart.data.common.arrays import strings
+from headstart.data.common.errors import Checklist, SourceError
+from headstart.data.examples.source import (
+    COLUMNS,
+    Source,
+    check_columns,
+    check_names,
+    split_of,
+    text_column,
+)
+from headstart.data.storage.folder import Folder
+
+FAMILIAR = ("image", "img", "photo", "jpg", "png", "webp", "bytes", "content")
+
+
+def holds_images(folder: Folder, name: str) -> bool:
+    """Whether a Parquet file has a column of photographs; otherwise it is a manifest."""
+    return bool(_image_columns(_schema(folder, name)))
+
+
+def open_parquet(path: object, folder: Folder, names: list[str]) -> Source:
+    """List the examples of some Parquet files; the photographs themselves are not read.
+
+    An example's id is the column `id`, or its file and row. Labels that are numbers get their
+    names, where Hugging Face's datasets wrote them down. A column `path` is carried as
+    `original_path`, since `path` is where headstart finds the photograph.
+
+    Parameters
+    ----------
+    path
+        The file or the folder of files, as the user named it.
+    names
+        The files in `folder`.
+
+    Raises
+    ------
+    SourceError
+        If a file cannot be read or has no column of photographs, or the files differ in columns.
+    """
+    checks = Checklist()
+    tables: list[pa.Table] = []
+    with console.progress("listing Parquet files", len(names)) as advance:
+        for name in names:
+            with checks.item():
+                tables.append(_examples(folder, name))
+            advance(1)
+    checks.finish()
+    try:
+        examples = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise SourceError(
+            f"the Parquet files in {path} do not have the same columns: {error}",
+            "Put files of one kind into a folder of their own.",
+        ) from None
+    if not examples.num_rows:
+        raise SourceError(f"{path} lists no examples", "Give it a row for each photograph.")
+    columns = {name: examples[name] for name in COLUMNS}
+    check_columns(path, columns)
+    for name in examples.column_names:
+        if name not in COLUMNS:
+            columns[name] = examples[name]
+    root = str(folder) if len(names) > 1 else folder.where(names[0])
+    return Source(root, folder, pa.table(columns), {})
+
+
+def _schema(folder: Folder, name: str) -> pa.Schema:
+    try:
+        return folder.attempt(lambda: pq.read_schema(folder.open(name)))
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(
+            f"{folder.where(name)} cannot be read: {error}", "Make the Parquet file anew."
+        ) from None
+
+
+def _image_columns(schema: pa.Schema) -> list[str]:
+    def is_bytes(type_: pa.DataType) -> bool:
+        return pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
+
+    return [
+        column.name
+        for column in schema
+        if is_bytes(column.type)
+        or (
+            pa.types.is_struct(column.type)
+            and any(inner.name == "bytes" and is_bytes(inner.type) for inner in column.type)
+        )
+    ]
+
+
+def _examples(folder: Folder, name: str) -> pa.Table:
+    schema = _schema(folder, name)
+    where = folder.where(name)
+    image = _image_column(where, schema)
+    others = [column for column in schema.names if column != image]
+    check_names(where, others)
+    count = folder.attempt(lambda: pq.read_metadata(folder.open(name)).num_rows)
+    table = folder.table(name, others) if others else pa.table({"": pa.nulls(count)})
+    rows = pa.array(np.arange(count)).cast(pa.string())
+    columns = {
+        "id": text_column(where, table, "id") if "id" in others else _joined(f"{name}#", rows),
+        "path": _joined(f"{name}#{image}=", rows),
+        "label": _named(schema, text_column(where, table, "label")),
+        "split": text_column(where, table, "split") if "split" in others else _split(name, count),
+        "group": text_column(where, table, "group"),
+    }
+    for column in others:
+        if column not in COLUMNS:
+            columns[column] = table[column]
+        elif column == "path":
+            columns["original_path"] = table[column]
+    return pa.table(columns)
+
+
+def _image_column(where: str, schema: pa.Schema) -> str:
+    found = _image_columns(schema)
+    if len(found) > 1:
+        found = [name for name in FAMILIAR if name in found][:1] or found
+    if len(found) == 1:
+        return found[0]
+    what = f"several columns of bytes ({', '.join(found)})" if found else "no column of photographs"
+    raise SourceError(
+        f"{where} has {what}; its columns are {', '.join(schema.names)}",
+        "Name the column of encoded photographs (JPEG, PNG, ... as bytes) 'image'.",
+    )
+
+
+def _joined(prefix: str, rows: pa.Array) -> pa.ChunkedArray:
+    return pa.chunked_array([pc.binary_join_element_wise(prefix, rows, "")])
+
+
+def _split(name: str, rows: int) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.repeat(pa.scalar(split_of(name), pa.string()), rows)])
+
+
+def _named(schema: pa.Schema, labels: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Numbers as the names that Hugging Face's `ClassLabel` gives them."""
+    written = (schema.metadata or {}).get(b"huggingface")
+    feature: Any = {}
+    if written:
+        try:
+            feature = json.loads(written)["info"]["features"]["label"]
+        except (ValueError, KeyError, TypeError):
+            feature = {}
+    names = feature.get("names") if isinstance(feature, dict) else None
+    if not names:
+        return labels
+    numbers = pc.cast(labels, pa.int64(), safe=False)
+    valid = pc.and_(pc.greater_equal(numbers, 0), pc.less(numbers, len(names)))
+    indices = pc.if_else(valid, numbers, pa.scalar(None, pa.int64()))  # -1 stands for no label
+    return strings(names).take(indices.combine_chunks())

@@ -1,0 +1,196 @@
+"""Examples: what every source becomes, and what must be true of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headstart.data.common.errors import Checklist, SourceError
+from headstart.data.examples.reading import container_of
+from headstart.data.storage.folder import Folder
+
+SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+COLUMNS = ("id", "path", "label", "split", "group")
+RESERVED = ("content", "stamp", "embedding")
+NEIGHBOURS = 500_000  # strings compared at once
+
+
+@dataclass(frozen=True)
+class Source:
+    """Examples and where their files are.
+
+    Parameters
+    ----------
+    path
+        The folder, manifest or archive that the user named.
+    folder
+        The folder that the examples' paths are relative to.
+    examples
+        Columns `id`, `path`, `label`, `split`, `group` (strings; all but the first two may be
+        null), then the columns carried along.
+    ignored
+        How many files are no photographs by their extension, by extension.
+    listed
+        The stamps of the examples' files, where listing them told so.
+    """
+
+    path: str
+    folder: Folder
+    examples: pa.Table
+    ignored: dict[str, int]
+    listed: pa.ChunkedArray | None = None
+
+    @property
+    def classes(self) -> list[str]:
+        """The distinct labels, sorted."""
+        return sorted(pc.unique(self.examples["label"].drop_null()).to_pylist())
+
+    def stamps(self, rows: np.ndarray) -> np.ndarray:
+        """The stamps of the files of some rows by now, none for what is not there: `[rows]`.
+
+        Parameters
+        ----------
+        rows
+            Indices into `examples`.
+        """
+        taken = pa.array(rows)
+        if self.listed is not None:
+            return self.listed.take(taken).to_numpy(zero_copy_only=False)
+        paths = self.examples["path"].take(taken).to_pylist()
+        files = [container_of(path) for path in paths]
+        distinct = list(dict.fromkeys(files))
+        stamps = dict(zip(distinct, self.folder.stamps(distinct), strict=True))
+        return np.array([stamps[file] for file in files], object)
+
+    def __len__(self) -> int:
+        return self.examples.num_rows
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun, such as `2 rows`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def some(values: pa.ChunkedArray, most: int = 5) -> str:
+    """The first few of many values, for a message."""
+    shown = ", ".join(repr(value) for value in values.slice(0, most).to_pylist())
+    return shown + (f" and {len(values) - most:,} more" if len(values) > most else "")
+
+
+def text_column(path: object, table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column as text, empty cells as none; all none where there is no such column.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be text.
+    """
+    if name not in table.column_names:
+        return pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
+    try:
+        column = table[name].cast(pa.string())
+    except pa.ArrowException as error:
+        raise SourceError(
+            f"{path}: column {name!r} is no text ({table[name].type}): {error}",
+            "Make it a column of text.",
+        ) from None
+    empty = pc.equal(column, "")
+    if not pc.any(empty).as_py():
+        return column
+    return pc.if_else(empty, pa.scalar(None, pa.string()), column)
+
+
+def check_names(path: object, names: Sequence[str]) -> None:
+    """Refuse columns that would get lost: reserved, repeated or with spaces around them."""
+    spaced = [name for name in names if name != name.strip()]
+    taken = [name for name in names if name in RESERVED]
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    for wrong, what in (
+        (taken, "uses reserved column names"),
+        (twice, "names columns twice"),
+        (spaced, "has column names with spaces around them"),
+    ):
+        if wrong:
+            raise SourceError(f"{path} {what}: {', '.join(map(repr, wrong))}", "Rename them.")
+
+
+def check_columns(path: object, columns: dict[str, pa.ChunkedArray]) -> None:
+    """Check ids and paths, and bring the splits to their known names; all mistakes at once.
+
+    Parameters
+    ----------
+    path
+        The source, as the user named it.
+    columns
+        The columns of `COLUMNS`; `split` is replaced.
+
+    Raises
+    ------
+    SourceError
+        For rows without id or path, ids that stand for several examples, and unknown splits.
+    """
+    checks = Checklist()
+    for name in ("id", "path"):
+        with checks.item():
+            _check_present(path, name, columns[name])
+    with checks.item():
+        _check_unique(path, columns["id"])
+    with checks.item():
+        columns["split"] = _known_splits(path, columns["split"])
+    checks.finish()
+
+
+def _check_present(path: object, name: str, column: pa.ChunkedArray) -> None:
+    if column.null_count:
+        first = pc.index(pc.is_null(column), True).as_py() + 1
+        raise SourceError(
+            f"{path}: {count(column.null_count, 'row')} without {name!r}, the first is row {first}"
+            " (not counting the header)",
+            "Fill in the column, or remove the rows.",
+        )
+
+
+def has_repeats(values: pa.ChunkedArray) -> bool:
+    """Whether a value stands twice; by sorting, which takes a third of a hash table's memory."""
+    order = pc.sort_indices(values)
+    for start in range(0, len(values), NEIGHBOURS):
+        sorted_ = values.take(order.slice(start, NEIGHBOURS + 1)).combine_chunks()
+        if pc.any(pc.equal(sorted_.slice(1), sorted_.slice(0, len(sorted_) - 1))).as_py():
+            return True
+    return False
+
+
+def _check_unique(path: object, ids: pa.ChunkedArray) -> None:
+    if not has_repeats(ids):
+        return
+    counts = pa.table({"id": ids}).group_by("id").aggregate([([], "count_all")])
+    twice = counts.filter(pc.greater(counts["count_all"], 1)).sort_by("id")["id"]
+    raise SourceError(
+        f"{path}: {count(len(twice), 'id')} "
+        f"{'stands' if len(twice) == 1 else 'stand'} for more than one example: {some(twice)}",
+        "Ids must be unique: name them in a column 'id', or remove the repeated rows.",
+    )
+
+
+def _known_splits(path: object, splits: pa.ChunkedArray) -> pa.ChunkedArray:
+    lowered = pc.utf8_lower(splits)
+    given = pc.unique(lowered.drop_null()).to_pylist()
+    unknown = sorted(set(given) - set(SPLIT_NAMES))
+    if unknown:
+        raise SourceError(
+            f"{path}: unknown splits {', '.join(map(repr, unknown[:5]))}",
+            f"Known are {', '.join(SPLITS)}; leave the cell empty for none.",
+        )
+    return pc.if_else(pc.equal(lowered, "val"), "validation", lowered)
+
+
+def split_of(file: str) -> str | None:
+    """The split that a file of many examples belongs to by its name, as `train-00000.tar`."""
+    *folders, name = file.split("/")
+    words = [*folders, name.replace("_", "-").replace(".", "-").split("-")[0]]
+    return next((SPLIT_NAMES[w.lower()] for w in words if w.lower() in SPLIT_NAMES), None)

@@ -1,0 +1,173 @@
+"""Tar archives as WebDataset writes them: the files of an example share a name up to its first dot.
+
+Source of the convention: the WebDataset format specification. `.cls` holds the label, or `.json`
+in its field `label`; without either, a photograph in a folder has the folder's name as its label.
+Nothing is unpacked: a worker reads a photograph from its place in the archive.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+
+from headstart.data.common import console
+from headstart.data.common.arrays import strings
+from headstart.data.common.errors import Checklist, SourceError
+from headstart.data.examples.source import Source, check_columns, split_of
+from headstart.data.modalities.image.decoding import EXTENSIONS
+from headstart.data.storage.folder import Folder
+
+READERS = 8
+BUFFER = 1 << 17  # a header is 512 bytes; object storage should not be asked for each of them
+LARGEST_LABEL = 1 << 16
+
+
+@dataclass
+class _Archive:
+    """What is in one archive: a row for each photograph."""
+
+    ids: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    ignored: dict[str, int] = field(default_factory=dict)
+
+
+def open_tar(path: object, folder: Folder, names: list[str]) -> Source:
+    """List the photographs in some archives; only their headers and labels are read.
+
+    Parameters
+    ----------
+    path
+        The archive or the folder of archives, as the user named it.
+    names
+        The archives in `folder`.
+
+    Raises
+    ------
+    SourceError
+        If an archive is damaged, names files outside of itself, or holds no photographs.
+    """
+    checks = Checklist()
+    archives: dict[str, _Archive] = {}
+    with (
+        ThreadPoolExecutor(READERS) as pool,
+        console.progress("listing archives", len(names)) as advance,
+    ):
+        coming = {name: pool.submit(_list, folder, name) for name in names}
+        for name, listed in coming.items():
+            with checks.item():
+                archives[name] = listed.result()
+            advance(1)
+    checks.finish()
+    ids = [id_ for archive in archives.values() for id_ in archive.ids]
+    if not ids:
+        raise SourceError(
+            f"{path} holds no photographs", f"Known extensions are {' '.join(sorted(EXTENSIONS))}."
+        )
+    labels = [label for archive in archives.values() for label in archive.labels]
+    paths = [place for archive in archives.values() for place in archive.paths]
+    splits = [split_of(name) for name, archive in archives.items() for _ in archive.ids]
+    columns = {
+        "id": pa.chunked_array([strings(ids)]),
+        "path": pa.chunked_array([strings(paths)]),
+        "label": pa.chunked_array([strings(labels)]),
+        "split": pa.chunked_array([strings(splits)]),
+        "group": pa.chunked_array([pa.nulls(len(ids), pa.string())]),
+    }
+    check_columns(path, columns)
+    ignored: dict[str, int] = {}
+    for archive in archives.values():
+        for extension, number in archive.ignored.items():
+            ignored[extension] = ignored.get(extension, 0) + number
+    root = str(folder) if len(names) > 1 else folder.where(names[0])
+    return Source(root, folder, pa.table(columns), ignored)
+
+
+def _list(folder: Folder, name: str) -> _Archive:
+    try:
+        return folder.attempt(lambda: _read(folder, name))
+    except (tarfile.TarError, EOFError, UnicodeError, OSError) as error:
+        raise SourceError(
+            f"{folder.where(name)} is no tar archive, or a damaged one: {error}",
+            "Make it anew; a compressed archive must be unpacked to plain .tar, since "
+            "photographs are read from their places in it.",
+        ) from None
+
+
+def _read(folder: Folder, name: str) -> _Archive:
+    samples: dict[str, _Sample] = {}
+    ignored: dict[str, int] = {}
+    with (
+        io.BufferedReader(folder.open(name), BUFFER) as file,
+        tarfile.open(fileobj=file, mode="r:") as tar,
+    ):
+        for member in _members(tar, folder.where(name)):
+            if not member.isreg() or PurePosixPath(member.name).name.startswith("."):
+                continue
+            _check_inside(folder, name, member.name)
+            parent, _, base = member.name.rpartition("/")
+            key, _, extension = base.partition(".")
+            sample = samples.setdefault(f"{parent}/{key}" if parent else key, _Sample())
+            suffix = PurePosixPath(base).suffix.lower()
+            if suffix in EXTENSIONS:
+                sample.photographs[member.name] = (member.offset_data, member.size)
+            elif extension in ("cls", "json") and member.size <= LARGEST_LABEL:
+                content = tar.extractfile(member)
+                sample.labels[extension] = content.read() if content else b""
+            else:
+                ignored[suffix or base] = ignored.get(suffix or base, 0) + 1
+    archive = _Archive(ignored=ignored)
+    for sample in samples.values():
+        for member_name, (start, length) in sample.photographs.items():
+            archive.ids.append(f"{name}/{member_name}")
+            archive.paths.append(f"{name}#bytes={start}+{length}")
+            archive.labels.append(sample.label(member_name))
+    return archive
+
+
+def _members(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
+    """All members; of an archive that was cut short, those that are there."""
+    found = 0
+    try:
+        for member in tar:
+            found += 1
+            yield member
+    except tarfile.ReadError as error:
+        if not found:
+            raise
+        console.note(f"{where} is damaged or cut short after {found:,} files: {error}")
+
+
+@dataclass
+class _Sample:
+    """The files of one example: its photographs' places, and what says its label."""
+
+    photographs: dict[str, tuple[int, int]] = field(default_factory=dict)
+    labels: dict[str, bytes] = field(default_factory=dict)
+
+    def label(self, member: str) -> str | None:
+        if "cls" in self.labels:
+            return self.labels["cls"].decode().strip() or None
+        if "json" in self.labels:
+            try:
+                value = json.loads(self.labels["json"])
+            except ValueError:
+                value = None
+            if isinstance(value, dict) and value.get("label") is not None:
+                return str(value["label"])
+        return member.split("/")[0] if "/" in member else None
+
+
+def _check_inside(folder: Folder, name: str, member: str) -> None:
+    if member.startswith("/") or ".." in PurePosixPath(member).parts:
+        raise SourceError(
+            f"{folder.where(name)} names a file outside of itself: {member!r}",
+            "Do not trust it; make an archive of relative names without '..'.",
+        )

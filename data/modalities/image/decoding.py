@@ -1,0 +1,343 @@
+"""Bytes of a photograph to pixels, with a reason code for everything that can go wrong.
+
+A photograph is decoded as a person would see it, so that two files of one scene give one embedding:
+
+- upright by EXIF; the first frame of an animation, the first page of a document;
+- transparent parts on white, as on a page;
+- colours as in sRGB, as screens and browsers show them and as most of the photographs that
+  backbones learned from have them. An embedded ICC profile that says otherwise (Display P3 of
+  telephones, Adobe RGB, CMYK of a printer) is converted by LittleCMS; one that says the same costs
+  nothing. RGB is converted after resizing, where there are a hundred times fewer pixels; that is a
+  level or so apart from converting first;
+- CMYK without a profile by (255 - C)(255 - K) / 255; Adobe's files hold it inverted, others not
+  (libjpeg's documentation, `libjpeg.txt`, "Special color spaces");
+- 16 bits by their upper 8 bits; floating-point numbers from 0 (black) to 1 (white) (Adobe
+  Photoshop TIFF Technical Note 3). Other numbers have no known white: they are refused.
+
+A JPEG that is at least twice as high and wide as the backbone's input is decoded at a half, a
+quarter or an eighth of its size, never below the input's: libjpeg then computes only the low
+frequencies (libjpeg's documentation, `libjpeg.txt`, `scale_num`), which is several times faster
+for large photographs. docs/speed.md says what it does to heads.
+
+Memory: a photograph has at most `MOST_PIXELS`, and decoding one takes less than `MOST_MEMORY`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import re
+import struct
+import warnings
+import zlib
+from contextlib import suppress
+from functools import lru_cache
+from io import BytesIO
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+
+from headstart.data.modalities.image.preprocessing import Preprocessing
+
+# Only formats that Pillow decodes itself: no EPS (which would start Ghostscript), no plugins.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+EXTENSIONS = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".pbm",
+        ".pgm",
+        ".ppm",
+    ]
+)
+REASONS = ("empty", "not_an_image", "truncated", "damaged", "too_large", "unsupported")
+
+MOST_PIXELS = 200_000_000  # the largest that telephones and cameras make
+LONGEST_SIDE = 100_000  # resizing needs memory for each pixel of a side, not only of the area
+MOST_MEMORY = 20 * MOST_PIXELS  # bytes; an animated WebP needs the most, others about half
+
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns above it and refuses above twice it
+
+# Pillow's remarks on odd files would fill a terminal; what matters is raised.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+_libraries = ctypes.CDLL(Image.core.__file__)
+for _name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):  # libtiff writes to stderr itself
+    if hasattr(_libraries, _name):  # it is hidden in Pillow's builds for Windows
+        getattr(_libraries, _name)(None)
+
+_SIGNATURE = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|II[*+]\0|MM\0[*+]", re.DOTALL
+)
+_CUT = re.compile("truncated|not enough image data", re.IGNORECASE)  # in Pillow's words
+_ORIENTATION = 0x0112  # the EXIF tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = tuple(_UPRIGHT[tag] for tag in (5, 6, 7, 8))  # width and height change places
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and a value
+_MODES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}  # by the colour space of an ICC profile
+_PROBE = (15 * np.indices((18, 18, 18), np.uint8)).reshape(3, 18, -1).transpose(1, 2, 0)
+_SAME = 2  # of 255: how far a profile may move a colour and still be called sRGB
+
+
+class DecodeError(Exception):
+    """A photograph that cannot be decoded.
+
+    Parameters
+    ----------
+    reason
+        A stable code: `empty` (no bytes), `not_an_image` (none of our formats begins so),
+        `truncated` (the end is missing), `damaged`, `too_large` (more pixels than `MOST_PIXELS`, a
+        side longer than `LONGEST_SIDE`, or no memory), `unsupported` (whole, but its numbers have
+        no known black and white).
+    message
+        What was found.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason, self.message = reason, message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def open_image(content: bytes, at_least: tuple[int, int] | None = None) -> Image.Image:
+    """Decode a photograph upright, its first frame, grey (`L`) or `RGB`.
+
+    `info["icc_profile"]` holds its colour profile, if it has one.
+
+    Parameters
+    ----------
+    at_least
+        Width and height in pixels that are enough: a larger JPEG may come out smaller than it is.
+
+    Raises
+    ------
+    DecodeError
+        With a reason code.
+    """
+    if not content:
+        raise DecodeError("empty", "the file has no bytes")
+    try:
+        image = Image.open(BytesIO(content), formats=FORMATS)
+        if max(image.size) > LONGEST_SIDE:
+            raise DecodeError(
+                "too_large",
+                f"a side of {max(image.size):,} pixels; at most {LONGEST_SIDE:,} are decoded",
+            )
+        if image.format == "PNG":
+            _check_sums(content)
+        if at_least is not None and isinstance(image, JpegImageFile):
+            image.draft(image.mode, at_least[::-1] if _turn(image) in _SIDEWAYS else at_least)
+        return _flatten(_load(image, content), _turn(image))
+    except DecodeError:
+        raise
+    except Image.DecompressionBombError:
+        raise DecodeError(
+            "too_large", f"more than {MOST_PIXELS:,} pixels, the most that are decoded"
+        ) from None
+    except MemoryError:
+        raise DecodeError("too_large", "there is not enough memory to decode it") from None
+    except UnidentifiedImageError:
+        if not _SIGNATURE.match(content):
+            raise DecodeError(
+                "not_an_image", f"no image format that we read begins with {content[:8]!r}"
+            ) from None
+        if _ends_in_header(content):
+            raise DecodeError("truncated", "the file ends in its header") from None
+        raise DecodeError(
+            "damaged", "a damaged header, or one of a kind that is not read"
+        ) from None
+    except Exception as error:  # damaged bytes make Pillow's decoders raise whatever there is
+        cut = _ends_in_header(content) or _ends_early(content) or _CUT.search(str(error))
+        reason = "truncated" if cut else "damaged"
+        raise DecodeError(reason, str(error) or type(error).__name__) from None
+
+
+def _load(image: Image.Image, content: bytes) -> Image.Image:
+    """The photograph with its pixels.
+
+    Those of an ordinary JPEG come from TurboJPEG: they are Pillow's bit for bit, and come sooner
+    (docs/speed.md). Whatever it remarks upon goes to Pillow, whose words our reasons are made of.
+    """
+    if isinstance(image, JpegImageFile) and image.mode == "RGB":
+        width, height = image.size  # of the draft
+        try:
+            # A byte is left over after each pixel, as Pillow keeps them itself.
+            pixels = simplejpeg.decode_jpeg(content, "RGBX", min_height=height, min_width=width)
+        except ValueError:
+            pixels = None
+        if pixels is not None and pixels.shape == (height, width, 4):
+            fast = Image.frombytes("RGB", (width, height), pixels, "raw", "RGBX")
+            fast.info = image.info
+            return fast
+    image.load()
+    return image
+
+
+class _Watched(BytesIO):
+    """Remembers whether more bytes were wanted than there are."""
+
+    ended = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        found = super().read(size)
+        if size is not None and len(found) < size:
+            self.ended = True
+        return found
+
+
+def _ends_in_header(content: bytes) -> bool:
+    """Whether Pillow wants more bytes than there are while it reads the header."""
+    file = _Watched(content)
+    with suppress(Exception):  # what is wrong has been raised before
+        Image.open(file, formats=FORMATS)
+    return file.ended
+
+
+def _ends_early(content: bytes) -> bool:
+    """Whether a WebP is shorter than it says; Pillow only answers that it has no decoder."""
+    said = int.from_bytes(content[4:8], "little") + 8
+    return content[8:12] == b"WEBP" and len(content) < said
+
+
+def _check_sums(content: bytes) -> None:
+    """Check a PNG's pixels by their checksums (PNG, 5.5), which Pillow passes over."""
+    view, offset = memoryview(content), 8
+    while offset + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, offset)
+        end = offset + 8 + length
+        found = view[end : end + 4]
+        whole = kind == b"IDAT" and len(found) == 4
+        if whole and zlib.crc32(view[offset + 4 : end]) != int.from_bytes(found, "big"):
+            raise DecodeError("damaged", "the pixels do not match their checksum")
+        offset = end + 4
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # of damaged EXIF; the pixels are whole, and viewers show them as they lie
+        return None
+
+
+def _flatten(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    """To `L` or `RGB`, upright, with no more than two copies of the pixels at a time."""
+    profile = image.info.get("icc_profile")
+    if not isinstance(profile, bytes):  # nor a number, as a damaged TIFF may have it
+        profile = None
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _deep_to_grey(image)
+    elif image.has_transparency_data:
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        image = white
+    elif image.mode in ("CMYK", "LAB"):
+        if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+            image = ImageChops.invert(image)  # Pillow takes every file for one of Adobe's
+        conversion = _conversion(profile, image.mode)
+        image = conversion.apply(image) if conversion else image.convert("RGB")
+        profile = None
+    elif image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    if turn is not None:
+        image = image.transpose(turn)
+    image.info = {"icc_profile": profile} if profile else {}
+    return image
+
+
+def _deep_to_grey(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits to 8 bits."""
+    tags = getattr(image, "tag_v2", {})
+    pixels = np.asarray(image)
+    if image.mode == "F":
+        low, high = pixels.min(), pixels.max()
+        if not (low >= 0 and high <= 1):  # nor NaN
+            raise DecodeError(
+                "unsupported",
+                f"floating-point pixels from {low:g} to {high:g}; only 0 (black) to 1 (white) "
+                "has a known meaning",
+            )
+        grey = (pixels * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    elif image.mode == "I" and tags:
+        raise DecodeError(
+            "unsupported",
+            "pixels of 32 bits or with a sign have no known black and white; convert to 16 bits",
+        )
+    else:
+        grey = (pixels >> (4 if tags.get(_BITS_PER_SAMPLE) == (12,) else 8)).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        grey = ~grey
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[pixels == transparent] = 255
+    return Image.fromarray(grey)
+
+
+@lru_cache(maxsize=16)
+def _conversion(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """What converts the colours of a profile to sRGB; None where there is nothing to convert.
+
+    A profile that is damaged, or of other colours than the picture's, says nothing.
+    """
+    own_mode = "LAB" if mode == "LAB" else _MODES.get(profile[16:20] if profile else b"", "")
+    if own_mode != mode and (mode, own_mode) != ("L", "RGB"):
+        return None
+    try:
+        own = ImageCms.ImageCmsProfile(
+            ImageCms.createProfile("LAB") if mode == "LAB" else BytesIO(profile or b"")
+        )
+        conversion = ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), own_mode, "RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return None
+    if own_mode in ("L", "RGB"):
+        probe = Image.fromarray(_PROBE).convert(own_mode)
+        moved = np.asarray(conversion.apply(probe)).astype(int)
+        if np.abs(moved - np.asarray(probe.convert("RGB"))).max() <= _SAME:
+            return None
+    return conversion
+
+
+def decode(content: bytes, preprocessing: Preprocessing | None, fast: bool = True) -> np.ndarray:
+    """Decode a photograph to the backbone's input: uint8 `[height, width, 3]`, sRGB.
+
+    Parameters
+    ----------
+    preprocessing
+        Without it, the photograph keeps its own height and width.
+    fast
+        Whether a large JPEG may be decoded at a part of its size, and resized with numbers that are
+        a level off here and there (`data/modalities/image/resizing.py`).
+
+    Raises
+    ------
+    DecodeError
+        With a reason code.
+    """
+    enough = (preprocessing.width, preprocessing.height) if preprocessing and fast else None
+    image = open_image(content, enough)
+    pixels = preprocessing.apply(image, fast) if preprocessing else np.asarray(image.convert("RGB"))
+    conversion = _conversion(image.info.get("icc_profile"), image.mode)
+    if conversion is None:
+        return pixels
+    source = Image.fromarray(pixels).convert(conversion.input_mode)
+    return np.asarray(conversion.apply(source))

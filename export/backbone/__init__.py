@@ -1,0 +1,1 @@
+"""A network enters, a backbone file leaves, held against its original."""

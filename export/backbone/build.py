@@ -1,0 +1,127 @@
+"""A network of any kind becomes a backbone file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headstart.data.common.errors import BackboneError, Checklist
+from headstart.data.contracts.backbone import Backbone, BackboneSpec, load_backbone
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.storage.files import check_output, local_path, write_whole
+from headstart.export.backbone.check import check
+from headstart.export.backbone.embedding import Recipe, assemble, plan, width
+from headstart.export.backbone.quantize import Quantized, quantize, read_calibration
+from headstart.export.networks.network import Original
+from headstart.export.networks.onnx.surgery import OPSET, check_limits, refuse_huge, to_opset
+from headstart.export.networks.resolve import DEFAULT, open_original
+from headstart.export.options import BackboneOptions, FeatureOptions, PrecisionOptions
+
+IR_VERSION = 8  # the one of opset 18; older runtimes refuse newer ones
+
+
+@dataclass(frozen=True)
+class BackboneExport:
+    """A backbone file that was written, and how it was found to answer.
+
+    Parameters
+    ----------
+    backbone
+        What was written.
+    parity
+        Largest relative difference to the original, of the fp32 form.
+    quantized
+        How a lower precision compares with fp32; none for fp32 itself.
+    """
+
+    backbone: Backbone
+    parity: float
+    quantized: Quantized | None
+
+
+def export_backbone(
+    output: str | Path,
+    name: str | Original = DEFAULT,
+    options: BackboneOptions = BackboneOptions(),
+    features: FeatureOptions = FeatureOptions(),
+    precision: PrecisionOptions = PrecisionOptions(),
+    overwrite: bool = False,
+) -> BackboneExport:
+    """Write a backbone file; it appears once it was converted, loaded and checked.
+
+    Parameters
+    ----------
+    name
+        As `networks.resolve.open_original` takes it, or a network that is open already, such as
+        `networks.torch.network.TorchNetwork` of a module of your own.
+
+    Raises
+    ------
+    InputError
+        As `open_original`, `plan` and `check`; also if `output` exists and `overwrite` is not set.
+    """
+    checks = Checklist()
+    with checks.item():
+        path = local_path(output)
+        check_output(path, overwrite)
+    for group in (options, features, precision):
+        with checks.item():
+            group.check()
+    with checks.item():
+        if options.include_top and features.layers:
+            raise BackboneError(
+                "--include-top keeps the last layer, --layer chooses others", "Give one of the two."
+            )
+    checks.finish()
+    original = open_original(name, options) if isinstance(name, str) else name
+    recipe = plan(original, features)
+    spec = describe(original, recipe, options)
+    photographs = read_calibration(precision, spec.preprocessing)
+    proto = to_backbone(original, recipe, spec)
+    content = serialized(proto, spec)
+    parity = check(content, original, recipe, spec)
+    quantized = None
+    if precision.precision != "fp32":
+        quantized = quantize(proto, spec, precision.precision, photographs)
+        content = quantized.content
+    write_whole(path, content)
+    return BackboneExport(load_backbone(path), parity, quantized)
+
+
+def describe(original: Original, recipe: Recipe, options: BackboneOptions) -> BackboneSpec:
+    """What the file will say about itself, as fp32."""
+    return BackboneSpec(
+        name=original.name,
+        preprocessing=Preprocessing(
+            original.height, original.width, options.resize, options.interpolation
+        ),
+        layers=tuple(recipe.layers),
+        pooling=recipe.pooling,
+        dim=width(recipe),
+        weights=original.weights.origin,
+        licence=original.weights.licence,
+        scaling=original.scaling.name,
+        power=recipe.power,
+        views=recipe.views,
+    )
+
+
+def to_backbone(original: Original, recipe: Recipe, spec: BackboneSpec) -> Any:
+    """The fp32 graph from `image` to `embedding`, as an `onnx.ModelProto`."""
+    import onnx
+
+    proto = to_opset(original.to_onnx(recipe.layers), OPSET)
+    check_limits(proto, original.name)
+    assemble(proto, recipe, original.scaling, (original.height, original.width))
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, spec.to_metadata())
+    proto.producer_name, proto.producer_version, proto.doc_string = "headstart", "", ""
+    proto.ir_version, proto.graph.name = IR_VERSION, "backbone"
+    return proto
+
+
+def serialized(proto: Any, spec: BackboneSpec) -> bytes:
+    """The bytes of a graph; raises `BackboneError` where it is larger than ONNX allows."""
+    refuse_huge(proto, spec.name)
+    return bytes(proto.SerializeToString())

@@ -1,0 +1,104 @@
+"""The gate before a backbone file appears: it is loaded and held against its original.
+
+Converters write broken files without failing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from headstart.data.common.errors import BackboneError
+from headstart.data.contracts.backbone import INPUT, OUTPUT, BackboneSpec
+from headstart.export.backbone.embedding import Recipe, embed
+from headstart.export.networks.network import NO_WEIGHTS, Original
+
+TOLERANCE = 1e-4  # largest relative difference of the embeddings
+BATCHES = (1, 3)
+STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+
+
+def check(content: bytes, original: Original, recipe: Recipe, spec: BackboneSpec) -> float:
+    """Load a fp32 export and hold it against its original, at batch 1 and 3.
+
+    Returns the largest relative difference of the embeddings (before the signed square root, which
+    would make a difference of 1e-8 beside nothing one of 1e-4).
+
+    Raises
+    ------
+    BackboneError
+        If inputs, operators, shapes or numbers are not as they should be, or the original itself
+        answers with numbers that nothing can be held against.
+    """
+
+    def broken(what: str, fix: str = "") -> BackboneError:
+        return BackboneError(
+            f"the ONNX export of {spec.name} is broken: {what}", fix or "Choose another network."
+        )
+
+    session = load(content, broken)
+    worst = 0.0
+    noise = np.random.default_rng(0)
+    for batch in BATCHES:
+        shape = (batch, spec.preprocessing.height, spec.preprocessing.width, 3)
+        image = noise.integers(0, 256, shape, dtype=np.uint8)
+        expected = embed(original, recipe, image)
+        _refuse_useless(expected, spec.name)
+        try:
+            (got,) = session.run([OUTPUT], {INPUT: image})
+        except Exception as error:  # whatever the runtime meets: a batch axis fixed inside, say
+            raise broken(
+                f"it does not run on {batch} pictures ({error})",
+                "Export the network anew with a free batch axis, or choose another one.",
+            ) from error
+        if got.shape != (batch, spec.dim) or got.dtype != np.float32:
+            raise broken(f"its embedding is {got.dtype} {list(got.shape)}")
+        if recipe.power:
+            got = got * np.abs(got)
+        if not np.isfinite(got).all():
+            raise broken("its embedding has NaN or infinite numbers, the original's has none")
+        worst = max(worst, float(np.abs(got - expected).max() / np.abs(expected).max()))
+    if worst > TOLERANCE:
+        random = "Its weights are random, so that rounding can grow from layer to layer: give "
+        raise broken(
+            f"its numbers differ from the original's by {worst:.1e}, more than {TOLERANCE:.0e}",
+            f"{random}trained ones." if original.weights == NO_WEIGHTS else "",
+        )
+    return worst
+
+
+def _refuse_useless(embedding: np.ndarray, name: str) -> None:
+    """Raise `BackboneError` where the original's answer to noise tells nothing."""
+    if not np.isfinite(embedding).all():
+        what = "has NaN or infinite numbers"
+    elif np.abs(embedding).max() < np.finfo(np.float32).tiny:
+        what = "is nothing but zeros"
+    else:
+        return
+    raise BackboneError(
+        f"the embedding that {name} itself makes of random pictures {what}, so that no export can "
+        "be held against it",
+        "Look at its weights, or choose another layer.",
+    )
+
+
+def load(content: bytes, broken: Any) -> Any:
+    """An ONNX Runtime session of a backbone's graph; raises `broken(why)` where there is none."""
+    import onnx
+    import onnxruntime
+
+    nodes = onnx.load_model_from_string(content).graph.node
+    foreign = sorted({n.op_type for n in nodes if n.domain not in STANDARD_DOMAINS})
+    del nodes  # which holds the whole model: a large one counts
+    if foreign:
+        raise broken(f"it has operators that are not ONNX's own ({', '.join(foreign)})")
+    try:
+        onnx.checker.check_model(content)
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    except Exception as error:  # neither library has one error class for "cannot be loaded"
+        raise broken(f"it cannot be loaded ({error})") from error
+    names = [value.name for value in session.get_inputs()]
+    if names != [INPUT] or session.get_inputs()[0].type != "tensor(uint8)":
+        raise broken(f"its inputs are {names}")
+    return session

@@ -1,0 +1,318 @@
+"""From layers to an embedding, in the graph and, to hold it against, in numpy.
+
+Every kind of network shares this: scaling and views before it; pooling, concatenation, the mean
+over views and the signed square root behind it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headstart.data.common.errors import BackboneError
+from headstart.data.common.onnx_graphs import BATCH, rename_values
+from headstart.data.contracts.backbone import INPUT, OUTPUT
+from headstart.export.networks.network import Layer, Original
+from headstart.export.networks.onnx.surgery import (
+    drop_unused_constants,
+    number_names,
+    order_nodes,
+    strip_last_transpose,
+)
+from headstart.export.networks.scaling import Scaling
+from headstart.export.options import VIEWS, FeatureOptions, split_layer
+
+OWN = "headstart/"  # what the names of our own nodes begin with
+GEM_POWER, GEM_FLOOR = 3.0, 1e-6  # Radenovic et al., 2018 (arXiv:1711.02512)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A layer and how it is pooled."""
+
+    layer: Layer
+    pools: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an embedding is made of, every choice made."""
+
+    parts: tuple[Part, ...]
+    power: bool
+    views: str
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the layers, in order."""
+        return [part.layer.name for part in self.parts]
+
+    @property
+    def pooling(self) -> str:
+        """In words, such as `avg+max+std`; of every layer if they are not all alike."""
+        each = ["+".join(part.pools) for part in self.parts]
+        return each[0] if len(set(each)) == 1 else ", ".join(each)
+
+
+def plan(original: Original, options: FeatureOptions) -> Recipe:
+    """Choose layers and pools for a network.
+
+    Raises
+    ------
+    BackboneError
+        If a layer does not exist, or cannot be pooled as asked.
+    """
+    chosen = [split_layer(layer) for layer in options.layers or original.default_layers]
+    names = [name for name, _ in chosen]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        raise BackboneError(
+            f"layer {name!r} is named twice", f"Pool it in several ways: --layer {name}=avg+max."
+        )
+    layers = original.find(names)
+    parts = []
+    for layer, (_, own) in zip(layers, chosen, strict=True):
+        pools = own or options.pools or original.default_pools
+        if layer.layout == "flat":
+            if (own or options.pools) and set(pools) != {"none"}:
+                raise BackboneError(
+                    f"layer {layer.name!r} of {original.name} has no height and width "
+                    f"(shape {list(layer.shape)}): there is nothing to pool by {'+'.join(pools)}",
+                    f"Choose another layer, or say --layer {layer.name}=none.",
+                )
+            pools = ("none",)
+        elif "none" in pools:
+            raise BackboneError(
+                f"layer {layer.name!r} of {original.name} has the shape {list(layer.shape)}: "
+                "it has to be pooled",
+                "Choose avg, max, std, gem or flatten.",
+            )
+        if "token" in pools and (layer.layout != "tokens" or layer.prefix == 0):
+            raise BackboneError(
+                f"layer {layer.name!r} of {original.name} has no class token "
+                f"(shape {list(layer.shape)})",
+                "Choose another --pool, or a transformer's layer.",
+            )
+        parts.append(Part(layer, tuple(pools)))
+    recipe = Recipe(tuple(parts), options.power, options.views)
+    if recipe.views == "flips" and original.height != original.width:
+        raise BackboneError(
+            f"--views flips turns pictures, and {original.name} takes "
+            f"{original.height}x{original.width}",
+            "Choose --views mirror, or a square --size.",
+        )
+    return recipe
+
+
+class _Graph:
+    """Nodes and constants that are about to be added to a graph, all under one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def constant(self, value: np.ndarray) -> str:
+        import onnx
+
+        name = f"{self.prefix}constant_{len(self.constants)}"
+        self.constants.append(onnx.numpy_helper.from_array(value, name))
+        return name
+
+    def integers(self, *values: int) -> str:
+        return self.constant(np.array(values, np.int64))
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        import onnx
+
+        name = f"{self.prefix}{operator}_{len(self.nodes)}"
+        self.nodes.append(onnx.helper.make_node(operator, inputs, [name], name, **attributes))
+        return name
+
+
+def assemble(proto: Any, recipe: Recipe, scaling: Scaling, size: tuple[int, int]) -> None:
+    """Turn a graph from scaled pixels to layers into one from `image` to `embedding`.
+
+    Parameters
+    ----------
+    proto
+        As `Original.to_onnx` makes it; changed in place.
+    size
+        Height and width of the input.
+    """
+    first = strip_last_transpose(proto)
+    layers = [value.name for value in proto.graph.output]
+    pixels = proto.graph.input[0]
+    element = pixels.type.tensor_type.elem_type
+    dims = pixels.type.tensor_type.shape.dim
+    turned = dims[1].dim_value == 3 and dims[3].dim_value != 3
+    before, after = _Graph(f"{OWN}before/"), _Graph(f"{OWN}after/")
+    image = _scaled(before, _viewed(before, INPUT, recipe.views), scaling, element)
+    if turned:
+        image = before.add("Transpose", image, perm=[0, 3, 1, 2])
+    rename_values(proto, {pixels.name: image})
+    pooled = [
+        piece
+        for part, tensor in zip(recipe.parts, layers, strict=True)
+        for piece in _pooled(after, part, tensor, tensor in first)
+    ]
+    embedding = after.add("Concat", *pooled, axis=1) if len(pooled) > 1 else pooled[0]
+    if recipe.views != "none":
+        stacked = after.integers(VIEWS[recipe.views], -1, width(recipe))
+        embedding = after.add("Reshape", embedding, stacked)
+        embedding = after.add("ReduceMean", embedding, after.integers(0), keepdims=0)
+    if recipe.power:
+        root = after.add("Sqrt", after.add("Abs", embedding))
+        embedding = after.add("Mul", after.add("Sign", embedding), root)
+    if not after.nodes:  # a flat layer as it is
+        embedding = after.add("Identity", embedding)
+    nodes = [*before.nodes, *proto.graph.node, *after.nodes]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    proto.graph.initializer.extend([*before.constants, *after.constants])
+    _sign(proto, embedding, size, width(recipe))
+    order_nodes(proto)
+    drop_unused_constants(proto)
+    number_names(proto)
+
+
+def _sign(proto: Any, embedding: str, size: tuple[int, int], dim: int) -> None:
+    """Give the graph the contract's input and output, and name its batch axis."""
+    import onnx
+
+    rename_values(proto, {embedding: OUTPUT})
+    del proto.graph.input[:]
+    del proto.graph.output[:]
+    del proto.graph.value_info[:]
+    image = onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.UINT8, [BATCH, *size, 3])
+    output = onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, [BATCH, dim])
+    proto.graph.input.append(image)
+    proto.graph.output.append(output)
+
+
+def _viewed(graph: _Graph, image: str, views: str) -> str:
+    """Copies behind one another along the batch: as is, mirrored, upside down, turned."""
+
+    def reverse(name: str, axis: int) -> str:
+        least = np.iinfo(np.int64).min
+        bounds = graph.integers(-1), graph.integers(least), graph.integers(axis)
+        return graph.add("Slice", name, *bounds, graph.integers(-1))
+
+    if views == "none":
+        return image
+    copies = [image, reverse(image, 2)]
+    if views == "flips":
+        # As numpy.rot90: against the clock.
+        turned = reverse(graph.add("Transpose", image, perm=[0, 2, 1, 3]), 1)
+        copies += [reverse(image, 1), turned]
+    return graph.add("Concat", *copies, axis=0)
+
+
+def _scaled(graph: _Graph, image: str, scaling: Scaling, element: int) -> str:
+    if scaling.reverse:
+        image = graph.add("Gather", image, graph.integers(2, 1, 0), axis=3)
+    if element != 2:  # the network takes no uint8 (TensorProto's code of it)
+        image = graph.add("Cast", image, to=element)
+    scale, offset = scaling.affine
+    if (scale != 1).any():
+        image = graph.add("Mul", image, graph.constant(scale))
+    if (offset != 0).any():
+        image = graph.add("Add", image, graph.constant(offset))
+    return image
+
+
+def _pooled(graph: _Graph, part: Part, tensor: str, first: bool) -> list[str]:
+    """The pools of one layer, each `[batch, channels]`."""
+    layout = part.layer.layout
+    if layout == "flat":
+        return [tensor]
+    first = first or layout == "first"
+    axes = graph.integers(*((2, 3) if first else (1, 2))[: 1 if layout == "tokens" else 2])
+    whole = tensor
+    if layout == "tokens" and part.layer.prefix:
+        start, stop = graph.integers(part.layer.prefix), graph.integers(np.iinfo(np.int64).max)
+        tensor = graph.add("Slice", whole, start, stop, graph.integers(1))
+
+    def mean(name: str, keep: int = 0) -> str:
+        return graph.add("ReduceMean", name, axes, keepdims=keep)
+
+    pieces = []
+    for pool in part.pools:
+        if pool == "avg":
+            pieces.append(mean(tensor))
+        elif pool == "max":
+            pieces.append(graph.add("ReduceMax", tensor, axes, keepdims=0))
+        elif pool == "std":
+            off = graph.add("Sub", tensor, mean(tensor, 1))
+            pieces.append(graph.add("Sqrt", mean(graph.add("Mul", off, off))))
+        elif pool == "gem":
+            floor = graph.constant(np.array(GEM_FLOOR, np.float32))
+            power = graph.constant(np.array(GEM_POWER, np.float32))
+            root = graph.constant(np.array(1 / GEM_POWER, np.float32))
+            high = graph.add("Pow", graph.add("Max", tensor, floor), power)
+            pieces.append(graph.add("Pow", mean(high), root))
+        elif pool == "flatten":
+            last = graph.add("Transpose", tensor, perm=[0, 2, 3, 1]) if first else tensor
+            pieces.append(graph.add("Flatten", last))
+        elif pool == "token":
+            pieces.append(graph.add("Gather", whole, graph.constant(np.array(0, np.int64)), axis=1))
+    return pieces
+
+
+def width(recipe: Recipe) -> int:
+    """How many numbers an embedding has."""
+    return sum(
+        int(np.prod(_last(part.layer))) if pool == "flatten" else _last(part.layer)[-1]
+        for part in recipe.parts
+        for pool in part.pools
+    )
+
+
+def _last(layer: Layer) -> tuple[int, ...]:
+    """A layer's shape with its channels last, without a class token."""
+    if layer.layout == "first":
+        return (*layer.shape[1:], layer.shape[0])
+    if layer.layout == "tokens":
+        return (layer.shape[0] - layer.prefix, layer.shape[1])
+    return layer.shape
+
+
+def embed(original: Original, recipe: Recipe, images: np.ndarray) -> np.ndarray:
+    """The embedding as the original network and numpy make it, before the signed square root."""
+    views = [images]
+    if recipe.views != "none":
+        views.append(images[:, :, ::-1])
+    if recipe.views == "flips":
+        views += [images[:, ::-1], np.rot90(images, axes=(1, 2))]
+    answers = []
+    for view in views:
+        features = original.run(original.preprocess(np.ascontiguousarray(view)), recipe.layers)
+        pieces = [
+            pool_array(np.asarray(array, np.float64), part.layer, pool)
+            for part, array in zip(recipe.parts, features, strict=True)
+            for pool in part.pools
+        ]
+        answers.append(np.concatenate(pieces, axis=1))
+    return np.mean(answers, axis=0)
+
+
+def pool_array(array: np.ndarray, layer: Layer, pool: str) -> np.ndarray:
+    """One pool of a layer's output in numpy: `[batch, ...]` to `[batch, channels]`."""
+    if pool == "none":
+        return array
+    if pool == "token":
+        return array[:, 0]
+    if layer.layout == "first":
+        array = np.moveaxis(array, 1, -1)
+    if layer.layout == "tokens":
+        array = array[:, layer.prefix :]
+    if pool == "flatten":
+        return array.reshape(len(array), -1)
+    places = array.reshape(len(array), -1, array.shape[-1])
+    if pool == "gem":
+        high = np.maximum(places, GEM_FLOOR) ** GEM_POWER
+        return high.mean(axis=1) ** (1 / GEM_POWER)
+    if pool == "max":
+        return np.asarray(places.max(axis=1))
+    return np.asarray(places.mean(axis=1) if pool == "avg" else places.std(axis=1))

@@ -1,0 +1,239 @@
+"""Lower precision: fp16, or int8 with ranges measured on photographs."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.data.common.errors import BackboneError
+from headstart.data.common.speed import BATCH, cpu_session, images_per_second, random_images
+from headstart.data.contracts.backbone import INPUT, OUTPUT, BackboneSpec
+from headstart.data.examples.opening import open_source
+from headstart.data.examples.reading import Reader
+from headstart.data.modalities.image.decoding import DecodeError, decode
+from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.export.backbone.embedding import OWN
+from headstart.export.options import PrecisionOptions
+
+PHOTOGRAPHS, FEWEST = 128, 8
+SEED = 0
+POOR = 0.9  # a cosine below which an embedding is another one
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A graph of lower precision beside its fp32 form.
+
+    Parameters
+    ----------
+    content
+        The ONNX file.
+    fp32_bytes
+        Size of the fp32 form.
+    speed, fp32_speed
+        Images per second on this machine: ONNX Runtime, one thread, measured in turns.
+    cosine_mean, cosine_worst
+        Of the embeddings with fp32's, over `photographs` pictures.
+    photographs
+        How many pictures were compared; `random` if they were noise, not photographs.
+    """
+
+    content: bytes
+    fp32_bytes: int
+    speed: float
+    fp32_speed: float
+    cosine_mean: float
+    cosine_worst: float
+    photographs: int
+    random: bool
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast as fp32."""
+        return self.speed / self.fp32_speed
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the file, as a JSON object."""
+        about = {name: value for name, value in vars(self).items() if name != "content"}
+        return about | {"ratio": self.ratio}
+
+    def warnings(self, spec: BackboneSpec) -> list[str]:
+        """What a person should know before using it."""
+        found = []
+        if spec.precision == "int8" and self.ratio < 1:
+            found.append(
+                f"int8 is slower than fp32 on this machine ({self.ratio:.2f} times as fast). "
+                "Networks with swish or squeeze-and-excitation often are, and so are CPUs without "
+                "int8 instructions (VNNI); networks made for int8, such as efficientnet_lite0, "
+                "fare better."
+            )
+        if spec.precision == "fp16" and self.ratio < 1:
+            found.append(
+                f"fp16 is slower than fp32 on this machine ({self.ratio:.2f} times as fast): "
+                "it is for GPUs, and for half the size."
+            )
+        if self.cosine_worst < POOR:
+            found.append(
+                f"the embedding of some photograph points elsewhere than fp32's (cosine "
+                f"{self.cosine_worst:.3f}). Calibrate on photographs of the kind you will extract, "
+                "and compare the accuracy of heads trained on both."
+            )
+        return found
+
+
+def read_calibration(options: PrecisionOptions, preprocessing: Preprocessing) -> np.ndarray | None:
+    """Photographs to measure ranges on, uint8 `[count, height, width, 3]`; none if none are named.
+
+    Raises
+    ------
+    InputError
+        If the source is none, or fewer than 8 of its photographs can be read.
+    """
+    if options.calibrate is None:
+        return None
+    source = open_source(options.calibrate, allow_unlabelled=True)
+    paths = source.examples["path"].to_pylist()
+    images, reader = [], Reader(source.folder)
+    for number in np.random.default_rng(SEED).permutation(len(paths)):
+        try:
+            images.append(decode(reader.read(paths[number]), preprocessing))
+        except (OSError, DecodeError):
+            continue  # too few of them is an error, below
+        if len(images) == PHOTOGRAPHS:
+            break
+    if len(images) < FEWEST:
+        raise BackboneError(
+            f"{options.calibrate} has {len(images)} photographs that can be read; "
+            f"int8 is calibrated on {FEWEST} at least, and {PHOTOGRAPHS} are better",
+            "Name another --calibrate SOURCE.",
+        )
+    return np.stack(images)
+
+
+def quantize(
+    proto: Any, spec: BackboneSpec, precision: str, photographs: np.ndarray | None
+) -> Quantized:
+    """Bring a checked fp32 backbone graph to a lower precision, and compare the two.
+
+    The metadata of the result says the precision; input, output and pooling stay as they are.
+    """
+    import onnx
+
+    spec = replace(spec, precision=precision)
+    before = bytes(proto.SerializeToString())
+    lower = _to_int8(before, photographs) if photographs is not None else _to_fp16(proto)
+    del lower.metadata_props[:]
+    onnx.helper.set_model_props(lower, spec.to_metadata())
+    lower.producer_name, lower.producer_version = "headstart", ""
+    lower.ir_version = proto.ir_version
+    content = bytes(lower.SerializeToString())
+    images, random = photographs, photographs is None
+    if images is None:
+        images = random_images((spec.preprocessing.height, spec.preprocessing.width), BATCH)
+    cosines = _cosines(_embed(before, images), _embed(content, images))
+    fp32_speed, speed = images_per_second([before, content])
+    return Quantized(
+        content,
+        len(before),
+        speed,
+        fp32_speed,
+        float(cosines.mean()),
+        float(cosines.min()),
+        len(images),
+        random,
+    )
+
+
+def _embed(content: bytes, images: np.ndarray) -> np.ndarray:
+    session = cpu_session(content)
+    parts = [
+        session.run([OUTPUT], {INPUT: images[start : start + BATCH]})[0]
+        for start in range(0, len(images), BATCH)
+    ]
+    return np.concatenate(parts)
+
+
+def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return (a * b).sum(axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)
+
+
+def _own_nodes(proto: Any) -> list[str]:
+    """Scaling, pooling and views: they stay in fp32."""
+    return [node.name for node in proto.graph.node if node.name.startswith(OWN)]
+
+
+def _to_fp16(proto: Any) -> Any:
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    return convert_float_to_float16(
+        copy,
+        keep_io_types=True,
+        node_block_list=_own_nodes(proto),
+        disable_shape_infer=False,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantizer gives its advice through the root logger."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
+def _to_int8(content: bytes, photographs: np.ndarray) -> Any:
+    """Static QDQ, weights per channel."""
+    import onnx
+    import onnxruntime
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    class Photographs(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left: Iterator[np.ndarray] = iter(
+                np.array_split(photographs, -(-len(photographs) // BATCH))
+            )
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            images = next(self.left, None)
+            return None if images is None else {INPUT: images}
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        # Batch normalization is folded into convolutions first: beside them it would stay fp32.
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        folded, lower = Path(folder, "folded.onnx"), Path(folder, "int8.onnx")
+        options.optimized_model_filepath = str(folded)
+        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        proto = onnx.load(folded)
+        quantize_static(
+            folded,
+            lower,
+            Photographs(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=_own_nodes(proto),
+        )
+        return onnx.load(lower)

@@ -1,0 +1,192 @@
+"""The gate before an edge model appears: photographs go through training's path and through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import skops.io
+
+from headstart.data.common import console
+from headstart.data.common.errors import ModelError, ParityError
+from headstart.data.common.speed import cpu_session
+from headstart.data.contracts import backbone as contract
+from headstart.data.contracts.backbone import Backbone
+from headstart.data.contracts.calibration import changed, scores_of
+from headstart.data.contracts.model import HEAD, INPUT, LABEL, PROBABILITIES, SKOPS, Model
+from headstart.data.examples.reading import Reader
+from headstart.data.modalities.image.decoding import DecodeError, decode
+from headstart.data.storage.places import folder_at
+from headstart.export.options import GateOptions
+
+FEWEST = 64  # photographs that are required: of a small model, half of its examples
+BATCH = 16
+ESTIMATOR = "the trained estimator"
+STAND_IN = f"{HEAD}, which training held against the estimator; that one is not loaded"
+# Beside what skops trusts by itself: the trees of gradient boosting, which are plain arrays.
+TRUSTED = {"sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"}
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an edge model's answers are from training's.
+
+    Parameters
+    ----------
+    examples
+        Photographs compared; `held_out` of them were not trained on.
+    largest_difference
+        Of a probability.
+    changed
+        Ids of the photographs whose label changed.
+    farthest
+        Id of the photograph with the largest difference.
+    reference
+        What gave training's answers, in words: the trained estimator, or `head.onnx`.
+    """
+
+    examples: int
+    held_out: int
+    largest_difference: float
+    changed: tuple[str, ...]
+    farthest: str = ""
+    reference: str = ESTIMATOR
+
+    def check(self, gate: GateOptions) -> None:
+        """Raise `ParityError` where the edge model must not appear."""
+        within = self.largest_difference <= gate.tolerance  # which NaN is not
+        if within and len(self.changed) <= gate.most_changed:
+            return
+        names = f" ({', '.join(self.changed[:5])})" if self.changed else ""
+        raise ParityError(
+            f"the edge model answers otherwise than training: by up to "
+            f"{self.largest_difference:.1e} in a probability, most for {self.farthest} (at most "
+            f"{gate.tolerance:.0e} is let through), and in {len(self.changed)} of {self.examples} "
+            f"labels{names}",
+            "No file was written. Export the backbone again, or choose another head; --tolerance "
+            "and --most-changed let more through.",
+        )
+
+
+def compare(edge: bytes, backbone: Backbone, model: Model, gate: GateOptions) -> Parity:
+    """Send photographs from their files through both ways, held-out ones first.
+
+    Training's path is: decode, the backbone's graph, the scikit-learn estimator, its calibration.
+    An estimator that we do not load (Keras, or the user's own) was held against `head.onnx` when it
+    was trained, which then stands in for it.
+
+    An edge model that takes any size is given the photographs as they are, one by one; both ways
+    then begin with the same pixels, none of them decoded at a part of its size.
+
+    Raises
+    ------
+    ModelError
+        If too few of the photographs can be found, or the estimator is damaged.
+    """
+    answer, reference = training_answers(backbone, model)
+    classify = cpu_session(edge, 0)
+    any_size = not isinstance(classify.get_inputs()[0].shape[1], int)
+    ids: list[str] = []
+    differences: list[float] = []
+    held_out, others = 0, []
+    known = _in_order(model)
+    with console.progress("comparing", min(gate.examples, known.num_rows)) as advance:
+        for batch in _batches(_photographs(known, model, backbone, gate, any_size)):
+            images = np.stack([photograph.image for photograph in batch])
+            expected = answer(images)
+            given = [decode(each.content, None)[None] for each in batch] if any_size else [images]
+            parts = [classify.run([LABEL, PROBABILITIES], {contract.INPUT: g}) for g in given]
+            labels, got = (np.concatenate(values) for values in zip(*parts, strict=True))
+            ids += [photograph.id for photograph in batch]
+            differences += np.abs(got - expected).max(axis=1).tolist()
+            moved = changed(labels, expected, model.card.threshold, gate.tolerance)
+            others += [batch[int(offset)].id for offset in moved]
+            held_out += sum(photograph.held_out for photograph in batch)
+            advance(len(batch))
+    farthest = int(np.argmax(differences))  # NaN counts as more than any number
+    return Parity(
+        len(ids), held_out, differences[farthest], tuple(others), ids[farthest], reference
+    )
+
+
+@dataclass(frozen=True)
+class _Photograph:
+    """One to compare: its file, and what training made of that, uint8 `[height, width, 3]`."""
+
+    id: str
+    held_out: bool
+    content: bytes
+    image: np.ndarray
+
+
+def _in_order(model: Model) -> pa.Table:
+    """All examples, held-out ones first, in a random but fixed order."""
+    known = model.examples()
+    order = np.random.default_rng(SEED).permutation(known.num_rows)
+    splits = known["split"].to_numpy(zero_copy_only=False)[order]
+    return known.take(pa.array(order[np.argsort(splits != "test", kind="stable")]))
+
+
+def _photographs(
+    known: pa.Table, model: Model, backbone: Backbone, gate: GateOptions, whole: bool
+) -> Iterator[_Photograph]:
+    """Those that can be read, as many as are asked for, one at a time: files may be large."""
+    root = folder_at(gate.source if gate.source is not None else model.card.root)
+    reader, found = Reader(root), 0
+    for row in known.select(["id", "path", "split"]).to_pylist():
+        try:
+            content = reader.read(row["path"])
+            image = decode(content, backbone.spec.preprocessing, fast=not whole)
+        except (OSError, DecodeError):
+            continue  # too few of them is an error, below
+        yield _Photograph(row["id"], row["split"] == "test", content, image)
+        found += 1
+        if found == gate.examples:
+            return
+    needed = min(FEWEST, gate.examples, -(-known.num_rows // 2))
+    if found < needed:
+        raise ModelError(
+            f"the parity check needs {needed} of the {known.num_rows} photographs that the model "
+            f"knows, but only {found} can be read in {root}",
+            "Say where they are now: --source FOLDER",
+        )
+
+
+def _batches(photographs: Iterator[_Photograph]) -> Iterator[list[_Photograph]]:
+    while batch := list(islice(photographs, BATCH)):
+        yield batch
+
+
+def training_answers(
+    backbone: Backbone, model: Model
+) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """From the backbone's input to training's probabilities, and what gives them, in words."""
+    embed = cpu_session(backbone.content, 0)
+    estimator = _load_estimator(model) if model.estimator_file == SKOPS else None
+    head = None if estimator is not None else cpu_session(model.head, 0)
+    calibration = model.card.calibration
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        (embeddings,) = embed.run([contract.OUTPUT], {contract.INPUT: images})
+        if head is not None:
+            return np.asarray(head.run([PROBABILITIES], {INPUT: embeddings})[0])
+        return calibration.probabilities(scores_of(estimator, embeddings, calibration.scores))
+
+    return answer, STAND_IN if head is not None else ESTIMATOR
+
+
+def _load_estimator(model: Model) -> Any:
+    """The estimator of `head.skops`; none if it holds types that we do not load."""
+    content = model.estimator
+    try:
+        unknown = set(skops.io.get_untrusted_types(data=content)) - TRUSTED
+    except Exception as error:  # a damaged zip or schema: skops lets anything through
+        raise ModelError(
+            f"{model.folder.path(SKOPS)} is damaged: {error}", "Train the model again."
+        ) from error
+    return None if unknown else skops.io.loads(content, trusted=sorted(TRUSTED))

@@ -1,0 +1,1 @@
+"""Edge models enter; their size, latency, memory and agreement leave."""

@@ -1,0 +1,162 @@
+"""How long edge models take for one photograph, and how much memory: a process for each."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.data.common import console
+from headstart.data.common.errors import Checklist, HeadstartError, ModelError
+from headstart.data.contracts.edge import Edge
+
+THREADS = (1, 2)
+WARM_UP = 5  # runs before the first turn
+TURN = 10  # runs in a row, after one that does not count: another process ran in between
+# By its own path, whatever the current folder holds.
+SERVE = (
+    "import sys; sys.path[0] = {!r}; "
+    "from headstart.export.measure.latency_process import main; main()"
+)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One edge model on one photograph at a time, with a number of threads.
+
+    Parameters
+    ----------
+    median, percentile95
+        Of the runs, in seconds.
+    peak_memory
+        The largest resident size of the whole process, in bytes: Python, NumPy, ONNX Runtime, the
+        model and one photograph.
+    before
+        The same before the model was loaded.
+    """
+
+    threads: int
+    median: float
+    percentile95: float
+    peak_memory: int
+    before: int
+
+
+class Worker:
+    """The process that runs one edge model.
+
+    Raises
+    ------
+    ModelError
+        From `start` and `run`, if ONNX Runtime cannot run the model.
+    HeadstartError
+        If the process ends.
+    """
+
+    def __init__(self, edge: Edge, threads: int, process: Any) -> None:
+        self.edge, self.threads, self.process = edge, threads, process
+        self.before = self.peak = 0
+        self.took: list[float] = []
+
+    def start(self) -> None:
+        """Wait until the model is loaded, and warm it up."""
+        self.before = self._answer()["before"]
+        self.run(WARM_UP)
+
+    def run(self, runs: int) -> list[float]:
+        """Run that often; seconds of each."""
+        with suppress(BrokenPipeError):  # it has ended: what it said last, if anything, comes next
+            self.process.stdin.write(f"{runs}\n")
+            self.process.stdin.flush()
+        answer = self._answer()
+        self.peak = answer["peak"]
+        seconds: list[float] = answer["seconds"]
+        return seconds
+
+    def _answer(self) -> dict[str, Any]:
+        line = self.process.stdout.readline()
+        if not line.endswith("\n"):
+            raise HeadstartError(
+                f"the process that ran {self.edge.path} ended (exit code {self.process.wait()})",
+                "Often the memory is too small: measure fewer models at once.",
+            )
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise ModelError(
+                f"{self.edge.path} cannot be run: {answer['error']}",
+                "Export the classifier again.",
+            )
+        return answer
+
+    def latency(self) -> Latency:
+        """What was found."""
+        median, high = np.percentile(self.took, [50, 95])
+        return Latency(self.threads, float(median), float(high), self.peak, self.before)
+
+
+def measure_latency(edges: Sequence[Edge], runs: int) -> list[tuple[Latency, ...]]:
+    """Run each edge model on random pixels, with one and with two threads.
+
+    All processes are there at once and take turns, so that whatever else the machine does slows
+    them alike; the others sleep meanwhile.
+
+    Parameters
+    ----------
+    runs
+        How often each is run, warm-up not counted.
+
+    Raises
+    ------
+    ModelError
+        If ONNX Runtime cannot run one of them.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headstart-")))
+        workers = []
+        for number, edge in enumerate(edges):
+            path = folder / f"{number}.onnx"  # it may come from object storage
+            path.write_bytes(edge.content)
+            workers.append([stack.enter_context(_worker(edge, path, n)) for n in THREADS])
+        checks = Checklist()
+        with console.status(f"loading {len(edges)} edge models"):
+            for of_one in workers:
+                with checks.item():
+                    for worker in of_one:
+                        worker.start()
+        checks.finish()
+        _take_turns([worker for of_one in workers for worker in of_one], runs)
+        return [tuple(worker.latency() for worker in of_one) for of_one in workers]
+
+
+def _take_turns(workers: Sequence[Worker], runs: int) -> None:
+    with console.progress("measuring", runs * len(workers)) as advance:
+        for start in range(0, runs, TURN):
+            count = min(TURN, runs - start)
+            for worker in workers:
+                worker.took += worker.run(1 + count)[1:]
+                advance(count)
+
+
+@contextmanager
+def _worker(edge: Edge, path: Path, threads: int) -> Iterator[Worker]:
+    size = edge.spec.preprocessing
+    command = [
+        *(sys.executable, "-c", SERVE.format(str(Path(__file__).parents[3]))),
+        *(str(path), str(threads), str(size.height), str(size.width)),
+    ]
+    process = subprocess.Popen(  # noqa: S603  (our own module)
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield Worker(edge, threads, process)
+    finally:
+        process.kill()  # it has nothing to put away
+        process.communicate()

@@ -1,0 +1,130 @@
+"""A Keras model in a file of its own: `.keras`, or the older `.h5`. Read as data, in safe mode."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from headstart.data.common.errors import BackboneError, first_line
+from headstart.export.networks.keras.network import KerasNetwork
+from headstart.export.networks.keras.stack import import_keras
+from headstart.export.networks.network import (
+    Original,
+    Weights,
+    chosen_scaling,
+    input_size,
+    last_features,
+)
+from headstart.export.networks.onnx.surgery import MOST_BYTES
+from headstart.export.networks.scaling import RULES
+from headstart.export.options import BackboneOptions
+
+SCALING_LAYERS = ("Rescaling", "Normalization")
+
+
+def open_keras_file(path: Path, options: BackboneOptions) -> Original:
+    """Open a saved Keras model.
+
+    Raises
+    ------
+    BackboneError
+        If it is damaged, holds weights only, brings code along (unless `--trust`), or is no network
+        of one picture.
+    """
+    keras = import_keras()
+    config = _read_config(path)
+    code = sorted({kind for kind in _classes(config) if kind == "Lambda"})
+    if code and not options.trust:
+        raise BackboneError(
+            f"{path} has a Lambda layer: Python code of whoever made the file, which would be run",
+            "Pass --trust if you trust them, or replace the layer and save the model anew.",
+        )
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=not options.trust)
+    except Exception as error:  # Keras raises whatever a damaged or foreign file leads it to
+        raise BackboneError(
+            f"{path} cannot be loaded: {first_line(error)}",
+            "If it has layers of your own, open it in Python and pass "
+            "headstart.export.networks.keras.network.KerasNetwork to export_backbone; "
+            "if it is damaged, save it anew.",
+        ) from error
+    name = path.stem
+    inputs = model.inputs or []
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[-1] != 3:
+        shapes = [list(value.shape) for value in inputs]
+        raise BackboneError(
+            f"{path} takes inputs of the shapes {shapes}, not one picture",
+            "A picture is [batch, height, width, 3].",
+        )
+    own = None
+    if set(_classes(config)) & set(SCALING_LAYERS) or "int" in str(inputs[0].dtype):
+        own = RULES["none"]
+    size = input_size(inputs[0].shape[1:3], options, str(path))
+    scaling = chosen_scaling(options, own, str(path))
+    network = KerasNetwork(keras, model, name, size, scaling, Weights.of_file(path))
+    network.default_layers = (last_features(network.layers()),)
+    return network
+
+
+def _read_config(path: Path) -> Any:
+    """The description of the model in a file, without building anything."""
+    try:
+        if path.suffix.lower() == ".keras":
+            with zipfile.ZipFile(path) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+                if size > MOST_BYTES:
+                    raise BackboneError(
+                        f"{path} unpacks to {size / 1e9:.0f} GB; we take up to "
+                        f"{MOST_BYTES / 1e9:.0f}",
+                        "Choose a smaller network.",
+                    )
+                return json.loads(archive.read("config.json"))
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            _refuse_links(file, path)
+            config = file.attrs.get("model_config")
+    except BackboneError:
+        raise
+    except Exception as error:  # zip, HDF5 and JSON have an error class each for damage
+        raise BackboneError(
+            f"{path} is no Keras file, or a damaged one ({error})", "Save the model anew."
+        ) from error
+    if config is None:
+        raise BackboneError(
+            f"{path} holds weights, but not the network that they belong to",
+            f"Name it too: python -m export backbone NAME --weights {path}",
+        )
+    return json.loads(config)
+
+
+def _refuse_links(group: Any, path: Path) -> None:
+    """Refuse HDF5's links to other files; raises `BackboneError`."""
+    import h5py
+
+    for name in group:
+        link = group.get(name, getlink=True)
+        outside = isinstance(link, h5py.ExternalLink)
+        item = None if outside else group.get(name)
+        if outside or (isinstance(item, h5py.Dataset) and item.external):
+            raise BackboneError(
+                f"{path} wants to read another file (by its {name!r})",
+                "Save the model anew, as one file.",
+            )
+        if isinstance(item, h5py.Group) and isinstance(link, h5py.HardLink):
+            _refuse_links(item, path)
+
+
+def _classes(config: Any) -> Iterator[str]:
+    """The class names in a model's description, those of models inside it too."""
+    if isinstance(config, dict):
+        if isinstance(config.get("class_name"), str):
+            yield config["class_name"]
+        for value in config.values():
+            yield from _classes(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _classes(value)

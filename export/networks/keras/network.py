@@ -1,0 +1,202 @@
+"""Any Keras model, nested or subclassed: its layers are tapped while it runs, then converted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from headstart.data.common import console
+from headstart.data.common.errors import BackboneError
+from headstart.data.common.memory import machine_memory
+from headstart.export.networks.keras.conversion import steady_conversion
+from headstart.export.networks.keras.stack import plain_operators
+from headstart.export.networks.network import Layer, Original, Weights
+from headstart.export.networks.onnx.surgery import OPSET, make_constants
+from headstart.export.networks.scaling import Scaling
+
+# Memory that a conversion takes: bytes, and times the weights of fully connected and other layers.
+# Peaks of nine networks of 9 to 1,400 MB were below that; of the smallest, MobileNetV2, 5 % above.
+MEMORY, DENSE_COPIES, COPIES = 1_000_000_000, 9, 20
+
+
+class KerasNetwork(Original):
+    """A Keras model from scaled pixels to anything.
+
+    Layers of a model inside the model are named `model/layer`.
+    """
+
+    def __init__(
+        self,
+        keras: Any,
+        model: Any,
+        name: str,
+        size: tuple[int, int],
+        scaling: Scaling,
+        weights: Weights,
+        default_layers: tuple[str, ...] = (),
+    ) -> None:
+        self.keras, self.model, self.name = keras, model, name
+        self.height, self.width = size
+        self.scaling, self.weights = scaling, weights
+        self._inside = dict(_layers_inside(model))
+        self._layers: list[Layer] | None = None
+        self._graphs: dict[tuple[str, ...], Any] = {}
+        self.default_layers = default_layers
+
+    def layers(self) -> list[Layer]:
+        """In the order in which they are called."""
+        if self._layers is None:
+            import tensorflow as tf
+
+            # Traced, not computed: only the shapes are asked for.
+            shape = (1, self.height, self.width, 3)
+            found: dict[str, Any] = {}
+
+            def trace(pixels: Any) -> Any:
+                with _tapped(self._inside, list(self._inside)) as seen:
+                    answer = self.model(pixels, training=False)
+                found.update({name: tuple(value.shape) for name, value in seen.items()})
+                return answer
+
+            with plain_operators():
+                tf.function(trace).get_concrete_function(tf.TensorSpec(shape, self._dtype))
+            self._layers = [
+                Layer(name, shape[1:], type(self._inside[name]).__name__)
+                for name, shape in found.items()
+                if len(shape) in (2, 3, 4) and None not in shape[1:]
+            ]
+        return self._layers
+
+    @property
+    def _dtype(self) -> str:
+        inputs = getattr(self.model, "inputs", None)  # a subclassed model has none
+        return str(inputs[0].dtype) if inputs else "float32"
+
+    def _dense_kernels(self) -> dict[str, Any]:
+        """The weights of fully connected layers, each under a name for the graph."""
+        dense = (
+            each
+            for each in self._inside.values()
+            if isinstance(each, self.keras.layers.Dense) and each.built
+        )
+        kernels = {id(each.kernel): each.kernel for each in dense}  # a layer may be used twice
+        variables = (each for each in kernels.values() if isinstance(each, self.keras.Variable))
+        return {f"dense_kernel_{number}": each for number, each in enumerate(variables)}
+
+    def _tapping(self, names: Sequence[str], kernels: dict[str, Any]) -> Any:
+        """A Keras model from pixels and these kernels to the outputs of the named layers."""
+        keras, model, inside = self.keras, self.model, self._inside
+
+        class Taps(keras.layers.Layer):  # type: ignore[name-defined,misc]
+            def call(self, given: list) -> list:
+                pixels, *values = given
+                instead = list(zip(kernels.values(), values, strict=True))
+                with keras.StatelessScope(instead), _tapped(inside, names) as seen:
+                    model(pixels, training=False)
+                return [seen[name] for name in names]
+
+        pixels = keras.Input((self.height, self.width, 3), dtype=self._dtype, name="pixels")
+        given = [
+            keras.Input(batch_shape=kernel.shape, dtype=kernel.dtype, name=name)
+            for name, kernel in kernels.items()
+        ]
+        taps = Taps(name=self.name.replace("/", "_"))
+        return keras.Model([pixels, *given], taps([pixels, *given]))
+
+    def to_onnx(self, layers: Sequence[str]) -> Any:
+        """By tf2onnx, which cuts off what no named layer needs.
+
+        TensorFlow and tf2onnx copy every constant a dozen times. Kernels of fully connected layers,
+        nearly all of ConvNeXt, need no rewriting, so that they are inputs until the graph is done:
+        ConvNeXtXLarge (1.4 GB) took more than 25 GB of memory to export, and takes 13.
+        """
+        import tensorflow as tf
+
+        kernels = self._dense_kernels()
+        self._warn_of_memory(kernels)
+        shape = (None, self.height, self.width, 3)
+        signature = [tf.TensorSpec(shape, self._dtype, name="pixels")]
+        signature += [tf.TensorSpec(k.shape, k.dtype, name=name) for name, k in kernels.items()]
+        try:
+            with plain_operators(), steady_conversion() as tf2onnx:
+                proto, _ = tf2onnx.convert.from_keras(
+                    self._tapping(layers, kernels), input_signature=tuple(signature), opset=OPSET
+                )
+        except Exception as error:  # tf2onnx raises whatever broke inside of it
+            raise BackboneError(
+                f"{self.name} cannot be converted to ONNX: {error}",
+                "Choose shallower layers (`python -m export layers` lists them), another network, "
+                "or export it to ONNX with its own tools.",
+            ) from error
+        make_constants(proto, kernels)
+        return proto
+
+    def _warn_of_memory(self, kernels: dict[str, Any]) -> None:
+        """Where memory is short the process is killed, and there is nobody left to say why."""
+        dense, everything = (
+            sum(4 * math.prod(each.shape) for each in weights)  # float32
+            for weights in (kernels.values(), self.model.variables)
+        )
+        need = MEMORY + DENSE_COPIES * dense + COPIES * (everything - dense)
+        if need > (there := machine_memory()):
+            console.note(
+                f"warning: converting {self.name} may take {console.human_bytes(need)} of "
+                f"memory, and there are {console.human_bytes(there)}: should it be killed, choose "
+                "a larger machine, or shallower layers (`python -m export layers`)"
+            )
+
+    def run(self, pixels: np.ndarray, layers: Sequence[str]) -> list[np.ndarray]:
+        """Keras's own answer, as a graph: else every layer's output is held until the last is done,
+        13 GB for three pictures of 600x600 and EfficientNetB7."""
+        import tensorflow as tf
+
+        key = tuple(layers)
+        if key not in self._graphs:
+
+            def forward(pixels: Any) -> list[Any]:
+                with _tapped(self._inside, key) as seen:
+                    self.model(pixels, training=False)
+                return [seen[name] for name in key]
+
+            shape = (None, self.height, self.width, 3)
+            self._graphs[key] = tf.function(forward, [tf.TensorSpec(shape, self._dtype)])
+        answer = self._graphs[key](tf.cast(pixels, self._dtype))
+        return [np.asarray(each) for each in answer]
+
+
+def _layers_inside(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for layer in model.layers:
+        if type(layer).__name__ == "InputLayer":
+            continue
+        yield prefix + layer.name, layer
+        if hasattr(layer, "layers"):
+            yield from _layers_inside(layer, f"{prefix}{layer.name}/")
+
+
+@contextmanager
+def _tapped(inside: dict[str, Any], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """While this is on, what the named layers answer is kept: their first call's tensor."""
+    seen: dict[str, Any] = {}
+
+    def tap(name: str, layer: Any) -> Any:
+        call = layer.call
+
+        def tapped(*args: Any, **kwargs: Any) -> Any:
+            answer = call(*args, **kwargs)
+            if hasattr(answer, "shape"):
+                seen.setdefault(name, answer)
+            return answer
+
+        return tapped
+
+    try:
+        for name in names:
+            inside[name].call = tap(name, inside[name])
+        yield seen
+    finally:
+        for name in names:
+            inside[name].__dict__.pop("call", None)

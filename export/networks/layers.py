@@ -1,0 +1,78 @@
+"""The layers of a network that can be named, with their shapes and what it costs to get there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headstart.export.networks.network import Original
+from headstart.export.networks.onnx.surgery import (
+    OPSET,
+    ancestors,
+    multiply_adds,
+    to_opset,
+    with_shapes,
+)
+from headstart.export.networks.resolve import open_original
+from headstart.export.options import BackboneOptions
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """A layer, and what a file that ends with it has.
+
+    Parameters
+    ----------
+    shape
+        Of its output for one picture, in its framework's order.
+    multiply_adds
+        For one picture, up to and including this layer.
+    parameters
+        Numbers in the constants up to and including this layer.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    multiply_adds: int
+    parameters: int
+
+
+def list_layers(name: str | Original, options: BackboneOptions) -> list[LayerCost]:
+    """All layers of a network, in the order in which they are computed.
+
+    Raises
+    ------
+    InputError
+        As `open_original`.
+    """
+    original = open_original(name, options) if isinstance(name, str) else name
+    layers = original.layers()
+    proto = to_opset(original.to_onnx([layer.name for layer in layers]), OPSET)
+    graph = proto.graph
+    dims = graph.input[0].type.tensor_type.shape.dim
+    sides = (original.height, original.width)
+    shape = (3, *sides) if dims[1].dim_value == 3 and dims[3].dim_value != 3 else (*sides, 3)
+    shapes = with_shapes(proto, graph.input[0].name, shape)
+    work = [multiply_adds(node, shapes) for node in graph.node]
+    sizes = {t.name: _numbers(t.dims) for t in graph.initializer}
+    found = []
+    for layer, output in zip(layers, graph.output, strict=True):
+        needed = ancestors(proto, [output.name])
+        constants = {name for n in needed for name in graph.node[n].input if name in sizes}
+        found.append(
+            LayerCost(
+                layer.name,
+                layer.kind,
+                layer.shape,
+                sum(work[number] for number in needed),
+                sum(sizes[name] for name in constants),
+            )
+        )
+    return found
+
+
+def _numbers(dims: object) -> int:
+    count = 1
+    for size in dims:  # type: ignore[attr-defined]
+        count *= size
+    return count

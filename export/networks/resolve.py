@@ -1,0 +1,111 @@
+"""What the user named, as a network: by name, by file or by framework."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from headstart.data.common.errors import BackboneError
+from headstart.data.storage.files import local_path
+from headstart.export.networks.catalogue import APPLICATIONS, LITE
+from headstart.export.networks.network import Original
+from headstart.export.options import BackboneOptions
+
+DEFAULT = "efficientnet_lite0"
+FRAMEWORKS = ("timm", "torchvision", "hf")
+FILES = (".onnx", ".keras", ".h5", ".hdf5")
+
+
+def open_original(reference: str, options: BackboneOptions) -> Original:
+    """Open what `reference` names.
+
+    Parameters
+    ----------
+    reference
+        A name of the catalogue (`export list`); `timm:NAME` or `torchvision:NAME`; `hf:FOLDER` of a
+        Hugging Face checkpoint; a file `.keras`, `.h5` or `.onnx`; the folder of a SavedModel.
+
+    Raises
+    ------
+    BackboneError
+        If there is no such network, or it is damaged or of a kind that we cannot use.
+    MissingPackageError
+        If the framework it needs is not installed.
+    """
+    options.check()
+    framework, _, rest = reference.partition(":")
+    if framework in FRAMEWORKS and rest:
+        from headstart.export.networks.torch.zoo import open_named
+
+        return open_named(framework, rest, options)
+    lite, application = reference.lower().replace("-", "_"), _plain(reference)
+    if lite in LITE:
+        from headstart.export.networks.keras.efficientnet_lite import open_lite
+
+        return open_lite(lite, options)
+    if application in APPLICATIONS:
+        from headstart.export.networks.keras.applications import open_application
+
+        return open_application(application, options)
+    path = local_path(reference)
+    suffix = path.suffix.lower()
+    if suffix not in FILES and not path.exists():
+        raise _unknown(reference)
+    if not path.exists():
+        raise BackboneError(f"{reference}: no such file", "Check the path.")
+    _refuse_for_files(reference, options)
+    if path.is_dir():
+        from headstart.export.networks.keras.saved_model import open_saved_model
+
+        return open_saved_model(path, options)
+    if suffix == ".onnx":
+        from headstart.export.networks.onnx.file import open_onnx
+
+        return open_onnx(path, options)
+    if suffix in FILES:
+        from headstart.export.networks.keras.file import open_keras_file
+
+        return open_keras_file(path, options)
+    raise _not_a_network(path, reference)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _unknown(reference: str) -> BackboneError:
+    known = [*LITE, *APPLICATIONS]
+    near = difflib.get_close_matches(reference.lower(), known, 3, 0.5)
+    return BackboneError(
+        f"unknown backbone {reference!r}",
+        f"Did you mean {' or '.join(near)}?"
+        if near
+        else "`python -m export list` shows those there are.",
+    )
+
+
+def _refuse_for_files(reference: str, options: BackboneOptions) -> None:
+    if options.weights not in ("imagenet", "none"):
+        raise BackboneError(
+            f"--weights {options.weights} does not go with {reference}, which has its own",
+            "Leave --weights out, or name the architecture that the weights belong to.",
+        )
+    if options.include_top:
+        raise BackboneError(
+            f"--include-top does not go with {reference}",
+            "Name its last layer instead: --layer NAME "
+            f"(`python -m export layers {reference}` lists them).",
+        )
+
+
+def _not_a_network(path: Path, reference: str) -> BackboneError:
+    if path.suffix.lower() in (".pt", ".pth", ".bin", ".safetensors"):
+        return BackboneError(
+            f"{reference} holds weights, but not the network that they belong to",
+            f"Name it too: timm:NAME --weights {reference}, or hf:FOLDER for a checkpoint with its "
+            "config.json.",
+        )
+    return BackboneError(
+        f"{reference} is no kind of network that we read",
+        "Give a .keras, .h5 or .onnx file, or the folder of a SavedModel.",
+    )

@@ -1,0 +1,1 @@
+"""PyTorch networks, and their weights. PyTorch is imported here."""

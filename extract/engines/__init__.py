@@ -1,0 +1,1 @@
+"""What runs a backbone: images enter, embeddings leave, whichever engine is the fastest."""

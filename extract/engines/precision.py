@@ -1,0 +1,221 @@
+"""`--precision auto`: which precision is worth it, measured on the photographs themselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from headstart.data.common import console
+from headstart.data.common.errors import BackboneError, InputError
+from headstart.data.contracts.backbone import Backbone, BackboneSpec
+from headstart.data.examples.reading import Reader
+from headstart.data.modalities.image.decoding import DecodeError, decode
+from headstart.data.storage.folder import Folder
+from headstart.extract.engines.race import cosines
+from headstart.extract.engines.runtimes import (
+    ENGINES,
+    Engine,
+    EngineError,
+    Way,
+    engines_here,
+    open_engines,
+)
+
+AUTO = "auto"
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", AUTO)
+LEAST_COSINE = 0.995  # mean, to the embeddings in the file's own precision
+PHOTOGRAPHS = 48  # embedded in each way
+SECONDS = 3.0  # for all ways together, after one batch of each
+SPARE = 4  # photographs at hand for each that is wanted: some may be broken
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How fast a way is on one core of this machine, and how far from the file's own precision.
+
+    Parameters
+    ----------
+    rate
+        Photographs a second, without reading and decoding.
+    cosine, worst
+        Mean and smallest cosine of embeddings to those of the first way.
+    """
+
+    way: Way
+    rate: float
+    cosine: float
+    worst: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.way.precision} by {self.way.engine} {self.rate:,.0f}/s a core, "
+            f"cosine {self.cosine:.4f}"
+        )
+
+
+def check_precision(asked: str | None, engine: str | None, backbone: Backbone) -> str:
+    """The precision that is asked for; the file's own where that is open.
+
+    Raises
+    ------
+    InputError
+        If the file, or the engine, does not run in it.
+    """
+    own, name = backbone.spec.precision, backbone.spec.name
+    precision = own if asked is None or asked == AUTO else asked
+    if precision not in (own, "bf16" if own == "fp32" else own):
+        fix = f"Leave --precision out, or name a backbone file in {precision}."
+        if own == "fp32":
+            calibrate = " --calibrate SOURCE" * (precision == "int8")
+            fix = (
+                f"Export one that does: python -m export backbone {name} --precision {precision}"
+                f"{calibrate} -o {name}-{precision}.onnx"
+            )
+        raise BackboneError(
+            f"{backbone.path} is a backbone in {own}, which does not run in {precision}", fix
+        )
+    if engine and precision not in ENGINES[engine]:
+        able = ", ".join(each for each, known in ENGINES.items() if precision in known)
+        raise InputError(f"--engine {engine} does not run in {precision}", f"These do: {able}.")
+    return precision
+
+
+def measurable(way: Way) -> bool:
+    """Whether there may be a choice: a file in fp32, on CPUs."""
+    return way.precision == "fp32" and not way.on_gpu
+
+
+def candidates(way: Way) -> list[Way]:
+    """The ways here to run a file in fp32: first ONNX Runtime's, which the others are held against.
+
+    An engine that is named leaves only its own.
+    """
+    found = [
+        Way(precision, engine, way.batch)
+        for precision in ("fp32", "bf16")
+        for engine in engines_here(precision)
+    ]
+    return [each for each in found if way.engine in (None, each.engine)]
+
+
+def measure(
+    content: bytes, spec: BackboneSpec, way: Way, folder: Folder, paths: Sequence[str]
+) -> list[Measured]:
+    """Embed some photographs in each way that is there, taking turns.
+
+    Parameters
+    ----------
+    content, spec
+        Of the backbone file.
+    way
+        Its batch, and its engine if one is named.
+    folder, paths
+        The photographs; as many are read as it takes.
+
+    Raises
+    ------
+    InputError
+        If none of them can be read.
+    """
+    images = _some(folder, paths, spec)
+    opened = []
+    for each in candidates(way):
+        try:
+            opened.append((each, open_engines(content, spec, each)[0]))
+        except EngineError:  # as in extraction itself, another engine is taken then
+            if way.engine:
+                raise
+    first = [_embed(engine, images, way.batch) for _, engine in opened]  # also warms them up
+    took: list[list[float]] = [[] for _ in opened]
+    batch = np.resize(images, (way.batch, *images.shape[1:]))
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end or not took[0]:
+        for (_, engine), times in zip(opened, took, strict=True):
+            start = time.perf_counter()
+            engine.embed(batch)
+            times.append(time.perf_counter() - start)
+    found = []
+    for (each, _), embeddings, times in zip(opened, first, took, strict=True):
+        near = cosines(embeddings, first[0])
+        rate = way.batch / float(np.median(times))
+        found.append(Measured(each, rate, float(near.mean()), float(near.min())))
+    return found
+
+
+def fastest_way(
+    content: Any, spec: BackboneSpec, way: Way, folder: Folder, paths: pa.ChunkedArray
+) -> Way:
+    """Measure on a machine of the cluster, say what was found, and give the way that is chosen.
+
+    Parameters
+    ----------
+    content
+        The bytes of the backbone file, in Ray's object store.
+
+    Raises
+    ------
+    InputError
+        As `measure` and `open_engines` do.
+    """
+    import ray
+
+    rows = np.random.default_rng(SEED).permutation(len(paths))[: SPARE * PHOTOGRAPHS]
+    some = paths.take(pa.array(rows)).to_pylist()
+    with console.status("measuring engines and precisions on some of the photographs"):
+        task: Any = ray.remote(num_cpus=1, max_retries=0)(measure)
+        try:
+            measured = ray.get(task.remote(content, spec, way, folder, some))
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, InputError):
+                raise error.cause from None
+            raise
+    chosen = choose(measured)
+    for line in explain(measured, chosen):
+        console.note(line)
+    return replace(way, precision=chosen.way.precision)
+
+
+def choose(measured: Sequence[Measured]) -> Measured:
+    """The fastest whose embeddings are near enough; the first one always is."""
+    near = [each for each in measured if each.cosine >= LEAST_COSINE]
+    return max(near or measured[:1], key=lambda each: each.rate)
+
+
+def explain(measured: Sequence[Measured], chosen: Measured) -> list[str]:
+    """What was measured and chosen, a line each."""
+    lines = [
+        f"precision {chosen.way.precision}: the fastest of {len(measured)} ways with a mean cosine "
+        f"of at least {LEAST_COSINE} to fp32"
+    ]
+    if len(measured) == 1:
+        lines = [f"precision {chosen.way.precision}: there is no other way to run it here"]
+    return lines + [f"  {each}{', chosen' * (each is chosen)}" for each in measured]
+
+
+def _embed(engine: Engine, images: np.ndarray, batch: int) -> np.ndarray:
+    starts = range(0, len(images), batch)
+    return np.concatenate([engine.embed(images[start : start + batch]) for start in starts])
+
+
+def _some(folder: Folder, paths: Sequence[str], spec: BackboneSpec) -> np.ndarray:
+    reader, images = Reader(folder), []
+    for path in paths:
+        try:
+            images.append(decode(reader.read(path), spec.preprocessing))
+        except (OSError, DecodeError):
+            continue  # extraction itself will say which and why
+        if len(images) == PHOTOGRAPHS:
+            break
+    if not images:
+        raise InputError(
+            f"none of {len(paths):,} photographs can be read, so --precision auto has nothing "
+            "to measure with",
+            "Name a precision, or see what is wrong with them: python -m data inspect SOURCE",
+        )
+    return np.stack(images)

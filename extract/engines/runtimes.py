@@ -1,0 +1,297 @@
+"""What runs the backbone's graph: an engine on one core of a CPU, or on a GPU.
+
+The precision belongs to an embedding and is in its fingerprint; the engine does not: two of them at
+one precision agree to within a cosine distance of `AGREE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+
+from headstart.data.common.errors import InputError
+from headstart.data.contracts.backbone import INPUT, OUTPUT, BackboneSpec
+
+# In which precisions each one runs a file: the file's own, or bf16 where that is fp32.
+ENGINES = {
+    "onnxruntime": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "cuda": ("fp32", "fp16", "int8"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+}
+PROVIDERS = {
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+# To try all of cuDNN's algorithms takes up to twice as long, and finds none that are faster.
+CUDA = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+OUT_OF_MEMORY = ("Failed to allocate memory", "Available memory of", "out of memory")
+AGREE = 1e-3  # cosine distance
+CACHED = 8  # pictures that OpenVINO runs at once: 4 to 16 are best, as docs/speed.md has measured
+
+
+class EngineError(InputError):
+    """An engine that is not there, or cannot run the backbone as asked for."""
+
+
+class Engine(Protocol):
+    """A backbone that is ready to run."""
+
+    name: str
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a backbone is run.
+
+    Parameters
+    ----------
+    precision
+        `fp32`, `fp16`, `bf16` or `int8`.
+    engine
+        One of `ENGINES`; without one, whichever is the fastest of those for CPUs.
+    batch
+        Pictures that go through the backbone at once.
+    """
+
+    precision: str = "fp32"
+    engine: str | None = None
+    batch: int = 16
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it needs a GPU."""
+        return self.engine in PROVIDERS
+
+
+class OnnxRuntimeEngine:
+    """ONNX Runtime on one core of a CPU.
+
+    Parameters
+    ----------
+    content
+        The bytes of the backbone file.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, content: bytes) -> None:
+        self.session = _session(content, "CPUExecutionProvider", {})
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""
+        (embeddings,) = self.session.run([OUTPUT], {INPUT: images})
+        return embeddings
+
+
+class GpuEngine:
+    """ONNX Runtime on a GPU that other workers use as well, in batches of one size.
+
+    Whatever does not fill a batch is run beside pictures of before: for every new size cuDNN would
+    look for algorithms anew, a second or more (docs/speed.md).
+
+    Parameters
+    ----------
+    content
+        The bytes of the backbone file.
+    way
+        Its engine is a key of `PROVIDERS`, its batch what is run at once.
+
+    Raises
+    ------
+    EngineError
+        If the provider is not there, since ONNX Runtime itself would fall back to the CPU, or if
+        the GPU's memory is too small.
+    """
+
+    def __init__(self, content: bytes, spec: BackboneSpec, way: Way) -> None:
+        import onnxruntime
+
+        self.name = str(way.engine)
+        provider = PROVIDERS[self.name]
+        if provider not in onnxruntime.get_available_providers():
+            raise EngineError(
+                f"the ONNX Runtime that is installed has no {provider}",
+                "Put onnxruntime-gpu in the place of onnxruntime where the workers run, or choose "
+                "another --engine.",
+            )
+        onnxruntime.preload_dlls()
+        with _memory_of_gpu(way.batch):
+            self.session = _session(content, provider, CUDA if self.name == "cuda" else {})
+        if provider not in self.session.get_providers():
+            raise EngineError(
+                f"{provider} does not start on this machine",
+                "Look at its GPU (memory, driver) and CUDA libraries, or choose another --engine.",
+            )
+        shape = (way.batch, spec.preprocessing.height, spec.preprocessing.width, 3)
+        self.images = np.zeros(shape, np.uint8)
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`.
+
+        Raises
+        ------
+        EngineError
+            If the GPU's memory is too small.
+        """
+        size = len(self.images)
+        found = []
+        for start in range(0, len(images), size):
+            piece = images[start : start + size]
+            self.images[: len(piece)] = piece
+            with _memory_of_gpu(size):
+                (embeddings,) = self.session.run([OUTPUT], {INPUT: self.images})
+            found.append(embeddings[: len(piece)])
+        return np.concatenate(found)
+
+
+@contextmanager
+def _memory_of_gpu(batch: int) -> Iterator[None]:
+    """Say in our words that a GPU's memory is too small; other errors stay as they are."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
+
+    try:
+        yield
+    except (Fail, EPFail, RuntimeException) as error:
+        if not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        raise EngineError(
+            f"the GPU's memory is too small for {batch} pictures at once in each of its workers",
+            "Ask for a smaller --batch-size, or for fewer --workers, which share it.",
+        ) from error
+
+
+def _session(content: bytes, provider: str, options: dict[str, str]) -> Any:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    # One core a worker: workers are many, and their threads would fight.
+    settings.intra_op_num_threads = settings.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(content, settings, providers=[(provider, options)])
+
+
+class OpenVinoEngine:
+    """OpenVINO on one core of a CPU, in batches of a fixed size, which it runs faster.
+
+    Parameters
+    ----------
+    content
+        The bytes of the backbone file.
+    way
+        Its batch is cut into pieces of a fixed size. What does not fill one is run beside pictures
+        of before.
+
+    Raises
+    ------
+    EngineError
+        If it cannot run the file, or not in bf16 on this CPU.
+    """
+
+    name = "openvino"
+
+    def __init__(self, content: bytes, spec: BackboneSpec, way: Way) -> None:
+        import openvino
+
+        core, self.batch = openvino.Core(), min(way.batch, CACHED)
+        if way.precision == "bf16" and not has_bf16():
+            raise EngineError(
+                "the CPU here does not compute in bf16 (it has neither AVX-512-BF16 nor AMX)",
+                "Choose --precision fp32.",
+            )
+        shape = (self.batch, spec.preprocessing.height, spec.preprocessing.width, 3)
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if way.precision == "bf16" else "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": 1,
+            "ENABLE_CPU_PINNING": False,  # or all workers of a machine are pinned to one core
+        }
+        try:
+            model = core.read_model(content)
+            model.reshape({INPUT: shape})
+            self.request = core.compile_model(model, "CPU", settings).create_infer_request()
+        except RuntimeError as error:
+            raise EngineError(
+                f"OpenVINO cannot run the backbone: {error}", "Choose --engine onnxruntime."
+            ) from error
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""
+        given, made = self.request.input_tensors[0].data, self.request.output_tensors[0].data
+        embeddings = np.empty((len(images), made.shape[1]), np.float32)
+        for start in range(0, len(images), self.batch):
+            piece = images[start : start + self.batch]
+            given[: len(piece)] = piece
+            self.request.infer()
+            embeddings[start : start + len(piece)] = made[: len(piece)]
+        return embeddings
+
+
+def has_bf16() -> bool:
+    """Whether this CPU computes in bf16; on others OpenVINO would take fp32 without a word."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def engines_here(precision: str) -> list[str]:
+    """The engines for CPUs that are installed here and know a precision."""
+    return [
+        name
+        for name, precisions in ENGINES.items()
+        if precision in precisions
+        and name not in PROVIDERS
+        and find_spec(name)
+        and (precision != "bf16" or has_bf16())
+    ]
+
+
+def check_way(way: Way) -> None:
+    """Raise `EngineError` if what a way needs is not installed here, as far as one can see."""
+    if way.engine == "openvino" and not find_spec("openvino"):
+        raise EngineError(
+            "OpenVINO is not installed",
+            "Install it where the workers run: pip install 'headstart[openvino]'.",
+        )
+    if way.engine is None and not engines_here(way.precision):
+        raise EngineError(
+            f"no engine here computes in {way.precision}",
+            "bf16 takes OpenVINO (pip install 'headstart[openvino]') and a CPU with AVX-512-BF16 "
+            "or AMX. Choose --precision fp32.",
+        )
+
+
+def open_engines(content: bytes, spec: BackboneSpec, way: Way) -> list[Engine]:
+    """Make a backbone ready to run: in the engine of a way, or in all that are here.
+
+    Of these, one that cannot run the backbone is left out as long as there is another.
+
+    Raises
+    ------
+    EngineError
+        If none can.
+    """
+    check_way(way)
+    opened: list[Engine] = []
+    errors = []
+    for name in [way.engine] if way.engine else engines_here(way.precision):
+        try:
+            if name == "openvino":
+                opened.append(OpenVinoEngine(content, spec, way))
+            elif name in PROVIDERS:
+                opened.append(GpuEngine(content, spec, way))
+            else:
+                opened.append(OnnxRuntimeEngine(content))
+        except EngineError as error:
+            errors.append(error)
+    if not opened:
+        raise errors[0]
+    return opened

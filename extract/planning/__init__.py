@@ -1,0 +1,1 @@
+"""A source and a store enter, a plan leaves: what stays, what is written anew, what is embedded."""

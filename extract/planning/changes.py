@@ -1,0 +1,63 @@
+"""Files that were touched since they were embedded: which of them have other bytes?"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+
+from headstart.data.common import console
+from headstart.data.contracts.store import read_part
+from headstart.data.examples.opening import Source
+from headstart.data.examples.reading import Reader
+from headstart.data.storage.files import digest
+from headstart.data.storage.folder import Folder
+from headstart.extract.planning.known import Known
+
+READERS = 16
+
+
+def changed_files(known: Known, source: Source, store: Folder) -> np.ndarray:
+    """Where a file has other bytes than those that were embedded, bool `[examples]`.
+
+    Only files with another stamp are read. An example that failed and whose file has another stamp
+    counts as changed, since there is no hash to compare with.
+
+    Parameters
+    ----------
+    known
+        The examples of the store, compared with the source.
+    store
+        Where the hashes of what was embedded are.
+    """
+    changed = known.touched & known.failed
+    suspects = np.flatnonzero(known.touched & ~known.failed)
+    if not len(suspects):
+        return changed
+    hashes = _hashes(known, suspects, store)
+    paths = source.examples["path"].take(pa.array(known.source_rows[suspects])).to_pylist()
+
+    def differs(path: str, before: str) -> bool:
+        try:
+            return digest(Reader(source.folder).read(path)) != before
+        except OSError:  # it will be an error of the example, in words
+            return True
+
+    with (
+        ThreadPoolExecutor(READERS) as pool,
+        console.progress("reading files that were touched", len(suspects)) as advance,
+    ):
+        for row, differ in zip(suspects, pool.map(differs, paths, hashes), strict=True):
+            changed[row] = differ
+            advance(1)
+    return changed
+
+
+def _hashes(known: Known, suspects: np.ndarray, store: Folder) -> list[str]:
+    hashes: list[str] = []
+    for number in np.unique(known.part[suspects]):  # in the order of `suspects`: part by part
+        positions = known.position[suspects[known.part[suspects] == number]]
+        column = read_part(store, known.parts[number].rows_file or "", ["content"])["content"]
+        hashes.extend(column.take(pa.array(positions)).to_pylist())
+    return hashes

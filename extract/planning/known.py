@@ -1,0 +1,215 @@
+"""What a store has of each example, compared with what the source says of it by now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headstart.data.contracts.store import PartRecord, part_columns, read_part
+from headstart.data.examples.opening import Source
+from headstart.data.storage.folder import Folder
+
+BATCH = 2_000_000  # examples compared at once: a bound on memory, since each batch looks up all ids
+
+
+@dataclass(frozen=True)
+class Known:
+    """The examples of a store, one entry each, part by part, rows of features before errors.
+
+    Parameters
+    ----------
+    part
+        Index into `parts`, int32 `[examples]`.
+    position
+        Row in the part's file of features or of errors, int32 `[examples]`.
+    failed
+        Whether it is an error, bool `[examples]`.
+    source_rows
+        Row in the source, int64 `[examples]`; -1 where the source does not have it any more.
+    stale
+        Whether the source says something else of it by now (label, path, ...), bool `[examples]`.
+    touched
+        Whether its file has another stamp by now, bool `[examples]`.
+    """
+
+    parts: tuple[PartRecord, ...]
+    part: np.ndarray
+    position: np.ndarray
+    failed: np.ndarray
+    source_rows: np.ndarray
+    stale: np.ndarray
+    touched: np.ndarray
+
+    @property
+    def in_source(self) -> np.ndarray:
+        """Whether the source still has it, bool `[examples]`."""
+        return self.source_rows >= 0
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+
+def read_known(store: Folder, parts: tuple[PartRecord, ...], source: Source) -> Known:
+    """Read all but embeddings and hashes of the parts and compare it with the source.
+
+    Two parts with the same example (two runs wrote it, one of them given up for dead) are possible
+    on object storage; the later part is then left out, and with it what else it holds.
+
+    Raises
+    ------
+    StoreError
+        If a part that counts cannot be read.
+    """
+    batches = [_compare(batch, source) for batch in _batches(store, parts)]
+    columns = [np.concatenate(column) for column in zip(*batches, strict=True)] if batches else []
+    if not columns:
+        columns = [np.empty(0, t) for t in (np.int32, np.int32, bool, np.int64, bool, bool)]
+    return _without_repeats(Known(parts, *columns))
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """Some rows of one file of a part."""
+
+    part: int
+    failed: bool
+    table: pa.Table
+
+
+def _batches(store: Folder, parts: tuple[PartRecord, ...]) -> Iterator[list[_Entries]]:
+    batch: list[_Entries] = []
+    examples = 0
+    for number, part in enumerate(parts):
+        for file, failed in ((part.rows_file, False), (part.errors_file, True)):
+            if file:
+                batch.append(_Entries(number, failed, _read(store, file, failed)))
+        examples += part.rows + part.errors
+        if examples >= BATCH:
+            yield batch
+            batch, examples = [], 0
+    if batch:
+        yield batch
+
+
+def _read(store: Folder, file: str, failed: bool) -> pa.Table:
+    leave_out = {"stage", "reason", "message"} if failed else {"content", "embedding"}
+    names = part_columns(store, file)
+    return read_part(store, file, [name for name in names if name not in leave_out])
+
+
+def _find(batch: list[_Entries], source: Source) -> np.ndarray:
+    """The rows of examples in the source, -1 for none, int64 `[examples]`.
+
+    Parts mostly follow the source's order: while each goes on as the one before it ended, comparing
+    is enough; only the rest needs a table of all ids, which takes seconds and memory.
+    """
+    ids = source.examples["id"]
+    rows, strangers = [], []
+    next_row = pc.index(ids, batch[0].table["id"][0]).as_py()
+    for entries in batch:
+        own = entries.table["id"]
+        if next_row >= 0 and ids.slice(next_row, len(own)).equals(own):
+            rows.append(np.arange(next_row, next_row + len(own), dtype=np.int64))
+            next_row += len(own)
+        else:
+            rows.append(np.full(len(own), -2, np.int64))
+            strangers.extend(own.chunks)
+            next_row = -1
+    found = np.concatenate(rows)
+    if strangers:
+        places = pc.index_in(pa.chunked_array(strangers, pa.string()), value_set=ids)
+        found[found == -2] = pc.fill_null(places, -1).to_numpy()
+    return found
+
+
+def _compare(batch: list[_Entries], source: Source) -> list[np.ndarray]:
+    """The columns of `Known`, but `parts`, for some files."""
+    found = _find(batch, source)
+    stamps = np.full(len(found), None, object)
+    stamps[found >= 0] = source.stamps(found[found >= 0])
+    sizes = [entries.table.num_rows for entries in batch]
+    stale, touched, start = [], [], 0
+    for entries, size in zip(batch, sizes, strict=True):
+        rows = found[start : start + size]
+        stale.append(_stale(entries, source, rows))
+        touched.append(_touched(entries, stamps[start : start + size]))
+        start += size
+    return [
+        np.repeat([entries.part for entries in batch], sizes).astype(np.int32),
+        np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]),
+        np.repeat([entries.failed for entries in batch], sizes),
+        found,
+        np.concatenate(stale),
+        np.concatenate(touched),
+    ]
+
+
+def _touched(entries: _Entries, now: np.ndarray) -> np.ndarray:
+    if "stamp" not in entries.table.column_names:  # written before stamps were
+        return np.zeros(len(now), bool)
+    before = entries.table["stamp"].to_numpy(zero_copy_only=False)
+    # A file that cannot be found now says nothing; one that could not be read then has no stamp.
+    known = np.array([stamp is not None for stamp in now], bool)
+    if not entries.failed:
+        known &= np.array([stamp is not None for stamp in before], bool)
+    return known & (before != now)
+
+
+def _stale(entries: _Entries, source: Source, rows: np.ndarray) -> np.ndarray:
+    stale = np.zeros(len(rows), bool)
+    if entries.failed:  # errors hold nothing that the source could change
+        return stale
+    stored = entries.table.drop_columns(
+        [c for c in ("id", "stamp") if c in entries.table.schema.names]
+    )
+    there = rows >= 0
+    now = source.examples.drop_columns(["id"])
+    if [(f.name, f.type) for f in stored.schema] != [(f.name, f.type) for f in now.schema]:
+        return there
+    taken = now.take(pa.array(rows[there]))
+    before = stored.filter(pa.array(there))
+    different = np.zeros(len(taken), bool)
+    for name in stored.column_names:
+        different |= _differ(before[name], taken[name])
+    stale[there] = different
+    return stale
+
+
+def _differ(one: pa.ChunkedArray, two: pa.ChunkedArray) -> np.ndarray:
+    """Where two columns differ; nothing equals nothing, and NaN equals NaN."""
+    if one.equals(two):
+        return np.zeros(len(one), bool)
+    if pa.types.is_nested(one.type):
+        return np.array([a != b for a, b in zip(one.to_pylist(), two.to_pylist(), strict=True)])
+    null = pc.xor(pc.is_null(one), pc.is_null(two))
+    other = pc.fill_null(pc.not_equal(one, two), False)
+    if pa.types.is_floating(one.type):
+        both = pc.and_(pc.is_nan(one), pc.is_nan(two))
+        other = pc.and_not(other, pc.fill_null(both, False))
+    return pc.or_(null, other).to_numpy(zero_copy_only=False)
+
+
+def _without_repeats(known: Known) -> Known:
+    rows = np.where(known.in_source, known.source_rows, -1 - np.arange(len(known)))
+    _, first = np.unique(rows, return_index=True)
+    if len(first) == len(known):
+        return known
+    repeated = np.ones(len(known), bool)
+    repeated[first] = False
+    dropped = np.unique(known.part[repeated])
+    parts = tuple(part for number, part in enumerate(known.parts) if number not in dropped)
+    kept = ~np.isin(known.part, dropped)
+    renumbered = np.cumsum(~np.isin(np.arange(len(known.parts)), dropped)) - 1
+    return Known(
+        parts,
+        renumbered[known.part[kept]].astype(np.int32),
+        known.position[kept],
+        known.failed[kept],
+        known.source_rows[kept],
+        known.stale[kept],
+        known.touched[kept],
+    )

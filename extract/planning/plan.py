@@ -1,0 +1,291 @@
+"""Wanted minus done is work: what a store keeps, what it drops, and what is to be embedded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from headstart.data.common.errors import StoreError
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.records import Unfinished, read_unfinished
+from headstart.data.contracts.store import (
+    MANIFEST,
+    RECORDS,
+    PartRecord,
+    StoreManifest,
+    read_manifest,
+)
+from headstart.data.examples.opening import Source
+from headstart.data.storage.folder import Folder
+from headstart.data.storage.lock import LOCK
+from headstart.extract.planning.changes import changed_files
+from headstart.extract.planning.known import Known, read_known
+from headstart.extract.planning.rewrite import Rewrite
+
+TURNS = 4  # a shard is this share of a worker's part of what is left: the last ones are small,
+# so that a slow one does not leave the other workers idle
+SMALLEST_SHARD, LARGEST_SHARD = 16, 1024
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Examples that one worker turns into one part of the store."""
+
+    number: int
+    examples: pa.Table
+
+    def __reduce__(self) -> tuple:
+        """Travels in Arrow's stream format; Ray's own way imports pandas while workers begin."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.examples.schema) as stream:
+            stream.write_table(self.examples)
+        return _received, (self.number, sink.getvalue().to_pybytes())
+
+
+def _received(number: int, stream: bytes) -> Shard:
+    return Shard(number, pa.ipc.open_stream(stream).read_all())
+
+
+@dataclass(frozen=True)
+class Update:
+    """What is done with the examples that are in the store already, besides keeping them.
+
+    Parameters
+    ----------
+    retry_failed
+        Try those again that failed.
+    prune
+        Drop those that the source does not have any more.
+    """
+
+    retry_failed: bool = False
+    prune: bool = False
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many examples of the store are handled in which way.
+
+    Parameters
+    ----------
+    kept
+        Examples of the source that need no inference, since they are done.
+    changed
+        Files with other bytes than were embedded.
+    retried
+        Examples that failed, and are tried again.
+    relabelled
+        Examples that are done, but of which the source says something else by now: label, split,
+        group, path or a carried column.
+    vanished
+        Examples in the store that the source does not have.
+    """
+
+    kept: int = 0
+    changed: int = 0
+    retried: int = 0
+    relabelled: int = 0
+    vanished: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a store has, what becomes of it, and which examples are still to do.
+
+    Parameters
+    ----------
+    parts
+        What counts so far.
+    rewrites
+        Parts to be written anew without what is dropped.
+    todo
+        Examples to embed.
+    inferences
+        How many were made for this store so far.
+    precision
+        Of the embeddings that are there, if there are any.
+    unfinished
+        Whether an earlier run has not finished, and this one goes on with it.
+    leftovers
+        Whether there are records to be removed at the end.
+    """
+
+    manifest: StoreManifest | None
+    parts: tuple[PartRecord, ...]
+    rewrites: tuple[Rewrite, ...]
+    todo: pa.Table
+    counts: Counts = field(default_factory=Counts)
+    inferences: int = 0
+    precision: str | None = None
+    unfinished: bool = False
+    leftovers: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing to do, not even the manifest to write."""
+        if self.todo.num_rows or self.rewrites or self.manifest is None or self.leftovers:
+            return False
+        return self.parts == self.manifest.parts
+
+    @property
+    def next_number(self) -> int:
+        """The first number that no part has yet."""
+        return 1 + max((int(part.name.split("-")[1]) for part in self.parts), default=-1)
+
+    def shards(self, workers: int, batch: int) -> list[Shard]:
+        """Cut the work so that every worker has several shards, in the order of the examples.
+
+        They become smaller towards the end (guided self-scheduling; Polychronopoulos and Kuck
+        1987), and are full batches: one that is not full costs the backbone as much.
+        """
+        unit = -(-SMALLEST_SHARD // batch) * batch
+        largest = max(LARGEST_SHARD // unit, 1) * unit
+        shards: list[Shard] = []
+        first, start = self.next_number, 0
+        while left := self.todo.num_rows - start:
+            size = min(-(-left // (workers * TURNS * unit)) * unit, largest, left)
+            shards.append(Shard(first + len(shards), self.todo.slice(start, size)))
+            start += size
+        return shards
+
+
+def plan(
+    source: Source,
+    store: Folder,
+    fingerprint: Fingerprint,
+    update: Update = Update(),
+    any_precision: bool = False,
+) -> Plan:
+    """Look at what is in the store and subtract it from the source. Nothing is written.
+
+    A file whose stamp (size and time of change) is another one than was stored is read; it is
+    embedded anew if its bytes are others, too.
+
+    Parameters
+    ----------
+    fingerprint
+        Of the embeddings that are wanted.
+    any_precision
+        Whether the store's may be in another precision than that.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds something else, or features of another backbone or source.
+    """
+    manifest, unfinished = read_manifest(store), read_unfinished(store)
+    if manifest is None and unfinished is None:
+        _check_unused(store)
+        return Plan(None, (), (), source.examples)
+    for found in (manifest, unfinished):
+        if found:
+            same = fingerprint.run_in(found.fingerprint.precision) if any_precision else fingerprint
+            _check_same(store, found, same, source)
+    known = read_known(store, _recorded(manifest, unfinished), source)
+    changed = changed_files(known, source, store)
+    keep = _keep(known, changed, update)
+    done = np.zeros(len(source), bool)
+    done[known.source_rows[keep & known.in_source]] = True
+    return Plan(
+        manifest,
+        known.parts,
+        tuple(_rewrites(known, keep)),
+        source.examples.filter(pa.array(~done)),
+        Counts(
+            kept=int(done.sum()),
+            changed=int(changed.sum()),
+            retried=int((known.failed & known.in_source & ~keep & ~changed).sum()),
+            relabelled=int((known.stale & keep).sum()),
+            vanished=int((~known.in_source).sum()),
+        ),
+        unfinished.inferences if unfinished else manifest.inferences if manifest else 0,
+        found.fingerprint.precision if found else None,
+        unfinished is not None,
+        store.exists(RECORDS),
+    )
+
+
+def state(store: Folder) -> tuple[bytes, tuple[str, ...]]:
+    """What a plan depends on in a store: if it is the same, so is the plan."""
+    manifest = store.read(MANIFEST) if store.exists(MANIFEST) else b""
+    return manifest, tuple(store.names(RECORDS))
+
+
+def _keep(known: Known, changed: np.ndarray, update: Update) -> np.ndarray:
+    """Which examples of the store stay, bool `[examples]`."""
+    keep = ~changed
+    if update.retry_failed:
+        keep &= ~(known.failed & known.in_source)
+    if update.prune:
+        keep &= known.in_source
+    return keep
+
+
+def _rewrites(known: Known, keep: np.ndarray) -> Iterator[Rewrite]:
+    """The parts in which something is dropped, or of which the source says something else."""
+    numbers = np.unique(known.part[~keep | known.stale | (known.touched & ~known.failed)])
+    for number in numbers:
+        start, end = np.searchsorted(known.part, [number, number + 1])
+        kept = start + np.flatnonzero(keep[start:end])
+        rows, errors = kept[~known.failed[kept]], kept[known.failed[kept]]
+        yield Rewrite(
+            known.parts[number],
+            known.position[rows],
+            known.position[errors],
+            known.source_rows[rows],
+            known.touched[rows],
+        )
+
+
+def _recorded(
+    manifest: StoreManifest | None, unfinished: Unfinished | None
+) -> tuple[PartRecord, ...]:
+    """The parts that count, by name: those that were replaced do not, nor do empty ones."""
+    parts = (*(manifest.parts if manifest else ()), *(unfinished.parts if unfinished else ()))
+    replaced = {part.replaces for part in parts}
+    by_name = {part.name: part for part in parts if part.name not in replaced}
+    return tuple(
+        by_name[name] for name in sorted(by_name) if by_name[name].rows + by_name[name].errors
+    )
+
+
+def _check_same(
+    store: Folder, found: StoreManifest | Unfinished, fingerprint: Fingerprint, source: Source
+) -> None:
+    """The store's backbone and source must be those asked for: ids alone would mix them up."""
+    if found.fingerprint.precision != fingerprint.precision and found.fingerprint == (
+        fingerprint.run_in(found.fingerprint.precision)
+    ):
+        raise StoreError(
+            f"{store} holds features in {found.fingerprint.precision}, not in "
+            f"{fingerprint.precision}",
+            "Leave --precision out to go on as it is, or extract into another folder with -o.",
+        )
+    if found.fingerprint != fingerprint:
+        raise StoreError(
+            f"{store} holds features of another backbone:\n"
+            f"  in the store: {found.fingerprint}\n  asked for:    {fingerprint}",
+            "Extract into another folder with -o, or use the backbone of the store.",
+        )
+    if found.source != source.path:
+        raise StoreError(
+            f"{store} holds features of another source:\n"
+            f"  in the store: {found.source}\n  asked for:    {source.path}",
+            "Extract into another folder with -o.",
+        )
+
+
+def _check_unused(store: Folder) -> None:
+    """A folder that is no store of ours must be empty: nothing of the user's is mixed up."""
+    store.check()
+    foreign = (
+        name for name in store.names() if name != LOCK and not name.startswith(f"{RECORDS}/")
+    )
+    if name := next(foreign, None):
+        raise StoreError(
+            f"{store} is in use by something else (it holds {name})",
+            "Choose an empty or new folder with -o.",
+        )

@@ -1,0 +1,81 @@
+"""A part written anew without what was dropped, and with what the source says by now."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headstart.data.common.arrays import empty
+from headstart.data.contracts.records import write_part
+from headstart.data.contracts.store import (
+    ERROR_SCHEMA,
+    TEXT_COLUMNS,
+    PartRecord,
+    part_schema,
+    read_part,
+)
+from headstart.data.examples.opening import Source
+from headstart.data.storage.folder import Folder
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """What stays of a part.
+
+    Parameters
+    ----------
+    rows, errors
+        Positions in the part's files, int `[kept]`.
+    source_rows
+        For each of `rows` its row in the source, -1 where it has none, int64 `[kept]`.
+    touched
+        For each of `rows` whether its file has another stamp, but the same bytes, bool `[kept]`.
+    """
+
+    part: PartRecord
+    rows: np.ndarray
+    errors: np.ndarray
+    source_rows: np.ndarray
+    touched: np.ndarray
+
+
+def rewrite(store: Folder, source: Source, change: Rewrite) -> PartRecord:
+    """Write a part anew, under a new name; the old one stays until the manifest is written."""
+    old = change.part
+    name = f"{old.name.rpartition('-')[0]}-{secrets.token_hex(6)}"
+    errors = empty(ERROR_SCHEMA)
+    if old.errors_file:
+        errors = read_part(store, old.errors_file).take(pa.array(change.errors))
+    rows = pa.table({})
+    if old.rows_file and len(change.rows):
+        rows = _refresh(read_part(store, old.rows_file).take(pa.array(change.rows)), source, change)
+    return write_part(store, name, rows, errors, replaces=old.name)
+
+
+def _refresh(rows: pa.Table, source: Source, change: Rewrite) -> pa.Table:
+    there = pa.array(change.source_rows >= 0)
+    now = source.examples.take(pa.array(np.maximum(change.source_rows, 0)))
+    carried = [field for field in now.schema if field.name not in TEXT_COLUMNS]
+    schema = part_schema(rows.schema.field("embedding").type.list_size, carried)
+    columns = []
+    for field in schema:
+        if field.name in ("id", "content", "embedding"):
+            columns.append(rows[field.name])
+        elif field.name == "stamp":
+            stamps = _column(rows, field)
+            files = pa.array(source.stamps(change.source_rows[change.touched]), pa.string())
+            columns.append(pc.replace_with_mask(stamps.combine_chunks(), change.touched, files))
+        else:
+            columns.append(pc.if_else(there, now[field.name], _column(rows, field)))
+    return pa.table(columns, schema=schema)
+
+
+def _column(rows: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    """A stored column; nothing, where the store has none of that name and type."""
+    if field.name in rows.column_names and rows[field.name].type == field.type:
+        return rows[field.name]
+    return pa.chunked_array([pa.nulls(rows.num_rows, field.type)])

@@ -25,7 +25,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-import headstart
+from headstart.cli import app
 from headstart.data.common import console
 from headstart.data.contracts.backbone import Backbone, BackboneSpec, load_backbone
 from headstart.data.modalities.image.preprocessing import Preprocessing
@@ -59,7 +59,7 @@ def exit_code_of(arguments: tuple[object, ...]) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["headstart", *map(str, arguments)])
         try:
-            console.run(headstart.app, "headstart")
+            console.run(app, "headstart")
         except SystemExit as stop:
             return stop.code if isinstance(stop.code, int) else 1
     return 0

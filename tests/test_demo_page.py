@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import chromium, open_fresh, requested, resize, served
+from browser import open_fresh, requested, resize, served
 from conftest import COLOURS, paint
 from elsewhere import WEB, choose
 from PIL import Image
@@ -27,12 +26,6 @@ from headstart.export.edge.classifier import export_classifier
 
 WILD = '<img src=x onerror="alert(1)"> & Ünïcödé'
 LONG = "a" * 120
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
-    with chromium() as driver:
-        yield driver
 
 
 @pytest.fixture

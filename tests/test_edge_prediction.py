@@ -33,12 +33,6 @@ from headstart.export.options import EdgeOptions
 
 
 @pytest.fixture
-def edge(model: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
-    export_classifier(model, tiny_backbone, tmp_path / "edge.onnx")
-    return tmp_path / "edge.onnx"
-
-
-@pytest.fixture
 def any_size(model: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
     path = tmp_path / "any.onnx"
     export_classifier(model, tiny_backbone, path, EdgeOptions(any_size=True))
@@ -555,7 +549,7 @@ def test_prediction_imports_nothing_that_trains(
     others += ["ray", "onnx"] if kind == "features" else []
     script = (
         f"import sys; sys.modules.update(dict.fromkeys({others}))\n"
-        "import headstart; from data import console; console.run(headstart.app, 'headstart')"
+        "from headstart.cli import main; main()"
     )
     answer = subprocess.run(
         [sys.executable, "-c", script, "classify", "predict", *given, "-o", tmp_path / "p.csv"],

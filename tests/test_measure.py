@@ -45,12 +45,6 @@ QUICK = MeasureOptions(20)
 
 
 @pytest.fixture
-def edge(model: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
-    export_classifier(model, tiny_backbone, tmp_path / "a.onnx")
-    return tmp_path / "a.onnx"
-
-
-@pytest.fixture
 def unsure(features: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
     """Another head, which answers for a half, as an edge model of any size."""
     options = FitOptions(HeadOptions("ridge"), AnswerOptions(coverage=0.5))

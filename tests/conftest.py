@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import shutil
@@ -32,6 +33,35 @@ from headstart.cli import app
 from headstart.data.common import console
 from headstart.data.contracts.backbone import Backbone, BackboneSpec, load_backbone
 from headstart.data.modalities.image.preprocessing import Preprocessing
+
+LONGEST: tuple[str, ...] = ()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file stay in one process; the files that take longest come first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+
+    def place(item: pytest.Item) -> int:
+        alone = item.get_closest_marker("alone") is not None
+        return len(LONGEST) + 1 if alone else places.get(item.path.stem, len(LONGEST))
+
+    items.sort(key=place)
+    for item in items:
+        alone = item.get_closest_marker("alone") is not None
+        if alone or not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("alone" if alone else item.path.stem))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """While a test that is marked `alone` runs, the other process waits, and no time limit runs."""
+    alone = item.get_closest_marker("alone") is not None
+    with open(__file__) as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(turn, fcntl.LOCK_UN)  # a process that a test left may hold the file open
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ from headstart.data.contracts.store import FeatureStore
 from headstart.extract.job import ExtractOptions
 from headstart.extract.job import extract as run
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def deadly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -259,6 +259,7 @@ def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge_prediction, "RETRIES", 1)
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("deadly", "local_ray")
 def test_a_photograph_that_kills_its_workers_is_an_error_and_the_others_are_predicted(
     edge: Path, photos: Path, tmp_path: Path, command: Callable
@@ -285,6 +286,7 @@ def test_a_photograph_that_kills_its_workers_is_an_error_and_the_others_are_pred
     assert ray.available_resources()["CPU"] == 2
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("deadly", "local_ray")
 def test_workers_that_are_lost_again_and_again_end_the_work(
     edge: Path, photos: Path, tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch

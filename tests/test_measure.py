@@ -152,6 +152,7 @@ def test_json_holds_everything(edge: Path, photos: Path, command: Callable) -> N
     assert answers["scores"][1]["agreement"]["value"] == 1
 
 
+@pytest.mark.alone
 def test_memory_is_that_of_the_process_alone(edge: Path) -> None:
     """However large the process that starts it: Linux hands `ru_maxrss` down."""
     script = (

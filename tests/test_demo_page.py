@@ -24,14 +24,15 @@ from headstart.classify.training import train
 from headstart.export.demo.site import SITE, write_demo
 from headstart.export.edge.classifier import export_classifier
 
+pytestmark = pytest.mark.xdist_group("browser")
+
 WILD = '<img src=x onerror="alert(1)"> & Ünïcödé'
 LONG = "a" * 120
 
 
 @pytest.fixture
-def site(model: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
-    export_classifier(model, tiny_backbone, tmp_path / "edge.onnx")
-    write_demo(tmp_path / "edge.onnx", tmp_path / "site", "Colours", WEB)
+def site(edge: Path, tmp_path: Path) -> Path:
+    write_demo(edge, tmp_path / "site", "Colours", WEB)
     return tmp_path / "site"
 
 

@@ -13,6 +13,8 @@ from selenium import webdriver
 
 from headstart.classify.report.page import render
 
+pytestmark = pytest.mark.xdist_group("browser")
+
 WIDTHS = (1280, 390, 360)
 
 

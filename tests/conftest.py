@@ -37,6 +37,7 @@ from headstart.data.modalities.image.preprocessing import Preprocessing
 LONGEST: tuple[str, ...] = ()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of a file stay in one process; the files that take longest come first."""
     places = {name: place for place, name in enumerate(LONGEST)}

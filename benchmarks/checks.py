@@ -26,12 +26,11 @@ from headstart.data.common.ray_session import ray_session
 from headstart.data.contracts.backbone import Backbone, load_backbone
 from headstart.data.contracts.records import begin
 from headstart.data.examples.opening import Source, open_source
-from headstart.data.modalities.image.decoding import decode
 from headstart.data.storage.places import folder_at
-from headstart.extract.engines.runtimes import OnnxRuntimeEngine, Way
+from headstart.data.workers.pool import WorkerPool
+from headstart.extract.engines.runtimes import EngineConfig, OnnxRuntimeEngine
 from headstart.extract.planning.plan import plan
-from headstart.extract.pool import Crew
-from headstart.extract.worker import Job
+from headstart.extract.worker import EmbeddingJob
 
 BATCH, LIMIT = 16, 0.03
 
@@ -48,16 +47,23 @@ def paint(folder: Path, photographs: int) -> None:
 
 
 def with_checks(source: Source, backbone: Backbone, out: Path, workers: int) -> float:
-    """headstart's own crew; seconds."""
+    """headstart's own pool; seconds."""
     import ray
 
     store = folder_at(out)
     todo = plan(source, store, backbone.fingerprint)
-    job = Job(backbone.spec, source.folder, store, Way("fp32", "onnxruntime", BATCH))
+    job = EmbeddingJob(
+        root=source.folder,
+        spec=backbone.spec.preprocessing,
+        backbone=backbone.spec,
+        store=store,
+        config=EngineConfig("fp32", "onnxruntime", BATCH),
+    )
     content = ray.put(backbone.content)
     started = time.perf_counter()
     begin(store, backbone.fingerprint, source.path)
-    Crew(job, content, workers, 300).run(todo.shards(workers, BATCH))
+    pool = WorkerPool(job, content, workers, 300)
+    assert len(list(pool.run(todo.shards(workers, BATCH), "embedding")))  # noqa: S101
     return time.perf_counter() - started
 
 
@@ -65,20 +71,20 @@ def without(source: Source, backbone: Backbone, out: Path, workers: int) -> floa
     """The same shards on plain actors that read, decode, embed and write; seconds."""
     import ray
 
-    size, dim, root = backbone.spec.preprocessing, backbone.spec.dim, source.folder.root
+    rule, dim, root = backbone.spec.preprocessing, backbone.spec.dim, source.folder.root
 
     @ray.remote(num_cpus=1)
     class Plain:
         def __init__(self, content: list[Any]) -> None:
-            self.engine = OnnxRuntimeEngine(ray.get(content[0]))
+            self.engine = OnnxRuntimeEngine(ray.get(content[0]), backbone.spec)
 
         def extract(self, number: int, paths: list[str]) -> None:
-            images = np.empty((BATCH, size.height, size.width, 3), np.uint8)
+            images = np.empty((BATCH, *rule.shape), rule.dtype)
             embeddings = []
             for start in range(0, len(paths), BATCH):
                 batch = paths[start : start + BATCH]
                 for row, path in enumerate(batch):
-                    images[row] = decode(Path(root, path).read_bytes(), size)
+                    images[row] = rule.decode(Path(root, path).read_bytes())
                 embeddings.append(self.engine.embed(images[: len(batch)]))
             flat = pa.array(np.concatenate(embeddings).ravel())
             rows = pa.FixedSizeListArray.from_arrays(flat, dim)

@@ -27,7 +27,6 @@ from headstart.data.common.speed import BATCH, cpu_session, images_per_second
 from headstart.data.contracts.backbone import INPUT, OUTPUT, Backbone, load_backbone
 from headstart.data.examples.opening import open_source
 from headstart.data.examples.reading import Reader
-from headstart.data.modalities.image.decoding import decode
 from headstart.data.samples import lay_out
 from headstart.export.backbone.build import export_backbone
 from headstart.export.options import BackboneOptions, FeatureOptions
@@ -84,7 +83,7 @@ def embed_all(backbone: Backbone, photographs: Path, kept: Path) -> np.ndarray:
     with console.progress(f"embedding for {kept.stem}", len(paths)) as advance:
         for start in range(0, len(paths), BATCH):
             files = [reader.read(path) for path in paths[start : start + BATCH]]
-            images = np.stack([decode(file, backbone.spec.preprocessing) for file in files])
+            images = np.stack([backbone.spec.preprocessing.decode(file) for file in files])
             parts += session.run([OUTPUT], {INPUT: images})
             advance(len(images))
     np.save(kept, np.concatenate(parts))

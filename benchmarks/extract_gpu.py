@@ -25,7 +25,7 @@ from benchmarks.extract_report import OURS, Run, best
 from benchmarks.limit import decoding_rate, inference_rate
 from benchmarks.photographs import write_photographs
 from headstart.data.contracts.backbone import load_backbone
-from headstart.extract.engines.runtimes import Way
+from headstart.extract.engines.runtimes import EngineConfig
 
 PEERS = ("torch_loader", "threads")
 BATCHES = (16, 64, 256)
@@ -48,8 +48,11 @@ def measure(file: str, photographs: Path, rounds: int) -> dict[str, Run]:
 def table(file: str, photographs: Path, found: dict[str, Run]) -> list[str]:
     """What was measured with a backbone, and how near it is to the limit."""
     spec = load_backbone(file).spec
-    decoding = decoding_rate(photographs, spec.preprocessing)
-    gpu = {batch: inference_rate(file, Way(spec.precision, "cuda", batch)) for batch in BATCHES}
+    decoding = decoding_rate(photographs, spec)
+    gpu = {
+        batch: inference_rate(file, EngineConfig(spec.precision, "cuda", batch))
+        for batch in BATCHES
+    }
     alone = ", ".join(f"{rate:,.0f}/s in batches of {batch}" for batch, rate in gpu.items())
     limit, peer = min(decoding, max(gpu.values())), found[best(found, False)].steady
     lines = [

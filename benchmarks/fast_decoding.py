@@ -28,17 +28,17 @@ from headstart.data.common import console
 from headstart.data.common.intervals import of_mean
 from headstart.data.contracts.backbone import load_backbone
 from headstart.data.examples.opening import open_source
-from headstart.data.modalities.image.decoding import decode, open_image
+from headstart.data.modalities.image.decoding import open_image
 from headstart.data.samples import lay_out
 from headstart.export.backbone.build import export_backbone
 from headstart.export.options import BackboneOptions
-from headstart.extract.engines.runtimes import Way, open_engines
+from headstart.extract.engines.runtimes import EngineConfig, open_engines
 
 SPLITS, TEST, SIDE, BATCH, MOST_LOSS = 10, 0.25, 300, 16, 0.005
 WAYS = {
-    "exact, fp32": (False, Way("fp32", "onnxruntime")),
-    "fast, fp32": (True, Way("fp32", "onnxruntime")),
-    "fast, bf16": (True, Way("bf16", "openvino")),
+    "exact, fp32": (False, EngineConfig("fp32", "onnxruntime")),
+    "fast, fp32": (True, EngineConfig("fp32", "onnxruntime")),
+    "fast, bf16": (True, EngineConfig("bf16", "openvino")),
 }
 
 
@@ -59,17 +59,15 @@ def as_jpeg(sample: str, folder: Path) -> tuple[list[Path], np.ndarray]:
     return paths, np.array(examples["label"].to_pylist())
 
 
-def embed(paths: list[Path], backbone_file: Path, fast: bool, way: Way) -> np.ndarray:
+def embed(paths: list[Path], backbone_file: Path, fast: bool, config: EngineConfig) -> np.ndarray:
     """Embeddings, float32 `[photographs, dim]`."""
     backbone = load_backbone(backbone_file)
-    (engine,) = open_engines(backbone.content, backbone.spec, way)
+    (engine,) = open_engines(backbone.content, backbone.spec, config)
     found = []
-    with console.progress(f"embedding, {way.precision}", len(paths)) as advance:
+    with console.progress(f"embedding, {config.precision}", len(paths)) as advance:
         for start in range(0, len(paths), BATCH):
             batch = paths[start : start + BATCH]
-            images = [
-                decode(path.read_bytes(), backbone.spec.preprocessing, fast) for path in batch
-            ]
+            images = [backbone.spec.preprocessing.decode(path.read_bytes(), fast) for path in batch]
             found.append(engine.embed(np.stack(images)))
             advance(len(batch))
     return np.concatenate(found)

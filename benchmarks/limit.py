@@ -20,10 +20,10 @@ import simplejpeg
 from PIL import Image
 
 from headstart.data.common.speed import random_images
-from headstart.data.contracts.backbone import load_backbone
-from headstart.data.modalities.image.decoding import decode
-from headstart.data.modalities.image.preprocessing import Preprocessing
-from headstart.extract.engines.runtimes import Way, engines_here, open_engines
+from headstart.data.contracts.backbone import BackboneSpec, load_backbone
+from headstart.data.modalities.image.modality import Photographs
+from headstart.data.modalities.image.preprocessing import Preprocessing, decode
+from headstart.extract.engines.runtimes import EngineConfig, engines_here, open_engines
 
 SECONDS = 2.0  # of each measurement
 
@@ -52,9 +52,9 @@ class Limit:
 
 def limit_of(folder: Path, file: str, precision: str) -> Limit:
     """The limit of the photographs in a folder and a backbone file."""
-    decoding = decoding_rate(folder, load_backbone(file).spec.preprocessing)
-    ways = [Way(precision, engine) for engine in engines_here(precision)]
-    return Limit(decoding, max(_on_all_cores(_inference, file, way) for way in ways))
+    decoding = decoding_rate(folder, load_backbone(file).spec)
+    configs = [EngineConfig(precision, engine) for engine in engines_here(precision)]
+    return Limit(decoding, max(_on_all_cores(_inference, file, config) for config in configs))
 
 
 def between(before: Limit, after: Limit) -> Limit:
@@ -62,15 +62,16 @@ def between(before: Limit, after: Limit) -> Limit:
     return Limit((before.decoding + after.decoding) / 2, (before.inference + after.inference) / 2)
 
 
-def decoding_rate(folder: Path, size: Preprocessing) -> float:
-    """Photographs a second that all cores decode to a size."""
+def decoding_rate(folder: Path, spec: BackboneSpec) -> float:
+    """Photographs a second that all cores decode to a backbone's size."""
+    size = Photographs().input_spec(spec.preprocessing.to_metadata())
     paths = sorted(folder.glob("*/*.jpg"))[:64]
     return max(_on_all_cores(_decoding, how, paths, size) for how in (decode, _by_simplejpeg))
 
 
-def inference_rate(file: str, way: Way) -> float:
+def inference_rate(file: str, config: EngineConfig) -> float:
     """Pictures a second of one session."""
-    step = _inference(file, way)
+    step = _inference(file, config)
     step()  # to warm up
     return _rate(step)
 
@@ -123,14 +124,13 @@ def _by_simplejpeg(content: bytes, size: Preprocessing) -> None:
     size.apply(image, fast=True)
 
 
-def _inference(file: str, way: Way) -> Callable[[], int]:
+def _inference(file: str, config: EngineConfig) -> Callable[[], int]:
     backbone = load_backbone(file)
-    (engine,) = open_engines(backbone.content, backbone.spec, way)
-    shape = backbone.spec.preprocessing
-    images = random_images((shape.height, shape.width), way.batch)
+    (engine,) = open_engines(backbone.content, backbone.spec, config)
+    images = random_images(backbone.spec.preprocessing.shape[:2], config.batch)
 
     def step() -> int:
         engine.embed(images)
-        return way.batch
+        return config.batch
 
     return step

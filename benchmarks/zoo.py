@@ -91,7 +91,7 @@ def measure(name: str) -> dict[str, Any]:
         return {"name": name, "error": error.args[0]}
     return {
         "name": name,
-        "size": spec.preprocessing.height,
+        "size": spec.preprocessing.shape[0],
         "layers": list(spec.layers),
         "dim": spec.dim,
         "parity": parity,

@@ -215,10 +215,10 @@ def predict(
     run: dict[str, Any] = {"address": address, "workers": workers, "batch": batch}
     given = {name: value for name, value in run.items() if value is not None}
     if is_edge_model(model):
-        from headstart.classify.prediction.photographs import PhotographOptions, predict_photographs
+        from headstart.classify.prediction.edge import PredictOptions, predict_examples
 
-        options = PhotographOptions(**given)
-        table = predict_photographs(model, source, output, overwrite, options)
+        options = PredictOptions(**given)
+        table = predict_examples(model, source, output, overwrite, options)
         _show_predictions(table.filter(table["error"].is_null()), output)
         _show_failures(table, output, 0.05 if max_bad is None else max_bad)
         return

@@ -11,9 +11,9 @@ from pathlib import Path
 from headstart.data.common import console
 from headstart.data.examples.opening import Source, open_source
 from headstart.data.examples.reading import Reader, why_unread
-from headstart.data.modalities.image.decoding import DecodeError, open_image
+from headstart.data.modalities.modality import DecodeError
 
-CHUNK = 32  # photographs read by one thread in a row
+CHUNK = 32  # examples read by one thread in a row
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Inspection:
     classes
         Number of examples by class and split; the empty string stands for none.
     sizes
-        Number of photographs by `width x height`, most frequent first.
+        Number of examples by size, such as `640x480`, most frequent first.
     broken
         Examples that cannot be read: id and `stage/reason: message`, as extraction has them.
     duplicates
@@ -43,7 +43,7 @@ class Inspection:
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Read and decode every photograph of a source.
+    """Read and decode every example of a source.
 
     Raises
     ------
@@ -86,20 +86,20 @@ class _Look:
 
 def _look_at(source: Source, paths: list[str]) -> list[_Look]:
     reader = Reader(source.folder)
-    return [_look(reader, path) for path in paths]
+    return [_look(source, reader, path) for path in paths]
 
 
-def _look(reader: Reader, path: str) -> _Look:
+def _look(source: Source, reader: Reader, path: str) -> _Look:
     try:
         content = reader.read(path)
     except OSError as error:
         reason, message = why_unread(error)
         return _Look(problem=f"read/{reason}: {message}")
     try:
-        width, height = open_image(content).size
+        size = source.modality.size_of(content)
     except DecodeError as error:
         return _Look(len(content), hash(content), problem=f"decode/{error.reason}: {error.message}")
-    return _Look(len(content), hash(content), f"{width}x{height}")
+    return _Look(len(content), hash(content), size)
 
 
 def _count_classes(source: Source) -> dict[str, dict[str, int]]:

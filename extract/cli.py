@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.data.common import console
+from headstart.data.common.console import counted
 from headstart.data.common.errors import TooManyBadError
 
 if TYPE_CHECKING:
     from headstart.extract.job import Summary
 
-app = console.new_app("Turn photographs into embeddings, once, in parallel on Ray.")
+app = console.new_app("Turn files into embeddings, once, in parallel on Ray.")
 
 
 @app.command()
@@ -27,7 +28,7 @@ def extract(
     workers: Annotated[
         int | None, typer.Option(help="Workers, one CPU each, which share the GPUs; default: all.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Photographs per call of the backbone.")] = 16,
+    batch_size: Annotated[int, typer.Option(help="Examples per call of the backbone.")] = 16,
     precision: Annotated[
         str | None,
         typer.Option(
@@ -50,7 +51,7 @@ def extract(
         bool, typer.Option("--prune", help="Drop from the store what SOURCE does not have now.")
     ] = False,
     stall_after: Annotated[
-        float, typer.Option(help="Seconds without a photograph until a worker is replaced.")
+        float, typer.Option(help="Seconds without an example until a worker is replaced.")
     ] = 300,
     allow_unlabelled: Annotated[
         bool, typer.Option("--allow-unlabelled", help="Carry examples without a label along.")
@@ -86,7 +87,7 @@ def _show(summary: Summary) -> None:
     updated = {
         f"{counts.changed:,} had changed": counts.changed,
         f"{counts.retried:,} had failed": counts.retried,
-        f"{counts.relabelled:,} are described anew": counts.relabelled,
+        f"{counts.relabelled:,} have new labels or columns": counts.relabelled,
         f"{summary.pruned:,} were dropped": summary.pruned,
     }
     worked = summary.embedded + summary.failed
@@ -101,7 +102,7 @@ def _show(summary: Summary) -> None:
             rows["updated"] = ", ".join(text for text, number in updated.items() if number)
         if worked:
             rows["embedded"] = (
-                f"{summary.embedded:,} photographs, {summary.rate:,.0f}/s "
+                f"{counted(summary.embedded, 'example')}, {summary.rate:,.0f}/s "
                 f"with {summary.workers} worker{'s' * (summary.workers != 1)}"
             )
             rows["engine"] = f"{' and '.join(summary.engines)}, {summary.precision}"

@@ -20,21 +20,22 @@ from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import begin, finish, sweep
 from headstart.data.contracts.store import FeatureStore, PartRecord, StoreManifest, read_part
 from headstart.data.examples.opening import Source, open_source
+from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import sole_writer
 from headstart.data.storage.places import folder_at
+from headstart.data.workers.pool import WorkerPool
 from headstart.extract.engines.precision import (
     AUTO,
     PRECISIONS,
     check_precision,
-    fastest_way,
+    fastest_config,
     measurable,
 )
-from headstart.extract.engines.runtimes import ENGINES, Way, check_way
+from headstart.extract.engines.runtimes import ENGINES, EngineConfig, check_config
 from headstart.extract.planning.plan import Counts, Plan, Update, plan, state
 from headstart.extract.planning.rewrite import rewrite
-from headstart.extract.pool import Crew
-from headstart.extract.worker import Job
+from headstart.extract.worker import EmbeddingJob
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ class ExtractOptions:
         Number of workers, one CPU each, on all CPUs that are free where none is given. An engine
         for GPUs counts those beside one, which the workers share.
     batch_size
-        Photographs that go through the backbone at once.
+        Examples that go through the backbone at once.
     precision
         One of `PRECISIONS`; that of the store, or of the backbone file, where none is given.
     engine
         One of `ENGINES`; the fastest on its machine that a worker finds where none is given.
     stall_after
-        Seconds without a photograph after which a worker is replaced.
+        Seconds without an example after which a worker is replaced.
     allow_unlabelled
         See `open_source`.
     """
@@ -106,7 +107,7 @@ class Summary:
     pruned
         Dropped by this run, since the source does not have them any more.
     inferences
-        Photographs that went through the backbone in this run; what a worker that died had begun
+        Examples that went through the backbone in this run; what a worker that died had begun
         is counted whole.
     all_inferences
         In all runs on this store.
@@ -146,7 +147,7 @@ class Summary:
 
     @property
     def rate(self) -> float:
-        """Photographs a second, start-up and shut-down left out."""
+        """Examples a second, start-up and shut-down left out."""
         return (self.embedded + self.failed) / max(self.seconds.get("embed", 0.0), 1e-9)
 
 
@@ -171,13 +172,15 @@ def extract(
     """
     clock = _Clock()
     checks = Checklist()
-    with checks.item():
-        examples = open_source(source, options.allow_unlabelled)
+    modality: Modality | None = None
     with checks.item():
         loaded = load_backbone(backbone)
+        modality = loaded.spec.modality
         asked = check_precision(options.precision, options.engine, loaded)
         if options.local:
-            check_way(Way(asked, options.engine))
+            check_config(EngineConfig(asked, options.engine))
+    with checks.item():
+        examples = open_source(source, options.allow_unlabelled, modality)
     with checks.item():
         store = folder_at(output)
         store.check()
@@ -253,8 +256,8 @@ def _work(
 ) -> _Done:
     if not todo.todo.num_rows:
         return _Done(backbone.spec.precision, _update(source, backbone, store, todo, clock))
-    way = Way(backbone.spec.precision, options.engine, options.batch_size)
-    with ray_session(options.address, options.workers, way.on_gpu) as workers:
+    config = EngineConfig(backbone.spec.precision, options.engine, options.batch_size)
+    with ray_session(options.address, options.workers, config.on_gpu) as workers:
         import ray  # not sooner: the session sets what Ray reads when it is imported
 
         clock.stage("start Ray")
@@ -264,26 +267,43 @@ def _work(
                 "onnxruntime-gpu is installed"
             )
         content = ray.put(backbone.content)
-        if options.precision == AUTO and not todo.precision and measurable(way):
-            way = fastest_way(content, backbone.spec, way, source.folder, todo.todo["path"])
-            backbone = backbone.run_in(way.precision)
+        if options.precision == AUTO and not todo.precision and measurable(config):
+            config = fastest_config(
+                content, backbone.spec, config, source.folder, todo.todo["path"]
+            )
+            backbone = backbone.run_in(config.precision)
             clock.stage("choose precision")
         rewritten = _update(source, backbone, store, todo, clock)
-        gpu = share_of_gpu(workers) if way.on_gpu else 0
-        job = Job(backbone.spec, source.folder, store, way, gpu)
-        crew = Crew(job, content, workers, options.stall_after)
-        parts = crew.run(todo.shards(workers, way.batch))
-        clock.stage("start workers", crew.up)
+        gpu = share_of_gpu(workers) if config.on_gpu else 0
+        job = EmbeddingJob(
+            root=source.folder,
+            spec=backbone.spec.preprocessing,
+            gpu=gpu,
+            backbone=backbone.spec,
+            store=store,
+            config=config,
+        )
+        pool = WorkerPool(job, content, workers, options.stall_after)
+        started = time.monotonic()
+        finished = list(pool.run(todo.shards(workers, config.batch), "embedding"))
+        clock.stage("start workers", pool.started)
         clock.stage("embed")
     clock.stage("stop Ray")
+    parts = [each.value for each in finished]
+    engines = {each.worker: each.value.engines for each in finished}  # of each, at its last shard
+    firsts = [
+        each.started + each.value.first - started  # by its own clock: machines do not share one
+        for each in finished
+        if each.value.first is not None
+    ]
     return _Done(
-        way.precision,
-        rewritten,
-        tuple(parts),
-        crew.lost,
-        workers,
-        tuple(sorted({name for names in crew.engines.values() for name in names})),
-        crew.first,
+        precision=config.precision,
+        rewritten=rewritten,
+        embedded=tuple(part.record for part in parts),
+        lost=pool.lost,
+        workers=workers,
+        engines=tuple(sorted({name for names in engines.values() for name in names})),
+        first=min(firsts, default=None),
     )
 
 
@@ -324,12 +344,13 @@ def _manifest(
                 labels = read_part(store, part.rows_file, ["label"])["label"]
                 classes |= set(pc.unique(labels.drop_null()).to_pylist())
     return StoreManifest(
-        fingerprint,
-        source.path,
-        str(source.folder),
-        tuple(sorted(classes)),
-        tuple(sorted(parts, key=lambda part: part.name)),
-        todo.inferences + done.inferences,
+        fingerprint=fingerprint,
+        source=source.path,
+        root=str(source.folder),
+        classes=tuple(sorted(classes)),
+        parts=tuple(sorted(parts, key=lambda part: part.name)),
+        inferences=todo.inferences + done.inferences,
+        modality=source.modality.name,
     )
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from headstart.data.common.arrays import numbers, strings
 from headstart.data.contracts.store import ERROR_COLUMNS, ERROR_SCHEMA, TEXT_COLUMNS, part_schema
-from headstart.extract.inputs import Failure, Photograph
+from headstart.data.workers.inputs import Example, Failure
 
 
 class Part:
@@ -25,24 +25,23 @@ class Part:
 
     def __init__(self, examples: pa.Table, dim: int) -> None:
         self.examples = examples
-        self.good: list[tuple[int, str, str | None]] = []  # row, hash, stamp: no pixels are kept
+        self.good: list[tuple[int, str, str | None]] = []  # row, hash, stamp
         self.embeddings = np.empty((len(examples), dim), np.float32)
         self.bad: list[Failure] = []
         self.inferences = 0
 
-    def add(self, photographs: list[Photograph], embeddings: np.ndarray) -> None:
+    def add(self, examples: list[Example], embeddings: np.ndarray) -> None:
         """Take a batch and its embeddings, float32 `[batch, dim]`."""
         finite = np.isfinite(embeddings).all(axis=1)
         start = len(self.good)
-        for photograph, fine in zip(photographs, finite, strict=True):
+        for example, fine in zip(examples, finite, strict=True):
             if fine:
-                self.good.append((photograph.row, photograph.content, photograph.stamp))
+                self.good.append((example.row, example.content, example.stamp))
             else:
                 message = "the embedding has NaN or infinite numbers"
-                failure = Failure(photograph.row, "embed", "not_finite", message, photograph.stamp)
-                self.fail(failure)
+                self.fail(Failure(example.row, "embed", "not_finite", message, example.stamp))
         self.embeddings[start : len(self.good)] = embeddings[finite]
-        self.inferences += len(photographs)
+        self.inferences += len(examples)
 
     def fail(self, failure: Failure) -> None:
         """Take a row that has no embedding."""

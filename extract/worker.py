@@ -1,4 +1,4 @@
-"""A worker reads, decodes and embeds the photographs of a shard and writes the part itself."""
+"""A worker embeds the examples of a shard and writes the part itself."""
 
 from __future__ import annotations
 
@@ -6,45 +6,77 @@ import secrets
 import time
 from dataclasses import dataclass
 
-import numpy as np
+import pyarrow as pa
 
+from headstart.data.common.errors import ExtractionError
 from headstart.data.contracts.backbone import BackboneSpec
-from headstart.data.contracts.records import begin_part, mark_row, write_part
+from headstart.data.contracts.records import begin_part, write_part
 from headstart.data.contracts.store import PartRecord
 from headstart.data.storage.folder import Folder
+from headstart.data.workers.inputs import Failure
+from headstart.data.workers.shards import Shard
+from headstart.data.workers.worker import Job, Mark, Worker
 from headstart.extract.engines.race import FastestEngine
-from headstart.extract.engines.runtimes import Way, open_engines
-from headstart.extract.inputs import Failure, Photograph, photographs
-from headstart.extract.part import Part
-from headstart.extract.planning.plan import Shard
+from headstart.extract.engines.runtimes import EngineConfig, open_engines
+from headstart.extract.part import Part, error_rows
 
 
-@dataclass(frozen=True)
-class Job:
-    """What all workers of a run share.
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingJob(Job):
+    """What all workers of an extraction share.
 
     Parameters
     ----------
-    root
-        The folder that the examples' paths are relative to.
-    gpu
-        Share of a GPU that a worker takes.
+    backbone
+        What the backbone file says of itself.
+    store
+        The feature store that parts are written to.
+    config
+        How the backbone is run.
     """
 
-    spec: BackboneSpec
-    root: Folder
+    backbone: BackboneSpec
     store: Folder
-    way: Way = Way()
-    gpu: float = 0.0
+    config: EngineConfig = EngineConfig()
+
+    def worker(self, content: bytes) -> EmbeddingWorker:
+        """A worker, from the bytes of the backbone file."""
+        return EmbeddingWorker(self, content)
+
+    def failed(self, shard: Shard, failure: Failure) -> Embedded:
+        """A part that holds the failure and nothing else."""
+        errors = error_rows(shard.examples, [failure])
+        return Embedded(write_part(self.store, _new_part(shard), pa.table({}), errors))
+
+    def stopped(self, reason: str) -> ExtractionError:
+        """The error of an extraction that cannot go on."""
+        return ExtractionError(reason, "What is done is kept. Run the same command again to go on.")
 
 
-def new_part(shard: Shard) -> str:
-    """A name for a part that nobody else writes: a second try must not meddle with a first."""
+@dataclass(frozen=True)
+class Embedded:
+    """A part that was written.
+
+    Parameters
+    ----------
+    engines
+        That made the embeddings.
+    first
+        Seconds from when the worker was up to its first embedding; none if there was none.
+    """
+
+    record: PartRecord
+    engines: tuple[str, ...] = ()
+    first: float | None = None
+
+
+def _new_part(shard: Shard) -> str:
+    """A name for a part that nobody else writes: a second try must not overwrite a first."""
     return f"part-{shard.number:05d}-{secrets.token_hex(6)}"
 
 
-class Worker:
-    """Embeds shards, one after the other. Runs as a Ray actor, and as well without Ray.
+class EmbeddingWorker(Worker):
+    """Embeds shards, one after the other.
 
     Parameters
     ----------
@@ -53,64 +85,31 @@ class Worker:
     content
         The bytes of the backbone file.
 
-    Attributes
-    ----------
-    place
-        Number of the shard and row in it that is at work, for who watches from another thread.
-    first
-        When the first embedding was made, by `time.monotonic`.
-
     Raises
     ------
     EngineError
-        If the backbone cannot be run here in the way that is asked for.
+        If the backbone cannot be run here as the job's `config` asks.
     """
 
-    def __init__(self, job: Job, content: bytes) -> None:
-        self.job = job
-        engines = open_engines(content, job.spec, job.way)
-        self.engine = FastestEngine(engines, job.way.batch)
-        self.place = (-1, 0)
+    job: EmbeddingJob
+
+    def __init__(self, job: EmbeddingJob, content: bytes) -> None:
+        super().__init__(job)
+        engines = open_engines(content, job.backbone, job.config)
+        self.engine = FastestEngine(engines, job.config.batch)
+        self.started = time.monotonic()
         self.first: float | None = None
 
-    def extract(self, shard: Shard, name: str, careful: bool = False) -> PartRecord:
-        """Turn a shard into a part of the store; every example is a row or an error.
-
-        Parameters
-        ----------
-        name
-            Of the part.
-        careful
-            Embed one photograph at a time and write down which one, since a worker was lost here.
-
-        Raises
-        ------
-        OSError, StorageError
-            If the part cannot be written, or the storage of the examples does not answer.
-        """
-        spec, store = self.job.spec, self.job.store
-        done = Part(shard.examples, spec.dim)
-        begin_part(store, name, len(done.examples))
-        size = (spec.preprocessing.height, spec.preprocessing.width)
-        images = np.empty((self.job.way.batch, *size, 3), np.uint8)
-        paths = shard.examples["path"].to_pylist()
-        coming = photographs(self.job.root, paths, spec.preprocessing)
-        waiting: list[Photograph] = []
-        for row in range(len(paths)):
-            self.place = (shard.number, row)
-            if careful:
-                mark_row(store, name, row)
-            photograph = next(coming)
-            if isinstance(photograph, Failure):
-                done.fail(photograph)
+    def work(self, shard: Shard, mark: Mark | None = None) -> Embedded:
+        """Turn a shard into a part of the store; every example is a row or an error."""
+        name, part = _new_part(shard), Part(shard.examples, self.job.backbone.dim)
+        begin_part(self.job.store, name, len(shard.examples))
+        for found in self.batches(shard, lambda: self.engine.batch, mark):
+            if isinstance(found, Failure):
+                part.fail(found)
             else:
-                images[len(waiting)] = photograph.image
-                waiting.append(photograph)
-            batch = 1 if careful else self.engine.batch
-            if waiting and (len(waiting) == batch or row == len(paths) - 1):
-                done.add(waiting, self.engine.embed(images[: len(waiting)]))
-                self.first = self.first or time.monotonic()
-                waiting = []
-        if careful:
-            mark_row(store, name, None)
-        return write_part(store, name, done.rows(), done.errors(), done.inferences)
+                part.add(found.examples, self.engine.embed(found.inputs))
+                if self.first is None:
+                    self.first = time.monotonic() - self.started
+        record = write_part(self.job.store, name, part.rows(), part.errors(), part.inferences)
+        return Embedded(record, self.engine.names, self.first)

@@ -33,7 +33,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from headstart.data.contracts.backbone import load_backbone
 from headstart.data.contracts.model import Model
-from headstart.data.modalities.image.decoding import decode, open_image
+from headstart.data.modalities.image.decoding import open_image
+from headstart.data.modalities.image.preprocessing import decode
 from headstart.export.code import write_code
 from headstart.export.demo.site import write_demo
 from headstart.export.edge.classifier import export_classifier

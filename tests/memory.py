@@ -7,8 +7,7 @@ import resource
 import sys
 from pathlib import Path
 
-from headstart.data.modalities.image.decoding import decode
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.image.preprocessing import Preprocessing, decode
 
 
 def peak() -> int:

@@ -17,8 +17,7 @@ from PIL import Image
 
 from headstart.data.common.errors import InputError
 from headstart.data.contracts.edge import load_edge
-from headstart.data.modalities.image.decoding import decode
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.image.preprocessing import Preprocessing, Unsized, decode
 from headstart.export.edge.any_size import accept_any_size, check_any_size
 from headstart.export.edge.classifier import export_classifier
 from headstart.export.options import EdgeOptions
@@ -93,7 +92,7 @@ def test_a_classifier_of_any_size(
     )
     assert answer.code == 0, answer.err
     edge = load_edge(out)
-    assert (edge.any_size, edge.preprocessing) == (True, None)
+    assert (edge.any_size, type(edge.input_spec)) == (True, Unsized)
     session = onnxruntime.InferenceSession(edge.content)
     (image,) = session.get_inputs()
     assert image.shape == ["batch", "height", "width", 3]

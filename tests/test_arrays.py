@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.data.common.arrays import numbers, strings
-from headstart.extract.planning.plan import Shard
+from headstart.data.workers.shards import Shard
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -45,12 +45,14 @@ from headstart.data.contracts.backbone import load_backbone
 from headstart.data.storage.places import folder_at
 from headstart.data.examples.opening import open_source
 from headstart.extract.planning.plan import plan
-from headstart.extract.worker import Job, Worker, new_part
+from headstart.extract.worker import EmbeddingJob, EmbeddingWorker
 source, backbone = open_source({str(photos)!r}), load_backbone({str(tiny_backbone)!r})
 store = folder_at({str(tmp_path / "f")!r})
-worker = Worker(Job(backbone.spec, source.folder, store), backbone.content)
+spec = backbone.spec
+job = EmbeddingJob(root=source.folder, spec=spec.preprocessing, backbone=spec, store=store)
+worker = EmbeddingWorker(job, backbone.content)
 for shard in plan(source, store, backbone.fingerprint).shards(2, 16):
-    print(worker.extract(shard, new_part(shard)).rows)
+    print(worker.work(shard).record.rows)
 assert "pandas" not in sys.modules
 """
     (photos / "red" / "broken.png").write_bytes(b"not a picture")

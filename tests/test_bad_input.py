@@ -23,8 +23,8 @@ from headstart.data.common.errors import SourceError
 from headstart.data.contracts.backbone import BackboneSpec, load_backbone
 from headstart.data.contracts.store import FeatureStore, embeddings_of
 from headstart.data.examples.opening import open_source
-from headstart.data.modalities.image.decoding import DecodeError, decode
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.image.preprocessing import Preprocessing, decode
+from headstart.data.modalities.modality import DecodeError
 from headstart.extract.engines.runtimes import OnnxRuntimeEngine
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")  # as decoding does
@@ -206,7 +206,8 @@ def write_fussy_backbone(path: Path) -> OnnxRuntimeEngine:
     spec: BackboneSpec = replace(load_backbone(path).spec, name="fussy")
     helper.set_model_props(model, spec.to_metadata())
     path.write_bytes(model.SerializeToString())
-    return OnnxRuntimeEngine(load_backbone(path).content)
+    backbone = load_backbone(path)
+    return OnnxRuntimeEngine(backbone.content, backbone.spec)
 
 
 def fill(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

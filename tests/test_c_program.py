@@ -21,7 +21,8 @@ from PIL import Image
 from headstart.classify.heads.calibrate import AnswerOptions
 from headstart.classify.heads.fitting import FitOptions
 from headstart.classify.training import train
-from headstart.data.modalities.image.decoding import DecodeError, decode
+from headstart.data.modalities.image.preprocessing import decode
+from headstart.data.modalities.modality import DecodeError
 from headstart.export.code import write_code
 from headstart.export.edge.classifier import export_classifier
 from headstart.export.options import EdgeOptions

@@ -20,8 +20,9 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from headstart.data.common.errors import InputError
-from headstart.data.modalities.image.decoding import REASONS, DecodeError, decode, open_image
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.image.decoding import REASONS, open_image
+from headstart.data.modalities.image.preprocessing import Preprocessing, decode
+from headstart.data.modalities.modality import DecodeError
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")  # as decoding does
 

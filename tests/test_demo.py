@@ -17,8 +17,7 @@ from elsewhere import WEB
 
 from headstart.data.common.errors import HeadstartError, InputError, MissingPackageError, ModelError
 from headstart.data.contracts.edge import load_edge
-from headstart.data.modalities.image.decoding import decode
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.image.preprocessing import Preprocessing, decode
 from headstart.data.storage.files import digest
 from headstart.export.demo.runtime import SCRIPT, SUMS, VERSION, WASM, find_runtime
 from headstart.export.demo.site import check_web, resizing, write_demo

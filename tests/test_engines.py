@@ -1,4 +1,4 @@
-"""Engines and precisions: the same embeddings, the fastest way, and words where one is missing."""
+"""Engines and precisions: the same embeddings, the fastest, and words where one is missing."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from headstart.extract.engines.precision import Measured, check_precision, choos
 from headstart.extract.engines.race import ROUNDS, FastestEngine, cosines
 from headstart.extract.engines.runtimes import (
     AGREE,
+    EngineConfig,
     EngineError,
     GpuEngine,
     OnnxRuntimeEngine,
     OpenVinoEngine,
-    Way,
-    check_way,
+    check_config,
     engines_here,
     has_bf16,
     open_engines,
@@ -56,8 +56,8 @@ def test_engines_agree_whatever_the_batch_and_the_rest_of_it(
     tiny_backbone: Path, batch: int
 ) -> None:
     backbone = load_backbone(tiny_backbone)
-    way = Way("fp32", None, batch)
-    opened = open_engines(backbone.content, backbone.spec, way)
+    config = EngineConfig("fp32", None, batch)
+    opened = open_engines(backbone.content, backbone.spec, config)
     assert [engine.name for engine in opened] == ["onnxruntime", "openvino"]
     for count in (1, 2, 8, 9, 16, 21):
         first, second = (engine.embed(IMAGES[:count]) for engine in opened)
@@ -69,7 +69,7 @@ def test_engines_agree_whatever_the_batch_and_the_rest_of_it(
 
 def test_what_an_engine_gives_is_not_changed_by_its_next_call(tiny_backbone: Path) -> None:
     backbone = load_backbone(tiny_backbone)
-    engine = OpenVinoEngine(backbone.content, backbone.spec, Way())
+    engine = OpenVinoEngine(backbone.content, backbone.spec, EngineConfig())
     first = engine.embed(IMAGES[:8])
     kept = first.copy()
     engine.embed(IMAGES[8:16])
@@ -155,17 +155,17 @@ def test_a_graph_that_openvino_cannot_run_is_left_to_onnx_runtime(
     model.graph.node.append(distance)
     model.opset_import.add(domain=domain, version=1)
     content = model.SerializeToString()
-    opened = open_engines(content, backbone.spec, Way())
+    opened = open_engines(content, backbone.spec, EngineConfig())
     assert [engine.name for engine in opened] == ["onnxruntime"]
     source = open_source(photos)
     paths = source.examples["path"].to_pylist()
-    found = measure(content, backbone.spec, Way(), source.folder, paths)
-    assert [each.way.engine for each in found] == ["onnxruntime"]
+    found = measure(content, backbone.spec, EngineConfig(), source.folder, paths)
+    assert [each.config.engine for each in found] == ["onnxruntime"]
     with pytest.raises(EngineError):
-        measure(content, backbone.spec, Way("fp32", "openvino"), source.folder, paths)
+        measure(content, backbone.spec, EngineConfig("fp32", "openvino"), source.folder, paths)
     assert opened[0].embed(IMAGES).shape == (21, 12)
     with pytest.raises(EngineError) as caught:
-        open_engines(content, backbone.spec, Way("fp32", "openvino"))
+        open_engines(content, backbone.spec, EngineConfig("fp32", "openvino"))
     assert str(caught.value).startswith("OpenVINO cannot run the backbone: ")
     assert str(caught.value).endswith("Choose --engine onnxruntime.")
 
@@ -174,7 +174,7 @@ def test_a_provider_that_is_not_there_is_said_and_not_replaced(tiny_backbone: Pa
     backbone = load_backbone(tiny_backbone)
     for name, provider in (("cuda", "CUDA"), ("tensorrt", "Tensorrt")):
         with pytest.raises(EngineError) as caught:
-            open_engines(backbone.content, backbone.spec, Way("fp32", name))
+            open_engines(backbone.content, backbone.spec, EngineConfig("fp32", name))
         assert str(caught.value) == (
             f"the ONNX Runtime that is installed has no {provider}ExecutionProvider\n"
             "  Put onnxruntime-gpu in the place of onnxruntime where the workers run, or choose "
@@ -189,12 +189,12 @@ def test_a_gpu_sees_batches_of_one_size(
     monkeypatch.setitem(engines.PROVIDERS, "cuda", "CPUExecutionProvider")
     monkeypatch.setattr(engines, "CUDA", {})
     backbone = load_backbone(tiny_backbone)
-    (engine,) = open_engines(backbone.content, backbone.spec, Way("fp32", "cuda", 8))
+    (engine,) = open_engines(backbone.content, backbone.spec, EngineConfig("fp32", "cuda", 8))
     assert isinstance(engine, GpuEngine)
     seen, run = [], engine.session.run
     session = SimpleNamespace(run=lambda names, given: seen.append(given) or run(names, given))
     monkeypatch.setattr(engine, "session", session)
-    want = OnnxRuntimeEngine(backbone.content).embed(IMAGES)
+    want = OnnxRuntimeEngine(backbone.content, backbone.spec).embed(IMAGES)
     for count in (1, 8, 9, 21):
         assert np.allclose(engine.embed(IMAGES[:count]), want[:count], rtol=1e-5, atol=1e-5)
     assert {len(given["image"]) for given in seen} == {8}
@@ -204,7 +204,7 @@ def test_a_gpu_without_memory_is_said(tiny_backbone: Path, monkeypatch: pytest.M
     monkeypatch.setitem(engines.PROVIDERS, "cuda", "CPUExecutionProvider")
     monkeypatch.setattr(engines, "CUDA", {})
     backbone = load_backbone(tiny_backbone)
-    (engine,) = open_engines(backbone.content, backbone.spec, Way("fp32", "cuda", 8))
+    (engine,) = open_engines(backbone.content, backbone.spec, EngineConfig("fp32", "cuda", 8))
 
     def fail(*given: object) -> None:
         raise Fail(reason)
@@ -215,7 +215,7 @@ def test_a_gpu_without_memory_is_said(tiny_backbone: Path, monkeypatch: pytest.M
     reason = "Available memory of 21239040 is smaller than requested bytes of 78643200"
     for step in (
         lambda: engine.embed(IMAGES),
-        lambda: open_engines(backbone.content, backbone.spec, Way("fp32", "cuda", 8)),
+        lambda: open_engines(backbone.content, backbone.spec, EngineConfig("fp32", "cuda", 8)),
     ):
         with pytest.raises(EngineError) as caught:
             step()
@@ -231,13 +231,13 @@ def test_a_gpu_without_memory_is_said(tiny_backbone: Path, monkeypatch: pytest.M
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda name: None if name == "openvino" else 1)
     with pytest.raises(EngineError) as caught:
-        check_way(Way("fp32", "openvino"))
+        check_config(EngineConfig("fp32", "openvino"))
     assert str(caught.value) == (
         "OpenVINO is not installed\n"
         "  Install it where the workers run: pip install 'headstart[openvino]'."
     )
     with pytest.raises(EngineError) as caught:
-        check_way(Way("bf16"))
+        check_config(EngineConfig("bf16"))
     assert str(caught.value) == (
         "no engine here computes in bf16\n"
         "  bf16 takes OpenVINO (pip install 'headstart[openvino]') and a CPU with AVX-512-BF16 or "
@@ -253,7 +253,7 @@ def test_a_cpu_without_bf16_is_not_given_fp32_instead(
     monkeypatch.setattr(engines, "has_bf16", lambda: False)
     assert engines_here("bf16") == []
     with pytest.raises(EngineError) as caught:
-        OpenVinoEngine(backbone.content, backbone.spec, Way("bf16", "openvino"))
+        OpenVinoEngine(backbone.content, backbone.spec, EngineConfig("bf16", "openvino"))
     assert str(caught.value) == (
         "the CPU here does not compute in bf16 (it has neither AVX-512-BF16 nor AMX)\n"
         "  Choose --precision fp32."
@@ -297,11 +297,11 @@ def test_unknown_words_are_all_said_at_once() -> None:
 
 
 def test_the_fastest_that_is_near_enough_is_chosen() -> None:
-    plain = Measured(Way("fp32", "onnxruntime"), 100, 1.0, 1.0)
-    quick = Measured(Way("fp32", "openvino"), 110, 1.0, 1.0)
-    near = Measured(Way("bf16", "openvino"), 200, 0.9951, 0.9)
-    far = Measured(Way("bf16", "openvino"), 300, 0.9949, 0.9)
-    unlike = Measured(Way("bf16", "openvino"), 300, float("nan"), float("nan"))
+    plain = Measured(EngineConfig("fp32", "onnxruntime"), 100, 1.0, 1.0)
+    quick = Measured(EngineConfig("fp32", "openvino"), 110, 1.0, 1.0)
+    near = Measured(EngineConfig("bf16", "openvino"), 200, 0.9951, 0.9)
+    far = Measured(EngineConfig("bf16", "openvino"), 300, 0.9949, 0.9)
+    unlike = Measured(EngineConfig("bf16", "openvino"), 300, float("nan"), float("nan"))
     assert choose([plain, quick, near]) is near
     assert choose([plain, quick, far]) is quick
     assert choose([plain, unlike]) is plain
@@ -310,7 +310,7 @@ def test_the_fastest_that_is_near_enough_is_chosen() -> None:
         "  fp32 by onnxruntime 100/s a core, cosine 1.0000",
         "  bf16 by openvino 200/s a core, cosine 0.9951, chosen",
     ]
-    assert explain([plain], plain)[0] == "precision fp32: there is no other way to run it here"
+    assert explain([plain], plain)[0] == "precision fp32: it is the only one that runs here"
 
 
 def test_ways_are_measured_on_the_photographs(
@@ -320,16 +320,22 @@ def test_ways_are_measured_on_the_photographs(
     backbone, source = load_backbone(tiny_backbone), open_source(photos)
     (photos / "red" / "00.png").write_bytes(b"no photograph")
     paths = source.examples["path"].to_pylist()
-    found = measure(backbone.content, backbone.spec, Way(), source.folder, paths)
+    found = measure(backbone.content, backbone.spec, EngineConfig(), source.folder, paths)
     expected = [("fp32", "onnxruntime"), ("fp32", "openvino")]
     if has_bf16():
         expected.append(("bf16", "openvino"))
-    assert [(each.way.precision, each.way.engine) for each in found] == expected
+    assert [(each.config.precision, each.config.engine) for each in found] == expected
     assert all(each.rate > 0 and each.worst > 0.99 for each in found)
     with pytest.raises(InputError) as caught:
-        measure(backbone.content, backbone.spec, Way(), source.folder, ["gone.png", "red/00.png"])
+        measure(
+            backbone.content,
+            backbone.spec,
+            EngineConfig(),
+            source.folder,
+            ["gone.png", "red/00.png"],
+        )
     assert str(caught.value) == (
-        "none of 2 photographs can be read, so --precision auto has nothing to measure with\n"
+        "none of 2 examples can be read, so --precision auto has nothing to measure with\n"
         "  Name a precision, or see what is wrong with them: python -m data inspect SOURCE"
     )
 
@@ -400,7 +406,7 @@ def test_openvino_is_not_loaded_where_another_engine_is_named(
         "import sys; from headstart.data.contracts.backbone import load_backbone; "
         "from headstart.extract.engines.runtimes import *; "
         f"b = load_backbone({str(tiny_backbone)!r}); "
-        "open_engines(b.content, b.spec, Way('fp32', 'onnxruntime')); "
+        "open_engines(b.content, b.spec, EngineConfig('fp32', 'onnxruntime')); "
         "sys.exit('openvino' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -19,8 +19,7 @@ import skimage
 
 from headstart.data.common.errors import BackboneError, MissingPackageError
 from headstart.data.contracts.backbone import load_backbone
-from headstart.data.modalities.image.decoding import decode
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.image.preprocessing import Preprocessing, decode
 from headstart.export.backbone.build import describe, export_backbone, to_backbone
 from headstart.export.backbone.check import check
 from headstart.export.backbone.embedding import plan

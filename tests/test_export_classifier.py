@@ -25,8 +25,7 @@ from headstart.data.common.errors import InputError, ManyInputErrors, ModelError
 from headstart.data.contracts.backbone import Backbone
 from headstart.data.contracts.edge import load_edge
 from headstart.data.contracts.model import Model
-from headstart.data.modalities.image.decoding import decode
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.image.preprocessing import Preprocessing, decode
 from headstart.export.edge.classifier import export_classifier
 from headstart.export.edge.parity import Parity, training_answers
 from headstart.export.options import EdgeOptions, GateOptions

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from headstart.data.common.errors import BackboneError
 from headstart.data.contracts.backbone import load_backbone
 from headstart.data.examples.opening import open_source
-from headstart.data.modalities.image.decoding import decode
+from headstart.data.modalities.image.preprocessing import decode
 from headstart.export.backbone.build import export_backbone
 from headstart.export.backbone.quantize import Quantized
 from headstart.export.options import BackboneOptions, FeatureOptions, PrecisionOptions

@@ -13,8 +13,7 @@ import pytest
 import skimage
 
 from headstart.data.contracts.backbone import Backbone
-from headstart.data.modalities.image.decoding import decode
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.image.preprocessing import Preprocessing, decode
 from headstart.export.backbone.build import export_backbone
 from headstart.export.networks.catalogue import (
     APPLICATIONS,

@@ -23,7 +23,7 @@ from headstart.data.common.errors import ExtractionError, InputError, StoreError
 from headstart.data.contracts.backbone import load_backbone
 from headstart.data.contracts.records import begin
 from headstart.data.contracts.store import FeatureStore, embeddings_of
-from headstart.data.modalities.image.decoding import decode
+from headstart.data.modalities.image.preprocessing import decode
 from headstart.data.storage.files import digest
 from headstart.data.storage.lock import sole_writer
 from headstart.data.storage.places import folder_at

@@ -11,8 +11,7 @@ import onnxruntime
 import pytest
 
 from headstart.data.examples.opening import open_source
-from headstart.data.modalities.image.decoding import decode
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.image.preprocessing import Preprocessing, decode
 from headstart.data.samples import SAMPLES, lay_out
 
 pytestmark = pytest.mark.xdist_group("lite0")

@@ -33,8 +33,7 @@ from headstart.data.common.errors import (
 )
 from headstart.data.common.intervals import proportion
 from headstart.data.contracts.edge import load_edge
-from headstart.data.modalities.image.decoding import decode
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.image.preprocessing import Preprocessing, decode
 from headstart.export.edge.classifier import export_classifier
 from headstart.export.measure.agreement import agree, labelled_photographs
 from headstart.export.measure.latency import measure_latency

@@ -193,7 +193,7 @@ def test_an_update_that_died_in_the_middle_is_gone_on_with(
     def die(*arguments: object) -> None:
         raise Died
 
-    monkeypatch.setattr("headstart.extract.job.Crew", die)
+    monkeypatch.setattr("headstart.extract.job.WorkerPool", die)
     with pytest.raises(Died):
         extract(photos, tiny_backbone, features)
     assert rows(features) == before  # readers see the old store until the new one is there

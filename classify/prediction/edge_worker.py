@@ -1,47 +1,91 @@
-"""A worker reads, decodes and classifies photographs by an edge model; only answers leave it."""
+"""A worker classifies the examples of a shard by an edge model; only answers leave it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
 
-from headstart.data.common.errors import ModelError, StorageError, first_line
-from headstart.data.contracts.backbone import INPUT
+from headstart.data.common.errors import ModelError, PredictionError, first_line
 from headstart.data.contracts.calibration import UNKNOWN
 from headstart.data.contracts.model import LABEL, PROBABILITIES
-from headstart.data.examples.reading import Reader, why_unread
-from headstart.data.modalities.image.decoding import DecodeError, decode
-from headstart.data.modalities.image.preprocessing import Preprocessing
-from headstart.data.storage.folder import Folder
-
-# Pixels in one call, uint8: the graph makes float32 of them, and edge models of any size are given
-# photographs as large as cameras make them.
-MOST_BYTES = 1 << 26
+from headstart.data.workers.inputs import Batch, Failure
+from headstart.data.workers.shards import Shard
+from headstart.data.workers.worker import Job, Mark, Worker
 
 
 @dataclass(frozen=True)
-class EdgeJob:
+class Answers:
+    """What an edge model answers for the examples of a shard.
+
+    Parameters
+    ----------
+    rows
+        Of the examples in the source, int64 `[n]`.
+    labels
+        int64 `[n]`, -1 for "unknown".
+    probabilities
+        float32 `[n, classes]`.
+    errors
+        `REASON: MESSAGE`, or none, for each.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    errors: list[str | None]
+
+    @classmethod
+    def unknown(cls, rows: np.ndarray, classes: int) -> Answers:
+        """No answer yet."""
+        probabilities = np.zeros((len(rows), classes), np.float32)
+        return cls(rows, np.full(len(rows), UNKNOWN), probabilities, [None] * len(rows))
+
+    def fail(self, row: int, reason: str, message: str) -> None:
+        """Say why there is no answer, by row of the shard."""
+        self.errors[row] = f"{reason}: {message}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeJob(Job):
     """What all workers of a prediction share.
 
     Parameters
     ----------
-    root
-        The folder that the examples' paths are relative to.
-    preprocessing
-        What a photograph goes through before the model; none if it is given as it is.
+    path
+        Of the edge model, for people.
     classes
         Number of classes.
     batch
-        Photographs that go through the model at once, if they are of one size.
+        Examples that go through the model at once, if they are of one size.
     """
 
-    root: Folder
-    preprocessing: Preprocessing | None
+    path: str
     classes: int
     batch: int
+
+    def worker(self, content: bytes) -> EdgeWorker:
+        """A worker, from the bytes of the edge model."""
+        return EdgeWorker(self, EdgeSession(self.path, content, self.spec.input))
+
+    def failed(self, shard: Shard, failure: Failure) -> Answers:
+        """Answers that hold the failure and nothing else."""
+        answers = Answers.unknown(_rows(shard), self.classes)
+        answers.fail(0, failure.reason, failure.message)
+        return answers
+
+    def stopped(self, reason: str) -> PredictionError:
+        """The error of a prediction that cannot go on."""
+        return PredictionError(reason, "No predictions were written.")
+
+
+class Session(Protocol):
+    """An edge model that is ready to run."""
+
+    def run(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Labels int64 `[n]` and probabilities float32 `[n, classes]` of inputs `[n, ...]`."""
 
 
 class EdgeSession:
@@ -53,6 +97,8 @@ class EdgeSession:
         Where it came from, for people.
     content
         Its bytes.
+    input
+        The name of its input.
 
     Raises
     ------
@@ -60,12 +106,13 @@ class EdgeSession:
         If this onnxruntime cannot load it.
     """
 
-    def __init__(self, path: str, content: bytes) -> None:
+    def __init__(self, path: str, content: bytes, input: str) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what fails is raised, and becomes an error of its row
+        self.input = input
         try:
             self._session = onnxruntime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
@@ -75,20 +122,20 @@ class EdgeSession:
                 f"{path} cannot be loaded: {first_line(error)}", "Export the classifier again."
             ) from None
 
-    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Labels int64 `[n]` and probabilities float32 `[n, classes]`.
 
         Parameters
         ----------
-        images
-            uint8 `[n, height, width, 3]`.
+        inputs
+            Rows of the model's input `[n, ...]`.
         """
-        labels, probabilities = self._session.run([LABEL, PROBABILITIES], {INPUT: images})
+        labels, probabilities = self._session.run([LABEL, PROBABILITIES], {self.input: inputs})
         return labels, probabilities
 
 
-class EdgeWorker:
-    """Classifies blocks of examples, one after the other; knows nothing of Ray.
+class EdgeWorker(Worker):
+    """Classifies shards, one after the other.
 
     Parameters
     ----------
@@ -98,100 +145,42 @@ class EdgeWorker:
         The edge model.
     """
 
-    def __init__(self, job: EdgeJob, session: EdgeSession) -> None:
-        self.job, self.session = job, session
-        self.reader = Reader(job.root)
+    job: EdgeJob
 
-    def answer(self, examples: pa.Table) -> pa.Table:
-        """The answers for a block of examples.
+    def __init__(self, job: EdgeJob, session: Session) -> None:
+        super().__init__(job)
+        self.session = session
 
-        Parameters
-        ----------
-        examples
-            Columns `row` (int64) and `path`.
+    def work(self, shard: Shard, mark: Mark | None = None) -> Answers:
+        """The answers for a shard, whose examples have the column `row` (int64) as well."""
+        answers = Answers.unknown(_rows(shard), self.job.classes)
+        size: Callable[[], int] = lambda: self.job.batch  # noqa: E731
+        for found in self.batches(shard, size, mark):
+            if isinstance(found, Failure):
+                answers.fail(found.row, found.reason, found.message)
+            else:
+                self._classify(found, answers)
+        return answers
 
-        Returns
-        -------
-        pa.Table
-            `row`, `label` (int64, -1 for "unknown"), `probabilities` (float32, a list of the
-            classes), `error` (`REASON: MESSAGE`, or none), and `stop`: none, or in all rows why no
-            further block should be tried.
-        """
-        paths = examples["path"].to_pylist()
-        answers = _Answers(len(paths), self.job.classes)
-        stop = None
+    def _classify(self, batch: Batch, answers: Answers) -> None:
         try:
-            for rows, images in self._batches(paths, answers):
-                self._classify(rows, np.stack(images), answers)
-        except StorageError as error:  # the next block would wait for the storage in vain as well
-            stop = str(error)
-        return answers.table(examples["row"], stop)
-
-    def _batches(
-        self, paths: list[str], answers: _Answers
-    ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
-        """Photographs of one size that follow each other, as many as go through at once."""
-        rows: list[int] = []
-        images: list[np.ndarray] = []
-        for row, path in enumerate(paths):
-            try:
-                image = decode(self.reader.read(path), self.job.preprocessing)
-            except DecodeError as error:
-                answers.fail(row, error.reason, error.message)
-                continue
-            except OSError as error:
-                answers.fail(row, *why_unread(error))
-                continue
-            if rows and (
-                image.shape != images[0].shape
-                or len(rows) == self.job.batch
-                or image.nbytes * (len(rows) + 1) > MOST_BYTES
-            ):
-                yield rows, images
-                rows, images = [], []
-            rows.append(row)
-            images.append(image)
-        if rows:
-            yield rows, images
-
-    def _classify(self, rows: list[int], images: np.ndarray, answers: _Answers) -> None:
-        try:
-            labels, probabilities = self.session.run(images)
+            labels, probabilities = self.session.run(batch.inputs)
         except Exception as error:  # such as no memory for a large photograph; it has no one class
-            if len(rows) == 1:
-                answers.fail(rows[0], "not_classified", first_line(error))
+            if len(batch.examples) == 1:
+                answers.fail(batch.examples[0].row, "not_classified", first_line(error))
                 return
-            for number, row in enumerate(rows):
-                self._classify([row], images[number : number + 1], answers)
+            for number, example in enumerate(batch.examples):
+                self._classify(Batch([example], batch.inputs[number : number + 1]), answers)
             return
         finite = np.isfinite(probabilities).all(axis=1)
-        for number, row in enumerate(rows):
+        for number, example in enumerate(batch.examples):
             if finite[number]:
-                answers.labels[row] = labels[number]
-                answers.probabilities[row] = probabilities[number]
+                answers.labels[example.row] = labels[number]
+                answers.probabilities[example.row] = probabilities[number]
             else:
-                answers.fail(row, "not_finite", "the probabilities have NaN or infinite numbers")
+                message = "the probabilities have NaN or infinite numbers"
+                answers.fail(example.row, "not_finite", message)
 
 
-class _Answers:
-    """The answers of a block while they come in."""
-
-    def __init__(self, rows: int, classes: int) -> None:
-        self.labels = np.full(rows, UNKNOWN)
-        self.probabilities = np.zeros((rows, classes), np.float32)
-        self.errors: list[str | None] = [None] * rows
-
-    def fail(self, row: int, reason: str, message: str) -> None:
-        self.errors[row] = f"{reason}: {message}"
-
-    def table(self, rows: pa.ChunkedArray, stop: str | None) -> pa.Table:
-        flat = pa.array(self.probabilities.ravel())
-        return pa.table(
-            {
-                "row": rows,
-                LABEL: self.labels,
-                PROBABILITIES: pa.FixedSizeListArray.from_arrays(flat, self.probabilities.shape[1]),
-                "error": pa.array(self.errors, pa.string()),
-                "stop": pa.array([stop] * len(rows), pa.string()),
-            }
-        )
+def _rows(shard: Shard) -> np.ndarray:
+    return shard.examples["row"].to_numpy()

@@ -12,9 +12,9 @@ from PIL import Image
 from headstart.classify.report.parts import Thumbnail
 from headstart.data.common.errors import StorageError
 from headstart.data.examples.reading import Reader, why_unread
-from headstart.data.modalities.image.decoding import DecodeError, decode
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.image.preprocessing import Preprocessing, decode
 from headstart.data.modalities.image.resizing import resize
+from headstart.data.modalities.modality import DecodeError
 from headstart.data.storage.folder import Folder
 
 SIDE = 128  # pixels, at most

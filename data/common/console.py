@@ -96,6 +96,11 @@ def place(path: object) -> str:
         return str(path)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, such as `2 rows`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def human_bytes(size: float) -> str:
     """A size such as `13.5 MB`, in powers of 1,000."""
     for unit in ("B", "kB", "MB"):

@@ -1,8 +1,8 @@
-"""The backbone file: one ONNX file that says all about itself in its metadata.
+"""The backbone file: one ONNX file that describes itself in its metadata.
 
-Format version 1. Input `image`: uint8 `[batch, height, width, 3]`, RGB, 0..255. Output `embedding`:
-float32 `[batch, dim]`. The version is bumped when a reader of the old version would read a new file
-wrongly; a new optional key is no reason.
+Format version 1. The input is its modality's; that of photographs is `image`, uint8 `[batch,
+height, width, 3]`, RGB, 0..255. Output `embedding`: float32 `[batch, dim]`. The version is bumped
+when a reader of the old version would read a new file wrongly; a new optional key does not bump it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from headstart.data.common.errors import BackboneError, InputError
 from headstart.data.contracts.fingerprint import Fingerprint
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.known import MODALITIES
+from headstart.data.modalities.modality import InputSpec, Modality
 from headstart.data.storage.files import digest
 from headstart.data.storage.places import folder_holding
 
@@ -38,7 +39,7 @@ class BackboneSpec:
     name
         Name of the network, such as `efficientnet_lite0`.
     preprocessing
-        Size and resize rule of the input.
+        How an example becomes the input; it names the modality.
     layers
         Names of the layers whose output is the embedding.
     pooling
@@ -59,17 +60,21 @@ class BackboneSpec:
     """
 
     name: str
-    preprocessing: Preprocessing
+    preprocessing: InputSpec
     layers: tuple[str, ...]
     pooling: str
     dim: int
     weights: str
     licence: str
     precision: str = "fp32"
-    modality: str = "image"
     scaling: str = ""
     power: bool = False
     views: str = "none"
+
+    @property
+    def modality(self) -> Modality:
+        """What its examples are."""
+        return MODALITIES[self.preprocessing.modality]
 
     def to_metadata(self) -> dict[str, str]:
         """As ONNX `metadata_props`."""
@@ -77,11 +82,8 @@ class BackboneSpec:
             "kind": KIND,
             "format_version": str(FORMAT_VERSION),
             "name": self.name,
-            "modality": self.modality,
-            "height": str(self.preprocessing.height),
-            "width": str(self.preprocessing.width),
-            "resize": self.preprocessing.resize,
-            "interpolation": self.preprocessing.interpolation,
+            "modality": self.preprocessing.modality,
+            **self.preprocessing.to_metadata(),
             "layers": json.dumps(self.layers),
             "pooling": self.pooling,
             "dim": str(self.dim),
@@ -100,20 +102,23 @@ class BackboneSpec:
         value = {key.removeprefix(PREFIX): text for key, text in metadata.items()}
         return cls(
             name=value["name"],
-            preprocessing=Preprocessing(
-                int(value["height"]), int(value["width"]), value["resize"], value["interpolation"]
-            ),
+            preprocessing=_modality(value["modality"]).input_spec(value),
             layers=tuple(json.loads(value["layers"])),
             pooling=value["pooling"],
             dim=int(value["dim"]),
             weights=value["weights"],
             licence=value["licence"],
             precision=value["precision"],
-            modality=value["modality"],
             scaling=value.get("scaling", ""),
             power=value.get("power") == "yes",
             views=value.get("views", "none"),
         )
+
+
+def _modality(name: str) -> Modality:
+    if name not in MODALITIES:
+        raise InputError(f"unknown modality {name!r}", f"Known are {', '.join(MODALITIES)}.")
+    return MODALITIES[name]
 
 
 @dataclass(frozen=True)
@@ -220,16 +225,16 @@ def _check_signature(path: str | Path, model: onnx.ModelProto, spec: BackboneSpe
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value.name for value in model.graph.input if value.name not in constants]
     outputs = [value.name for value in model.graph.output]
-    if inputs != [INPUT] or outputs != [OUTPUT]:
+    expected = spec.preprocessing
+    if inputs != [expected.input] or outputs != [OUTPUT]:
         raise BackboneError(
             f"{path} has inputs {inputs} and outputs {outputs}; "
-            f"a backbone has [{INPUT!r}] and [{OUTPUT!r}]",
+            f"a backbone has [{expected.input!r}] and [{OUTPUT!r}]",
             "Export the backbone again.",
         )
     dims = [axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim]
-    expected = [spec.preprocessing.height, spec.preprocessing.width, 3]
-    if dims[1:] != expected:
+    if dims[1:] != list(expected.shape):
         raise BackboneError(
-            f"{path} takes images of {dims[1:]}, but its metadata says {expected}",
+            f"{path} takes inputs of {dims[1:]}, but its metadata says {list(expected.shape)}",
             "Export the backbone again.",
         )

@@ -14,13 +14,12 @@ would read a new file wrongly.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headstart.data.common.errors import InputError, ModelError
 from headstart.data.contracts.backbone import (
-    INPUT,
     PREFIX,
     BackboneSpec,
     parse_onnx,
@@ -29,7 +28,7 @@ from headstart.data.contracts.backbone import (
 )
 from headstart.data.contracts.calibration import UNKNOWN
 from headstart.data.contracts.model import LABEL, PROBABILITIES, ModelCard
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.modality import InputSpec
 
 FORMAT_VERSION = 1
 KIND = "classifier"
@@ -73,17 +72,19 @@ class Edge:
     any_size: bool
 
     @property
-    def preprocessing(self) -> Preprocessing | None:
-        """What a photograph goes through before it is given; none if it is given as it is."""
-        return None if self.any_size else self.spec.preprocessing
+    def input_spec(self) -> InputSpec:
+        """How an example becomes the model's input."""
+        own = self.spec.preprocessing
+        return own.unsized() if self.any_size else own
 
     def labels(self) -> bytes:
         """The bytes of `NAME.labels.json`."""
+        own = self.spec.preprocessing
         value: dict[str, Any] = {
             "classes": self.classes,
             "unknown": UNKNOWN,
             "threshold": self.threshold,
-            "image": asdict(self.spec.preprocessing) | {"any_size": self.any_size},
+            own.modality: own.to_json() | {"any_size": self.any_size},
             "backbone": self.spec.name,
             "weights": self.spec.weights,
             "licence": self.spec.licence,
@@ -120,14 +121,15 @@ def read_edge(path: str, content: bytes) -> Edge:
     try:
         classes = tuple(json.loads(metadata[PREFIX + "classes"]))
         threshold = metadata[PREFIX + "threshold"]
-        if lacking := {INPUT, LABEL, PROBABILITIES} - names:
+        spec = BackboneSpec.from_metadata(metadata)
+        if lacking := {spec.preprocessing.input, LABEL, PROBABILITIES} - names:
             raise ValueError(f"the graph lacks {', '.join(sorted(lacking))}")
         return Edge(
             path,
             content,
             classes,
             float(threshold) if threshold else None,
-            BackboneSpec.from_metadata(metadata),
+            spec,
             not model.graph.input[0].type.tensor_type.shape.dim[1].HasField("dim_value"),
         )
     except (KeyError, ValueError, TypeError, IndexError, InputError) as error:

@@ -4,7 +4,6 @@ In `_records/` of a feature store, until the manifest takes its place:
 
 - `run.json`: written first; what the store is made from, and the parts it has from before.
 - `NAME.begun-N`: empty; a worker has begun part NAME with N examples.
-- `NAME.at`: the row that a worker is at, written only where a worker was lost over these examples.
 - `NAME.json`: part NAME was written whole; without it, the part does not count.
 """
 
@@ -72,17 +71,6 @@ def begin(
 def begin_part(folder: Folder, name: str, examples: int) -> None:
     """Say that a part is begun: if its record never comes, its inferences still were made."""
     folder.write(f"{RECORDS}/{name}.begun-{examples}", b"")
-
-
-def mark_row(folder: Folder, name: str, row: int | None) -> None:
-    """Say which row of a part is at work, or that its rows are done."""
-    folder.write(f"{RECORDS}/{name}.at", json.dumps(row).encode())
-
-
-def read_row(folder: Folder, name: str) -> int | None:
-    """The row that `mark_row` said last, if any."""
-    mark = f"{RECORDS}/{name}.at"
-    return json.loads(folder.read(mark)) if folder.exists(mark) else None
 
 
 def write_part(

@@ -11,8 +11,9 @@ Format version 1:
 
 A part never changes: what takes its place has another name, and counts once the manifest names it.
 Every example of the source is one row of features or one row of errors. The version is bumped when
-a reader of the old version would read a new store wrongly; a new optional key or column is no
-reason. (`stamp` and the manifest's `inferences` came later: older stores are without.)
+a reader of the old version would read a new store wrongly; a new optional key or column does
+not bump it. (`stamp`, and the manifest's `inferences` and `modality`, came later: older stores are
+without.)
 """
 
 from __future__ import annotations
@@ -83,8 +84,10 @@ class StoreManifest:
     root
         The folder that the examples' paths are relative to.
     inferences
-        How many photographs went through the backbone for this store in all of its runs; what a
-        worker that died had begun is counted whole.
+        How many examples went through the backbone for this store in all of its runs; what a worker
+        that died had begun is counted whole.
+    modality
+        Of the examples, by name; older stores are of photographs.
     """
 
     fingerprint: Fingerprint
@@ -93,6 +96,7 @@ class StoreManifest:
     classes: tuple[str, ...]
     parts: tuple[PartRecord, ...]
     inferences: int = 0
+    modality: str = "image"
 
     @property
     def rows(self) -> int:
@@ -114,12 +118,13 @@ class StoreManifest:
         """From `to_bytes`'s; raises `KeyError`, `TypeError` or `ValueError` if damaged."""
         value = json.loads(content)
         return cls(
-            Fingerprint.from_json(value["fingerprint"]),
-            value["source"],
-            value["root"],
-            tuple(value["classes"]),
-            tuple(PartRecord(**part) for part in value["parts"]),
-            value.get("inferences", 0),
+            fingerprint=Fingerprint.from_json(value["fingerprint"]),
+            source=value["source"],
+            root=value["root"],
+            classes=tuple(value["classes"]),
+            parts=tuple(PartRecord(**part) for part in value["parts"]),
+            inferences=value.get("inferences", 0),
+            modality=value.get("modality", "image"),
         )
 
 

@@ -1,4 +1,4 @@
-"""A folder: a folder of photographs a class, or else its archives or Parquet files."""
+"""A folder: a folder of examples for each class, or else its archives or Parquet files."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 
 from headstart.data.common.arrays import strings
+from headstart.data.common.console import counted
 from headstart.data.common.errors import SourceError
 from headstart.data.examples.parquet import open_parquet
-from headstart.data.examples.source import COLUMNS, SPLIT_NAMES, Source, count
+from headstart.data.examples.source import COLUMNS, SPLIT_NAMES, Source
 from headstart.data.examples.tar import open_tar
-from headstart.data.modalities.image.decoding import EXTENSIONS
+from headstart.data.modalities.known import modality_of
+from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 
 CONTAINERS = {".tar": open_tar, ".parquet": open_parquet}
 
 
-def open_folder(path: object, folder: Folder) -> Source:
-    """List the photographs of a folder; without any, those in its archives or Parquet files.
+def open_folder(path: object, folder: Folder, modality: Modality | None) -> Source:
+    """List the examples of a folder; without any, those in its archives or Parquet files.
+
+    Parameters
+    ----------
+    modality
+        Of the examples; without it, the one that most of the files have.
 
     Raises
     ------
@@ -27,19 +34,21 @@ def open_folder(path: object, folder: Folder) -> Source:
     """
     found: list[tuple[str, str]] = []
     others: dict[str, list[str]] = {}
-    for name, stamp in folder.files():
+    files = list(folder.files())
+    kind = modality or modality_of(name for name, _ in files)
+    for name, stamp in files:
         extension = PurePosixPath(name).suffix.lower()
-        if extension in EXTENSIONS:
+        if extension in kind.extensions:
             found.append((name, stamp))
         else:
             others.setdefault(extension or name, []).append(name)
     if not found:
         for extension, open_them in CONTAINERS.items():
             if extension in others:
-                return open_them(path, folder, sorted(others[extension]))
+                return open_them(path, folder, sorted(others[extension]), modality)
     found.sort()
     names = [name for name, _ in found]
-    _check_names(path, names, sorted(others))
+    _check_names(path, names, sorted(others), kind)
     labels, splits = _labels_and_splits(path, names)
     ids = strings(names)
     columns = [ids, ids, labels, splits, pa.nulls(len(names), pa.string())]
@@ -47,24 +56,25 @@ def open_folder(path: object, folder: Folder) -> Source:
         str(folder),
         folder,
         pa.table(columns, list(COLUMNS)),
-        {extension: len(files) for extension, files in others.items()},
+        {extension: len(names) for extension, names in others.items()},
+        kind,
         pa.chunked_array([strings([stamp or None for _, stamp in found])]),
     )
 
 
-def _check_names(path: object, names: list[str], others: list[str]) -> None:
+def _check_names(path: object, names: list[str], others: list[str], modality: Modality) -> None:
     unreadable = [name for name in names if not _is_text(name)]
     if unreadable:
         raise SourceError(
-            f"{path}: {count(len(unreadable), 'file name')} cannot be written as text (UTF-8): "
+            f"{path}: {counted(len(unreadable), 'file name')} cannot be written as text (UTF-8): "
             + ascii(unreadable[0]),
             "Rename them.",
         )
     if not names:
         found = f"; it has {', '.join(others)} files" if others else "; it is empty"
         raise SourceError(
-            f"{path} holds no photographs{found}",
-            f"Known extensions are {' '.join(sorted(EXTENSIONS))}.",
+            f"{path} holds no {modality.plural}{found}",
+            f"Known extensions are {' '.join(sorted(modality.extensions))}.",
         )
 
 

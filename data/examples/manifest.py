@@ -11,23 +11,30 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from headstart.data.common.arrays import strings
+from headstart.data.common.console import counted
 from headstart.data.common.errors import Checklist, SourceError
 from headstart.data.examples.source import (
     COLUMNS,
     Source,
     check_columns,
     check_names,
-    count,
-    some,
+    first_few,
     text_column,
 )
+from headstart.data.modalities.known import modality_of
+from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 
 _ADDRESS = r"^[A-Za-z][A-Za-z0-9+.-]*://"  # a scheme as in RFC 3986, 3.1; "f/://" is a file's name
 
 
-def open_manifest(path: object, folder: Folder, name: str) -> Source:
+def open_manifest(path: object, folder: Folder, name: str, modality: Modality | None) -> Source:
     """Read a manifest (`.csv`, `.tsv` or `.parquet`); its paths are relative to its folder.
+
+    Parameters
+    ----------
+    modality
+        Of the examples; without it, the one that most of the paths have.
 
     Raises
     ------
@@ -36,7 +43,7 @@ def open_manifest(path: object, folder: Folder, name: str) -> Source:
     """
     table = _read(path, folder, name)
     if table.num_rows == 0:
-        raise SourceError(f"{path} lists no examples", "Give it a row for each photograph.")
+        raise SourceError(f"{path} lists no examples", "Give it a row for each example.")
     check_names(path, table.column_names)
     if "path" not in table.column_names:
         raise _no_path(path, table.column_names)
@@ -54,7 +61,8 @@ def open_manifest(path: object, folder: Folder, name: str) -> Source:
     for carried in table.column_names:
         if carried not in COLUMNS:
             examples = examples.append_column(carried, table[carried])
-    return Source(folder.where(name), folder, examples, {})
+    kind = modality or modality_of(columns["path"].to_pylist())
+    return Source(folder.where(name), folder, examples, {}, kind)
 
 
 def _no_path(path: object, names: list[str]) -> SourceError:
@@ -87,7 +95,7 @@ def _read(path: object, folder: Folder, name: str) -> pa.Table:
             lambda: pa.csv.read_csv(folder.open(name), parse_options=parse, convert_options=convert)
         )
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path} cannot be read: {error}", "Mend the manifest.") from None
+        raise SourceError(f"{path} cannot be read: {error}", "Fix the manifest.") from None
 
 
 def _check_paths(path: object, paths: pa.ChunkedArray) -> None:
@@ -101,8 +109,8 @@ def _check_paths(path: object, paths: pa.ChunkedArray) -> None:
     ]
     if outside:
         raise SourceError(
-            f"{path}: {count(len(outside), 'path')} "
+            f"{path}: {counted(len(outside), 'path')} "
             f"{'leads' if len(outside) == 1 else 'lead'} outside the manifest's folder: "
-            f"{some(pa.chunked_array([strings(outside)]))}",
+            f"{first_few(pa.chunked_array([strings(outside)]))}",
             "Put the manifest above its files and give relative paths without '..'.",
         )

@@ -8,12 +8,14 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow.compute as pc
 
+from headstart.data.common.console import counted
 from headstart.data.common.errors import SourceError
 from headstart.data.examples.folder import open_folder
 from headstart.data.examples.manifest import open_manifest
 from headstart.data.examples.parquet import holds_images, open_parquet
-from headstart.data.examples.source import COLUMNS, SPLITS, Source, count, some
+from headstart.data.examples.source import COLUMNS, SPLITS, Source, first_few
 from headstart.data.examples.tar import open_tar
+from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.local import LocalFolder
 from headstart.data.storage.places import folder_at, folder_holding
@@ -23,58 +25,62 @@ MANIFESTS = (".csv", ".tsv", ".parquet")
 FILES = (*MANIFESTS, ".tar")
 
 
-def open_source(path: str | Path, allow_unlabelled: bool = False) -> Source:
+def open_source(
+    path: str | Path, allow_unlabelled: bool = False, modality: Modality | None = None
+) -> Source:
     """List the examples of a source: a local path, or an address (`s3://`, `gs://`, `file://`).
 
-    - A folder of photographs holds a folder a class, at any depth below; if its folders are named
-      `train`, `validation` (or `val`) and `test`, those are splits and hold the classes.
-      Photographs beside the class folders have no label.
+    - A folder holds a folder for each class, with its files at any depth below; if its folders are
+      named `train`, `validation` (or `val`) and `test`, those are splits and hold the classes.
+      Files beside the class folders have no label.
     - A manifest (`.csv`, `.tsv`, `.parquet`) has the columns `path` (relative to the manifest) and,
       all optional, `label`, `id`, `split`, `group`; further columns are carried along.
-    - A Parquet file, or a folder of them, has a column of photographs: bytes, or the struct
+    - A Parquet file, or a folder of them, has a column of examples: bytes, or the struct
       `{bytes, path}` that Hugging Face's datasets write.
-    - A tar archive, or a folder of them, holds photographs as WebDataset writes them.
+    - A tar archive, or a folder of them, holds examples as WebDataset writes them.
 
     Parameters
     ----------
     allow_unlabelled
         Accept a source in which some examples have a label and others have none.
+    modality
+        Of the examples, such as a backbone's; without it, the one that most of the files have.
 
     Raises
     ------
     SourceError
         If there is nothing to read, or the source is not one; all mistakes are reported at once.
     """
-    source = _open(path)
+    source = _open(path, modality)
     labels = source.examples["label"]
     if 0 < labels.null_count < len(labels) and not allow_unlabelled:
         bad = source.examples.filter(pc.is_null(labels))
         raise SourceError(
-            f"{path}: {count(labels.null_count, 'example')} of {len(labels)} "
-            f"{'has' if labels.null_count == 1 else 'have'} no label: {some(bad['id'])}",
+            f"{path}: {counted(labels.null_count, 'example')} of {len(labels)} "
+            f"{'has' if labels.null_count == 1 else 'have'} no label: {first_few(bad['id'])}",
             "Label them, or pass --allow-unlabelled to carry them along without one.",
         )
     return source
 
 
-def _open(path: str | Path) -> Source:
+def _open(path: str | Path, modality: Modality | None) -> Source:
     parent, name = folder_holding(path)
     suffix = PurePosixPath(name).suffix.lower()
     if name and parent.is_file(name):
         if suffix == ".tar":
-            return open_tar(path, parent, [name])
+            return open_tar(path, parent, [name], modality)
         if suffix == ".parquet" and holds_images(parent, name):
-            return open_parquet(path, parent, [name])
+            return open_parquet(path, parent, [name], modality)
         if suffix in MANIFESTS:
-            return open_manifest(path, parent, name)
+            return open_manifest(path, parent, name, modality)
         raise SourceError(
             f"{path} is neither a folder nor a manifest ({', '.join(MANIFESTS)}) nor a .tar",
-            "Name the folder that holds a folder of photographs for each class.",
+            "Name the folder that holds a folder for each class.",
         )
     folder = folder_at(path)
     if not folder.exists():
         raise SourceError(f"{path}: no such folder or manifest", _nearby(folder))
-    return open_folder(path, folder)
+    return open_folder(path, folder, modality)
 
 
 def _nearby(folder: Folder) -> str:

@@ -21,6 +21,8 @@ from headstart.data.examples.source import (
     split_of,
     text_column,
 )
+from headstart.data.modalities.known import modality_of
+from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 
 FAMILIAR = ("image", "img", "photo", "jpg", "png", "webp", "bytes", "content")
@@ -31,8 +33,10 @@ def holds_images(folder: Folder, name: str) -> bool:
     return bool(_image_columns(_schema(folder, name)))
 
 
-def open_parquet(path: object, folder: Folder, names: list[str]) -> Source:
-    """List the examples of some Parquet files; the photographs themselves are not read.
+def open_parquet(
+    path: object, folder: Folder, names: list[str], modality: Modality | None
+) -> Source:
+    """List the examples of some Parquet files; their bytes are not read.
 
     An example's id is the column `id`, or its file and row. Labels that are numbers get their
     names, where Hugging Face's datasets wrote them down. A column `path` is carried as
@@ -44,6 +48,8 @@ def open_parquet(path: object, folder: Folder, names: list[str]) -> Source:
         The file or the folder of files, as the user named it.
     names
         The files in `folder`.
+    modality
+        Of the examples; the table's first where it is not given.
 
     Raises
     ------
@@ -66,14 +72,14 @@ def open_parquet(path: object, folder: Folder, names: list[str]) -> Source:
             "Put files of one kind into a folder of their own.",
         ) from None
     if not examples.num_rows:
-        raise SourceError(f"{path} lists no examples", "Give it a row for each photograph.")
+        raise SourceError(f"{path} lists no examples", "Give it a row for each example.")
     columns = {name: examples[name] for name in COLUMNS}
     check_columns(path, columns)
     for name in examples.column_names:
         if name not in COLUMNS:
             columns[name] = examples[name]
     root = str(folder) if len(names) > 1 else folder.where(names[0])
-    return Source(root, folder, pa.table(columns), {})
+    return Source(root, folder, pa.table(columns), {}, modality or modality_of(()))
 
 
 def _schema(folder: Folder, name: str) -> pa.Schema:
@@ -81,7 +87,7 @@ def _schema(folder: Folder, name: str) -> pa.Schema:
         return folder.attempt(lambda: pq.read_schema(folder.open(name)))
     except (pa.ArrowException, OSError) as error:
         raise SourceError(
-            f"{folder.where(name)} cannot be read: {error}", "Make the Parquet file anew."
+            f"{folder.where(name)} cannot be read: {error}", "Write the Parquet file again."
         ) from None
 
 

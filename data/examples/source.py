@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headstart.data.common.console import counted
 from headstart.data.common.errors import Checklist, SourceError
 from headstart.data.examples.reading import container_of
+from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 
 SPLITS = ("train", "validation", "test")
@@ -34,7 +36,9 @@ class Source:
         Columns `id`, `path`, `label`, `split`, `group` (strings; all but the first two may be
         null), then the columns carried along.
     ignored
-        How many files are no photographs by their extension, by extension.
+        How many files are not of the modality by their extension, by extension.
+    modality
+        What the examples are.
     listed
         The stamps of the examples' files, where listing them told so.
     """
@@ -43,6 +47,7 @@ class Source:
     folder: Folder
     examples: pa.Table
     ignored: dict[str, int]
+    modality: Modality
     listed: pa.ChunkedArray | None = None
 
     @property
@@ -71,12 +76,7 @@ class Source:
         return self.examples.num_rows
 
 
-def count(number: int, noun: str) -> str:
-    """A number and its noun, such as `2 rows`."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def some(values: pa.ChunkedArray, most: int = 5) -> str:
+def first_few(values: pa.ChunkedArray, most: int = 5) -> str:
     """The first few of many values, for a message."""
     shown = ", ".join(repr(value) for value in values.slice(0, most).to_pylist())
     return shown + (f" and {len(values) - most:,} more" if len(values) > most else "")
@@ -96,7 +96,7 @@ def text_column(path: object, table: pa.Table, name: str) -> pa.ChunkedArray:
         column = table[name].cast(pa.string())
     except pa.ArrowException as error:
         raise SourceError(
-            f"{path}: column {name!r} is no text ({table[name].type}): {error}",
+            f"{path}: column {name!r} cannot be read as text ({table[name].type}): {error}",
             "Make it a column of text.",
         ) from None
     empty = pc.equal(column, "")
@@ -149,8 +149,8 @@ def _check_present(path: object, name: str, column: pa.ChunkedArray) -> None:
     if column.null_count:
         first = pc.index(pc.is_null(column), True).as_py() + 1
         raise SourceError(
-            f"{path}: {count(column.null_count, 'row')} without {name!r}, the first is row {first}"
-            " (not counting the header)",
+            f"{path}: {counted(column.null_count, 'row')} without {name!r}, the first is row "
+            f"{first} (not counting the header)",
             "Fill in the column, or remove the rows.",
         )
 
@@ -171,8 +171,8 @@ def _check_unique(path: object, ids: pa.ChunkedArray) -> None:
     counts = pa.table({"id": ids}).group_by("id").aggregate([([], "count_all")])
     twice = counts.filter(pc.greater(counts["count_all"], 1)).sort_by("id")["id"]
     raise SourceError(
-        f"{path}: {count(len(twice), 'id')} "
-        f"{'stands' if len(twice) == 1 else 'stand'} for more than one example: {some(twice)}",
+        f"{path}: {counted(len(twice), 'id')} "
+        f"{'stands' if len(twice) == 1 else 'stand'} for more than one example: {first_few(twice)}",
         "Ids must be unique: name them in a column 'id', or remove the repeated rows.",
     )
 

@@ -1,8 +1,8 @@
 """Tar archives as WebDataset writes them: the files of an example share a name up to its first dot.
 
 Source of the convention: the WebDataset format specification. `.cls` holds the label, or `.json`
-in its field `label`; without either, a photograph in a folder has the folder's name as its label.
-Nothing is unpacked: a worker reads a photograph from its place in the archive.
+in its field `label`; without either, an example in a folder has the folder's name as its label.
+Nothing is unpacked: a worker reads an example from its place in the archive.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from headstart.data.common import console
 from headstart.data.common.arrays import strings
 from headstart.data.common.errors import Checklist, SourceError
 from headstart.data.examples.source import Source, check_columns, split_of
-from headstart.data.modalities.image.decoding import EXTENSIONS
+from headstart.data.modalities.known import known_extensions, modality_of
+from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 
 READERS = 8
@@ -31,7 +32,7 @@ LARGEST_LABEL = 1 << 16
 
 @dataclass
 class _Archive:
-    """What is in one archive: a row for each photograph."""
+    """What is in one archive: a row for each example."""
 
     ids: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -39,8 +40,8 @@ class _Archive:
     ignored: dict[str, int] = field(default_factory=dict)
 
 
-def open_tar(path: object, folder: Folder, names: list[str]) -> Source:
-    """List the photographs in some archives; only their headers and labels are read.
+def open_tar(path: object, folder: Folder, names: list[str], modality: Modality | None) -> Source:
+    """List the examples in some archives; only their headers and labels are read.
 
     Parameters
     ----------
@@ -48,19 +49,22 @@ def open_tar(path: object, folder: Folder, names: list[str]) -> Source:
         The archive or the folder of archives, as the user named it.
     names
         The archives in `folder`.
+    modality
+        Of the examples; without it, all that is known is listed.
 
     Raises
     ------
     SourceError
-        If an archive is damaged, names files outside of itself, or holds no photographs.
+        If an archive is damaged, names files outside of itself, or holds no examples.
     """
     checks = Checklist()
+    extensions = modality.extensions if modality else known_extensions()
     archives: dict[str, _Archive] = {}
     with (
         ThreadPoolExecutor(READERS) as pool,
         console.progress("listing archives", len(names)) as advance,
     ):
-        coming = {name: pool.submit(_list, folder, name) for name in names}
+        coming = {name: pool.submit(_list, folder, name, extensions) for name in names}
         for name, listed in coming.items():
             with checks.item():
                 archives[name] = listed.result()
@@ -68,8 +72,9 @@ def open_tar(path: object, folder: Folder, names: list[str]) -> Source:
     checks.finish()
     ids = [id_ for archive in archives.values() for id_ in archive.ids]
     if not ids:
+        what = modality.plural if modality else "examples"
         raise SourceError(
-            f"{path} holds no photographs", f"Known extensions are {' '.join(sorted(EXTENSIONS))}."
+            f"{path} holds no {what}", f"Known extensions are {' '.join(sorted(extensions))}."
         )
     labels = [label for archive in archives.values() for label in archive.labels]
     paths = [place for archive in archives.values() for place in archive.paths]
@@ -87,21 +92,21 @@ def open_tar(path: object, folder: Folder, names: list[str]) -> Source:
         for extension, number in archive.ignored.items():
             ignored[extension] = ignored.get(extension, 0) + number
     root = str(folder) if len(names) > 1 else folder.where(names[0])
-    return Source(root, folder, pa.table(columns), ignored)
+    return Source(root, folder, pa.table(columns), ignored, modality or modality_of(ids))
 
 
-def _list(folder: Folder, name: str) -> _Archive:
+def _list(folder: Folder, name: str, extensions: frozenset[str]) -> _Archive:
     try:
-        return folder.attempt(lambda: _read(folder, name))
+        return folder.attempt(lambda: _read(folder, name, extensions))
     except (tarfile.TarError, EOFError, UnicodeError, OSError) as error:
         raise SourceError(
-            f"{folder.where(name)} is no tar archive, or a damaged one: {error}",
-            "Make it anew; a compressed archive must be unpacked to plain .tar, since "
-            "photographs are read from their places in it.",
+            f"{folder.where(name)} is not a valid tar archive: {error}",
+            "Create it again; a compressed archive must be unpacked to plain .tar, since "
+            "examples are read from their places in it.",
         ) from None
 
 
-def _read(folder: Folder, name: str) -> _Archive:
+def _read(folder: Folder, name: str, extensions: frozenset[str]) -> _Archive:
     samples: dict[str, _Sample] = {}
     ignored: dict[str, int] = {}
     with (
@@ -116,8 +121,8 @@ def _read(folder: Folder, name: str) -> _Archive:
             key, _, extension = base.partition(".")
             sample = samples.setdefault(f"{parent}/{key}" if parent else key, _Sample())
             suffix = PurePosixPath(base).suffix.lower()
-            if suffix in EXTENSIONS:
-                sample.photographs[member.name] = (member.offset_data, member.size)
+            if suffix in extensions:
+                sample.files[member.name] = (member.offset_data, member.size)
             elif extension in ("cls", "json") and member.size <= LARGEST_LABEL:
                 content = tar.extractfile(member)
                 sample.labels[extension] = content.read() if content else b""
@@ -125,7 +130,7 @@ def _read(folder: Folder, name: str) -> _Archive:
                 ignored[suffix or base] = ignored.get(suffix or base, 0) + 1
     archive = _Archive(ignored=ignored)
     for sample in samples.values():
-        for member_name, (start, length) in sample.photographs.items():
+        for member_name, (start, length) in sample.files.items():
             archive.ids.append(f"{name}/{member_name}")
             archive.paths.append(f"{name}#bytes={start}+{length}")
             archive.labels.append(sample.label(member_name))
@@ -147,9 +152,9 @@ def _members(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
 
 @dataclass
 class _Sample:
-    """The files of one example: its photographs' places, and what says its label."""
+    """Files that share a name: the places of the examples among them, and what says their label."""
 
-    photographs: dict[str, tuple[int, int]] = field(default_factory=dict)
+    files: dict[str, tuple[int, int]] = field(default_factory=dict)
     labels: dict[str, bytes] = field(default_factory=dict)
 
     def label(self, member: str) -> str | None:

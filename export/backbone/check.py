@@ -41,7 +41,7 @@ def check(content: bytes, original: Original, recipe: Recipe, spec: BackboneSpec
     worst = 0.0
     noise = np.random.default_rng(0)
     for batch in BATCHES:
-        shape = (batch, spec.preprocessing.height, spec.preprocessing.width, 3)
+        shape = (batch, *spec.preprocessing.shape)
         image = noise.integers(0, 256, shape, dtype=np.uint8)
         expected = embed(original, recipe, image)
         _refuse_useless(expected, spec.name)

@@ -17,8 +17,7 @@ from headstart.data.common.speed import BATCH, cpu_session, images_per_second, r
 from headstart.data.contracts.backbone import INPUT, OUTPUT, BackboneSpec
 from headstart.data.examples.opening import open_source
 from headstart.data.examples.reading import Reader
-from headstart.data.modalities.image.decoding import DecodeError, decode
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.modality import DecodeError, InputSpec
 from headstart.export.backbone.embedding import OWN
 from headstart.export.options import PrecisionOptions
 
@@ -88,7 +87,7 @@ class Quantized:
         return found
 
 
-def read_calibration(options: PrecisionOptions, preprocessing: Preprocessing) -> np.ndarray | None:
+def read_calibration(options: PrecisionOptions, preprocessing: InputSpec) -> np.ndarray | None:
     """Photographs to measure ranges on, uint8 `[count, height, width, 3]`; none if none are named.
 
     Raises
@@ -103,7 +102,7 @@ def read_calibration(options: PrecisionOptions, preprocessing: Preprocessing) ->
     images, reader = [], Reader(source.folder)
     for number in np.random.default_rng(SEED).permutation(len(paths)):
         try:
-            images.append(decode(reader.read(paths[number]), preprocessing))
+            images.append(preprocessing.decode(reader.read(paths[number])))
         except (OSError, DecodeError):
             continue  # too few of them is an error, below
         if len(images) == PHOTOGRAPHS:
@@ -136,7 +135,7 @@ def quantize(
     content = bytes(lower.SerializeToString())
     images, random = photographs, photographs is None
     if images is None:
-        images = random_images((spec.preprocessing.height, spec.preprocessing.width), BATCH)
+        images = random_images(spec.preprocessing.shape[:2], BATCH)
     cosines = _cosines(_embed(before, images), _embed(content, images))
     fp32_speed, speed = images_per_second([before, content])
     return Quantized(

@@ -19,6 +19,7 @@ from headstart.data.common.errors import InputError
 from headstart.data.common.onnx_graphs import rename_values
 from headstart.data.contracts.backbone import INPUT
 from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.modality import InputSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -167,28 +168,40 @@ resize (uint8[batch, height, width, 3] image) => (uint8[batch, {height}, {width}
 """
 
 
-def check_any_size(preprocessing: Preprocessing) -> None:
-    """Raise `InputError` where the rule is not known to a graph."""
+def check_any_size(preprocessing: InputSpec) -> Preprocessing:
+    """The rule of a graph that is to resize by itself.
+
+    Raises
+    ------
+    InputError
+        If the graph is not for photographs, or cannot follow the rule.
+    """
+    if not isinstance(preprocessing, Preprocessing):
+        raise InputError(
+            f"only a graph for photographs can resize; this one is for {preprocessing.modality}",
+            "Leave --any-size out.",
+        )
     if preprocessing.interpolation not in KERNELS:
         raise InputError(
             f"a graph cannot resize by {preprocessing.interpolation}",
             f"It can by {' and '.join(KERNELS)}: export a backbone with --interpolation bilinear.",
         )
+    return preprocessing
 
 
-def accept_any_size(model: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.ModelProto:
+def accept_any_size(model: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
     """Put the resizing before a graph's `image`, which becomes uint8 `[batch, height, width, 3]`.
 
     Parameters
     ----------
     model
         Of opset 18, without metadata.
-    preprocessing
+    spec
         What `image` went through so far.
     """
     import onnx
 
-    resize = onnx.parser.parse_model(_text(preprocessing, model.ir_version))
+    resize = onnx.parser.parse_model(_text(check_any_size(spec), model.ir_version))
     versions = {entry.domain: entry.version for entry in model.opset_import}
     for domain in sorted(set(versions) - {""}):
         resize.opset_import.add(domain=domain, version=versions[domain])

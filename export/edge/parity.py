@@ -19,7 +19,8 @@ from headstart.data.contracts.backbone import Backbone
 from headstart.data.contracts.calibration import changed, scores_of
 from headstart.data.contracts.model import HEAD, INPUT, LABEL, PROBABILITIES, SKOPS, Model
 from headstart.data.examples.reading import Reader
-from headstart.data.modalities.image.decoding import DecodeError, decode
+from headstart.data.modalities.image.preprocessing import decode
+from headstart.data.modalities.modality import DecodeError
 from headstart.data.storage.places import folder_at
 from headstart.export.options import GateOptions
 
@@ -141,7 +142,7 @@ def _photographs(
     for row in known.select(["id", "path", "split"]).to_pylist():
         try:
             content = reader.read(row["path"])
-            image = decode(content, backbone.spec.preprocessing, fast=not whole)
+            image = backbone.spec.preprocessing.decode(content, fast=not whole)
         except (OSError, DecodeError):
             continue  # too few of them is an error, below
         yield _Photograph(row["id"], row["split"] == "test", content, image)

@@ -20,9 +20,8 @@ from headstart.data.contracts.edge import Edge
 from headstart.data.contracts.model import LABEL, Model
 from headstart.data.examples.opening import open_source
 from headstart.data.examples.reading import Reader, why_unread
-from headstart.data.examples.source import some
-from headstart.data.modalities.image.decoding import DecodeError, decode
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.examples.source import first_few
+from headstart.data.modalities.modality import DecodeError, InputSpec
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.places import folder_at
 
@@ -130,8 +129,9 @@ def labelled_photographs(path: str | Path, classes: Sequence[str]) -> Photograph
     if position.null_count:
         unknown = pc.unique(known["label"].filter(pc.is_null(position))).sort()
         raise SourceError(
-            f"{path} has labels that the models do not know: {some(pa.chunked_array([unknown]))}",
-            f"Their classes are {some(pa.chunked_array([pa.array(classes, pa.string())]))}.",
+            f"{path} has labels that the models do not have: "
+            f"{first_few(pa.chunked_array([unknown]))}",
+            f"Their classes are {first_few(pa.chunked_array([pa.array(classes, pa.string())]))}.",
         )
     labels = position.to_numpy().astype(np.int64)
     left_out = examples.num_rows - known.num_rows
@@ -229,7 +229,7 @@ def _answer(
     order = edges[0].classes
     # The last place is that of -1, "unknown".
     places = [np.array([*map(order.index, edge.classes), UNKNOWN]) for edge in edges]
-    rules = list(dict.fromkeys(edge.preprocessing for edge in edges))
+    rules = list(dict.fromkeys(edge.input_spec for edge in edges))
     reader = Reader(photographs.folder)
     answers: list[list[np.ndarray]] = [[] for _ in edges]
     read: list[int] = []
@@ -249,7 +249,7 @@ def _answer(
                 else:
                     read.append(start + offset)
             for edge, session, place, found in zip(edges, sessions, places, answers, strict=True):
-                images = [each[edge.preprocessing] for each in decoded]
+                images = [each[edge.input_spec] for each in decoded]
                 if edge.any_size:
                     given = [image[None] for image in images]
                 else:
@@ -263,8 +263,6 @@ def _answer(
     return table, np.array(read, np.int64), unread
 
 
-def _decode(
-    content: bytes, rules: Sequence[Preprocessing | None]
-) -> dict[Preprocessing | None, np.ndarray]:
-    """The pixels by each rule, uint8 `[height, width, 3]`; as they are for none."""
-    return {rule: decode(content, rule) for rule in rules}
+def _decode(content: bytes, rules: Sequence[InputSpec]) -> dict[InputSpec, np.ndarray]:
+    """A row of the input by each rule."""
+    return {rule: rule.decode(content) for rule in rules}

@@ -1,4 +1,4 @@
-"""`--precision auto`: which precision is worth it, measured on the photographs themselves."""
+"""`--precision auto`: which precision is worth it, measured on the examples themselves."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from headstart.data.common import console
 from headstart.data.common.errors import BackboneError, InputError
 from headstart.data.contracts.backbone import Backbone, BackboneSpec
 from headstart.data.examples.reading import Reader
-from headstart.data.modalities.image.decoding import DecodeError, decode
+from headstart.data.modalities.modality import DecodeError
 from headstart.data.storage.folder import Folder
 from headstart.extract.engines.race import cosines
 from headstart.extract.engines.runtimes import (
     ENGINES,
     Engine,
+    EngineConfig,
     EngineError,
-    Way,
     engines_here,
     open_engines,
 )
@@ -29,32 +29,32 @@ from headstart.extract.engines.runtimes import (
 AUTO = "auto"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", AUTO)
 LEAST_COSINE = 0.995  # mean, to the embeddings in the file's own precision
-PHOTOGRAPHS = 48  # embedded in each way
-SECONDS = 3.0  # for all ways together, after one batch of each
-SPARE = 4  # photographs at hand for each that is wanted: some may be broken
+EXAMPLES = 48  # embedded in each setting
+SECONDS = 3.0  # for all settings together, after one batch of each
+SPARE = 4  # examples at hand for each that is wanted: some may be broken
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Measured:
-    """How fast a way is on one core of this machine, and how far from the file's own precision.
+    """How fast a setting is on one core of this machine, and how far from the file's own precision.
 
     Parameters
     ----------
     rate
         Photographs a second, without reading and decoding.
     cosine, worst
-        Mean and smallest cosine of embeddings to those of the first way.
+        Mean and smallest cosine of embeddings to those of the first setting.
     """
 
-    way: Way
+    config: EngineConfig
     rate: float
     cosine: float
     worst: float
 
     def __str__(self) -> str:
         return (
-            f"{self.way.precision} by {self.way.engine} {self.rate:,.0f}/s a core, "
+            f"{self.config.precision} by {self.config.engine} {self.rate:,.0f}/s a core, "
             f"cosine {self.cosine:.4f}"
         )
 
@@ -86,37 +86,37 @@ def check_precision(asked: str | None, engine: str | None, backbone: Backbone) -
     return precision
 
 
-def measurable(way: Way) -> bool:
+def measurable(config: EngineConfig) -> bool:
     """Whether there may be a choice: a file in fp32, on CPUs."""
-    return way.precision == "fp32" and not way.on_gpu
+    return config.precision == "fp32" and not config.on_gpu
 
 
-def candidates(way: Way) -> list[Way]:
-    """The ways here to run a file in fp32: first ONNX Runtime's, which the others are held against.
+def candidates(config: EngineConfig) -> list[EngineConfig]:
+    """The settings here for a file in fp32: first ONNX Runtime's, with which others are compared.
 
     An engine that is named leaves only its own.
     """
     found = [
-        Way(precision, engine, way.batch)
+        EngineConfig(precision, engine, config.batch)
         for precision in ("fp32", "bf16")
         for engine in engines_here(precision)
     ]
-    return [each for each in found if way.engine in (None, each.engine)]
+    return [each for each in found if config.engine in (None, each.engine)]
 
 
 def measure(
-    content: bytes, spec: BackboneSpec, way: Way, folder: Folder, paths: Sequence[str]
+    content: bytes, spec: BackboneSpec, config: EngineConfig, folder: Folder, paths: Sequence[str]
 ) -> list[Measured]:
-    """Embed some photographs in each way that is there, taking turns.
+    """Embed some examples in each setting that runs here, taking turns.
 
     Parameters
     ----------
     content, spec
         Of the backbone file.
-    way
+    config
         Its batch, and its engine if one is named.
     folder, paths
-        The photographs; as many are read as it takes.
+        The examples; as many are read as it takes.
 
     Raises
     ------
@@ -125,15 +125,15 @@ def measure(
     """
     images = _some(folder, paths, spec)
     opened = []
-    for each in candidates(way):
+    for each in candidates(config):
         try:
             opened.append((each, open_engines(content, spec, each)[0]))
         except EngineError:  # as in extraction itself, another engine is taken then
-            if way.engine:
+            if config.engine:
                 raise
-    first = [_embed(engine, images, way.batch) for _, engine in opened]  # also warms them up
+    first = [_embed(engine, images, config.batch) for _, engine in opened]  # also warms them up
     took: list[list[float]] = [[] for _ in opened]
-    batch = np.resize(images, (way.batch, *images.shape[1:]))
+    batch = np.resize(images, (config.batch, *images.shape[1:]))
     end = time.monotonic() + SECONDS
     while time.monotonic() < end or not took[0]:
         for (_, engine), times in zip(opened, took, strict=True):
@@ -143,15 +143,15 @@ def measure(
     found = []
     for (each, _), embeddings, times in zip(opened, first, took, strict=True):
         near = cosines(embeddings, first[0])
-        rate = way.batch / float(np.median(times))
+        rate = config.batch / float(np.median(times))
         found.append(Measured(each, rate, float(near.mean()), float(near.min())))
     return found
 
 
-def fastest_way(
-    content: Any, spec: BackboneSpec, way: Way, folder: Folder, paths: pa.ChunkedArray
-) -> Way:
-    """Measure on a machine of the cluster, say what was found, and give the way that is chosen.
+def fastest_config(
+    content: Any, spec: BackboneSpec, config: EngineConfig, folder: Folder, paths: pa.ChunkedArray
+) -> EngineConfig:
+    """Measure on a machine of the cluster, print what was found, and return the best setting.
 
     Parameters
     ----------
@@ -165,12 +165,12 @@ def fastest_way(
     """
     import ray
 
-    rows = np.random.default_rng(SEED).permutation(len(paths))[: SPARE * PHOTOGRAPHS]
+    rows = np.random.default_rng(SEED).permutation(len(paths))[: SPARE * EXAMPLES]
     some = paths.take(pa.array(rows)).to_pylist()
-    with console.status("measuring engines and precisions on some of the photographs"):
+    with console.status("measuring engines and precisions on some of the examples"):
         task: Any = ray.remote(num_cpus=1, max_retries=0)(measure)
         try:
-            measured = ray.get(task.remote(content, spec, way, folder, some))
+            measured = ray.get(task.remote(content, spec, config, folder, some))
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, InputError):
                 raise error.cause from None
@@ -178,7 +178,7 @@ def fastest_way(
     chosen = choose(measured)
     for line in explain(measured, chosen):
         console.note(line)
-    return replace(way, precision=chosen.way.precision)
+    return replace(config, precision=chosen.config.precision)
 
 
 def choose(measured: Sequence[Measured]) -> Measured:
@@ -190,11 +190,11 @@ def choose(measured: Sequence[Measured]) -> Measured:
 def explain(measured: Sequence[Measured], chosen: Measured) -> list[str]:
     """What was measured and chosen, a line each."""
     lines = [
-        f"precision {chosen.way.precision}: the fastest of {len(measured)} ways with a mean cosine "
-        f"of at least {LEAST_COSINE} to fp32"
+        f"precision {chosen.config.precision}: the fastest of {len(measured)} settings with a mean "
+        f"cosine of at least {LEAST_COSINE} to fp32"
     ]
     if len(measured) == 1:
-        lines = [f"precision {chosen.way.precision}: there is no other way to run it here"]
+        lines = [f"precision {chosen.config.precision}: it is the only one that runs here"]
     return lines + [f"  {each}{', chosen' * (each is chosen)}" for each in measured]
 
 
@@ -207,14 +207,14 @@ def _some(folder: Folder, paths: Sequence[str], spec: BackboneSpec) -> np.ndarra
     reader, images = Reader(folder), []
     for path in paths:
         try:
-            images.append(decode(reader.read(path), spec.preprocessing))
+            images.append(spec.preprocessing.decode(reader.read(path)))
         except (OSError, DecodeError):
             continue  # extraction itself will say which and why
-        if len(images) == PHOTOGRAPHS:
+        if len(images) == EXAMPLES:
             break
     if not images:
         raise InputError(
-            f"none of {len(paths):,} photographs can be read, so --precision auto has nothing "
+            f"none of {len(paths):,} examples can be read, so --precision auto has nothing "
             "to measure with",
             "Name a precision, or see what is wrong with them: python -m data inspect SOURCE",
         )

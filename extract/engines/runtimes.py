@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from headstart.data.common.errors import InputError
-from headstart.data.contracts.backbone import INPUT, OUTPUT, BackboneSpec
+from headstart.data.contracts.backbone import OUTPUT, BackboneSpec
 
 # In which precisions each one runs a file: the file's own, or bf16 where that is fp32.
 ENGINES = {
@@ -44,12 +44,12 @@ class Engine(Protocol):
 
     name: str
 
-    def embed(self, images: np.ndarray) -> np.ndarray:
-        """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""
+    def embed(self, inputs: np.ndarray) -> np.ndarray:
+        """Rows of the backbone's input `[batch, ...]` to embeddings, float32 `[batch, dim]`."""
 
 
 @dataclass(frozen=True)
-class Way:
+class EngineConfig:
     """How a backbone is run.
 
     Parameters
@@ -83,12 +83,13 @@ class OnnxRuntimeEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, spec: BackboneSpec) -> None:
+        self.input = spec.preprocessing.input
         self.session = _session(content, "CPUExecutionProvider", {})
 
-    def embed(self, images: np.ndarray) -> np.ndarray:
-        """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""
-        (embeddings,) = self.session.run([OUTPUT], {INPUT: images})
+    def embed(self, inputs: np.ndarray) -> np.ndarray:
+        """Rows of the backbone's input `[batch, ...]` to embeddings, float32 `[batch, dim]`."""
+        (embeddings,) = self.session.run([OUTPUT], {self.input: inputs})
         return embeddings
 
 
@@ -102,7 +103,7 @@ class GpuEngine:
     ----------
     content
         The bytes of the backbone file.
-    way
+    config
         Its engine is a key of `PROVIDERS`, its batch what is run at once.
 
     Raises
@@ -112,10 +113,10 @@ class GpuEngine:
         the GPU's memory is too small.
     """
 
-    def __init__(self, content: bytes, spec: BackboneSpec, way: Way) -> None:
+    def __init__(self, content: bytes, spec: BackboneSpec, config: EngineConfig) -> None:
         import onnxruntime
 
-        self.name = str(way.engine)
+        self.name = str(config.engine)
         provider = PROVIDERS[self.name]
         if provider not in onnxruntime.get_available_providers():
             raise EngineError(
@@ -124,31 +125,31 @@ class GpuEngine:
                 "another --engine.",
             )
         onnxruntime.preload_dlls()
-        with _memory_of_gpu(way.batch):
+        with _memory_of_gpu(config.batch):
             self.session = _session(content, provider, CUDA if self.name == "cuda" else {})
         if provider not in self.session.get_providers():
             raise EngineError(
                 f"{provider} does not start on this machine",
                 "Look at its GPU (memory, driver) and CUDA libraries, or choose another --engine.",
             )
-        shape = (way.batch, spec.preprocessing.height, spec.preprocessing.width, 3)
-        self.images = np.zeros(shape, np.uint8)
+        self.input, rule = spec.preprocessing.input, spec.preprocessing
+        self.inputs = np.zeros((config.batch, *rule.shape), rule.dtype)
 
-    def embed(self, images: np.ndarray) -> np.ndarray:
-        """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`.
+    def embed(self, inputs: np.ndarray) -> np.ndarray:
+        """Rows of the backbone's input `[batch, ...]` to embeddings, float32 `[batch, dim]`.
 
         Raises
         ------
         EngineError
             If the GPU's memory is too small.
         """
-        size = len(self.images)
+        size = len(self.inputs)
         found = []
-        for start in range(0, len(images), size):
-            piece = images[start : start + size]
-            self.images[: len(piece)] = piece
+        for start in range(0, len(inputs), size):
+            piece = inputs[start : start + size]
+            self.inputs[: len(piece)] = piece
             with _memory_of_gpu(size):
-                (embeddings,) = self.session.run([OUTPUT], {INPUT: self.images})
+                (embeddings,) = self.session.run([OUTPUT], {self.input: self.inputs})
             found.append(embeddings[: len(piece)])
         return np.concatenate(found)
 
@@ -185,7 +186,7 @@ class OpenVinoEngine:
     ----------
     content
         The bytes of the backbone file.
-    way
+    config
         Its batch is cut into pieces of a fixed size. What does not fill one is run beside pictures
         of before.
 
@@ -197,18 +198,19 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, content: bytes, spec: BackboneSpec, way: Way) -> None:
+    def __init__(self, content: bytes, spec: BackboneSpec, config: EngineConfig) -> None:
         import openvino
 
-        core, self.batch = openvino.Core(), min(way.batch, CACHED)
-        if way.precision == "bf16" and not has_bf16():
+        core, self.batch = openvino.Core(), min(config.batch, CACHED)
+        if config.precision == "bf16" and not has_bf16():
             raise EngineError(
                 "the CPU here does not compute in bf16 (it has neither AVX-512-BF16 nor AMX)",
                 "Choose --precision fp32.",
             )
-        shape = (self.batch, spec.preprocessing.height, spec.preprocessing.width, 3)
+        self.input = spec.preprocessing.input
+        shape = (self.batch, *spec.preprocessing.shape)
         settings = {
-            "INFERENCE_PRECISION_HINT": "bf16" if way.precision == "bf16" else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if config.precision == "bf16" else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": 1,
@@ -216,19 +218,19 @@ class OpenVinoEngine:
         }
         try:
             model = core.read_model(content)
-            model.reshape({INPUT: shape})
+            model.reshape({self.input: shape})
             self.request = core.compile_model(model, "CPU", settings).create_infer_request()
         except RuntimeError as error:
             raise EngineError(
                 f"OpenVINO cannot run the backbone: {error}", "Choose --engine onnxruntime."
             ) from error
 
-    def embed(self, images: np.ndarray) -> np.ndarray:
-        """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`."""
+    def embed(self, inputs: np.ndarray) -> np.ndarray:
+        """Rows of the backbone's input `[batch, ...]` to embeddings, float32 `[batch, dim]`."""
         given, made = self.request.input_tensors[0].data, self.request.output_tensors[0].data
-        embeddings = np.empty((len(images), made.shape[1]), np.float32)
-        for start in range(0, len(images), self.batch):
-            piece = images[start : start + self.batch]
+        embeddings = np.empty((len(inputs), made.shape[1]), np.float32)
+        for start in range(0, len(inputs), self.batch):
+            piece = inputs[start : start + self.batch]
             given[: len(piece)] = piece
             self.request.infer()
             embeddings[start : start + len(piece)] = made[: len(piece)]
@@ -254,23 +256,23 @@ def engines_here(precision: str) -> list[str]:
     ]
 
 
-def check_way(way: Way) -> None:
-    """Raise `EngineError` if what a way needs is not installed here, as far as one can see."""
-    if way.engine == "openvino" and not find_spec("openvino"):
+def check_config(config: EngineConfig) -> None:
+    """Raise `EngineError` if what a setting needs is not installed here, as far as one can see."""
+    if config.engine == "openvino" and not find_spec("openvino"):
         raise EngineError(
             "OpenVINO is not installed",
             "Install it where the workers run: pip install 'headstart[openvino]'.",
         )
-    if way.engine is None and not engines_here(way.precision):
+    if config.engine is None and not engines_here(config.precision):
         raise EngineError(
-            f"no engine here computes in {way.precision}",
+            f"no engine here computes in {config.precision}",
             "bf16 takes OpenVINO (pip install 'headstart[openvino]') and a CPU with AVX-512-BF16 "
             "or AMX. Choose --precision fp32.",
         )
 
 
-def open_engines(content: bytes, spec: BackboneSpec, way: Way) -> list[Engine]:
-    """Make a backbone ready to run: in the engine of a way, or in all that are here.
+def open_engines(content: bytes, spec: BackboneSpec, config: EngineConfig) -> list[Engine]:
+    """Make a backbone ready to run: in the engine that is asked for, or in all that are here.
 
     Of these, one that cannot run the backbone is left out as long as there is another.
 
@@ -279,17 +281,17 @@ def open_engines(content: bytes, spec: BackboneSpec, way: Way) -> list[Engine]:
     EngineError
         If none can.
     """
-    check_way(way)
+    check_config(config)
     opened: list[Engine] = []
     errors = []
-    for name in [way.engine] if way.engine else engines_here(way.precision):
+    for name in [config.engine] if config.engine else engines_here(config.precision):
         try:
             if name == "openvino":
-                opened.append(OpenVinoEngine(content, spec, way))
+                opened.append(OpenVinoEngine(content, spec, config))
             elif name in PROVIDERS:
-                opened.append(GpuEngine(content, spec, way))
+                opened.append(GpuEngine(content, spec, config))
             else:
-                opened.append(OnnxRuntimeEngine(content))
+                opened.append(OnnxRuntimeEngine(content, spec))
         except EngineError as error:
             errors.append(error)
     if not opened:

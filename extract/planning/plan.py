@@ -21,6 +21,7 @@ from headstart.data.contracts.store import (
 from headstart.data.examples.opening import Source
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import LOCK
+from headstart.data.workers.shards import Shard, cut
 from headstart.extract.planning.changes import changed_files
 from headstart.extract.planning.known import Known, read_known
 from headstart.extract.planning.rewrite import Rewrite
@@ -28,25 +29,6 @@ from headstart.extract.planning.rewrite import Rewrite
 TURNS = 4  # a shard is this share of a worker's part of what is left: the last ones are small,
 # so that a slow one does not leave the other workers idle
 SMALLEST_SHARD, LARGEST_SHARD = 16, 1024
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Examples that one worker turns into one part of the store."""
-
-    number: int
-    examples: pa.Table
-
-    def __reduce__(self) -> tuple:
-        """Travels in Arrow's stream format; Ray's own way imports pandas while workers begin."""
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, self.examples.schema) as stream:
-            stream.write_table(self.examples)
-        return _received, (self.number, sink.getvalue().to_pybytes())
-
-
-def _received(number: int, stream: bytes) -> Shard:
-    return Shard(number, pa.ipc.open_stream(stream).read_all())
 
 
 @dataclass(frozen=True)
@@ -67,7 +49,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many examples of the store are handled in which way.
+    """How many examples of the store are handled how.
 
     Parameters
     ----------
@@ -143,13 +125,15 @@ class Plan:
         """
         unit = -(-SMALLEST_SHARD // batch) * batch
         largest = max(LARGEST_SHARD // unit, 1) * unit
-        shards: list[Shard] = []
-        first, start = self.next_number, 0
-        while left := self.todo.num_rows - start:
-            size = min(-(-left // (workers * TURNS * unit)) * unit, largest, left)
-            shards.append(Shard(first + len(shards), self.todo.slice(start, size)))
-            start += size
-        return shards
+
+        def sizes() -> Iterator[int]:
+            left = self.todo.num_rows
+            while left > 0:
+                size = min(-(-left // (workers * TURNS * unit)) * unit, largest)
+                yield size
+                left -= size
+
+        return cut(self.todo, sizes(), self.next_number)
 
 
 def plan(

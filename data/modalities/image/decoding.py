@@ -39,7 +39,7 @@ import simplejpeg
 from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.modality import DecodeError
 
 # Only formats that Pillow decodes itself: no EPS (which would start Ghostscript), no plugins.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -60,6 +60,9 @@ EXTENSIONS = frozenset(
         ".ppm",
     ]
 )
+# `empty`: no bytes; `not_an_image`: it begins like none of our formats; `truncated`: the end is
+# missing; `damaged`; `too_large`: more pixels than `MOST_PIXELS`, a side longer than
+# `LONGEST_SIDE`, or no memory; `unsupported`: whole, but its numbers have no known black and white.
 REASONS = ("empty", "not_an_image", "truncated", "damaged", "too_large", "unsupported")
 
 MOST_PIXELS = 200_000_000  # the largest that telephones and cameras make
@@ -95,28 +98,6 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and a
 _MODES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}  # by the colour space of an ICC profile
 _PROBE = (15 * np.indices((18, 18, 18), np.uint8)).reshape(3, 18, -1).transpose(1, 2, 0)
 _SAME = 2  # of 255: how far a profile may move a colour and still be called sRGB
-
-
-class DecodeError(Exception):
-    """A photograph that cannot be decoded.
-
-    Parameters
-    ----------
-    reason
-        A stable code: `empty` (no bytes), `not_an_image` (none of our formats begins so),
-        `truncated` (the end is missing), `damaged`, `too_large` (more pixels than `MOST_PIXELS`, a
-        side longer than `LONGEST_SIDE`, or no memory), `unsupported` (whole, but its numbers have
-        no known black and white).
-    message
-        What was found.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)
-        self.reason, self.message = reason, message
-
-    def __str__(self) -> str:
-        return self.message
 
 
 def open_image(content: bytes, at_least: tuple[int, int] | None = None) -> Image.Image:
@@ -254,7 +235,7 @@ def _flatten(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     elif image.mode in ("CMYK", "LAB"):
         if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
             image = ImageChops.invert(image)  # Pillow takes every file for one of Adobe's
-        conversion = _conversion(profile, image.mode)
+        conversion = conversion_to_srgb(profile, image.mode)
         image = conversion.apply(image) if conversion else image.convert("RGB")
         profile = None
     elif image.mode not in ("L", "RGB"):
@@ -294,7 +275,7 @@ def _deep_to_grey(image: Image.Image) -> Image.Image:
 
 
 @lru_cache(maxsize=16)
-def _conversion(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+def conversion_to_srgb(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
     """What converts the colours of a profile to sRGB; None where there is nothing to convert.
 
     A profile that is damaged, or of other colours than the picture's, says nothing.
@@ -315,29 +296,3 @@ def _conversion(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform 
         if np.abs(moved - np.asarray(probe.convert("RGB"))).max() <= _SAME:
             return None
     return conversion
-
-
-def decode(content: bytes, preprocessing: Preprocessing | None, fast: bool = True) -> np.ndarray:
-    """Decode a photograph to the backbone's input: uint8 `[height, width, 3]`, sRGB.
-
-    Parameters
-    ----------
-    preprocessing
-        Without it, the photograph keeps its own height and width.
-    fast
-        Whether a large JPEG may be decoded at a part of its size, and resized with numbers that are
-        a level off here and there (`data/modalities/image/resizing.py`).
-
-    Raises
-    ------
-    DecodeError
-        With a reason code.
-    """
-    enough = (preprocessing.width, preprocessing.height) if preprocessing and fast else None
-    image = open_image(content, enough)
-    pixels = preprocessing.apply(image, fast) if preprocessing else np.asarray(image.convert("RGB"))
-    conversion = _conversion(image.info.get("icc_profile"), image.mode)
-    if conversion is None:
-        return pixels
-    source = Image.fromarray(pixels).convert(conversion.input_mode)
-    return np.asarray(conversion.apply(source))

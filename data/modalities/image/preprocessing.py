@@ -5,13 +5,16 @@ Only the geometry lives here; scaling and normalization are inside the backbone'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from headstart.data.common.errors import InputError
+from headstart.data.modalities.image.decoding import conversion_to_srgb, open_image
 from headstart.data.modalities.image.resizing import centre, resize
+from headstart.data.modalities.modality import InputSpec
 
 RESIZE_RULES = ("squash", "crop")
 INTERPOLATIONS = {
@@ -22,7 +25,7 @@ INTERPOLATIONS = {
 
 
 @dataclass(frozen=True)
-class Preprocessing:
+class Preprocessing(InputSpec):
     """Size and resize rule of a backbone's input.
 
     Parameters
@@ -35,6 +38,10 @@ class Preprocessing:
     interpolation
         `bilinear`, `bicubic` or `lanczos`, antialiased when a photograph shrinks (as Pillow does).
     """
+
+    modality = "image"
+    input = "image"
+    dtype = np.uint8
 
     height: int
     width: int
@@ -68,5 +75,66 @@ class Preprocessing:
             image = resize(image, size, filter_, fast, box)
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and the three channels."""
+        return self.height, self.width, 3
+
+    def decode(self, content: bytes, fast: bool = True) -> np.ndarray:
+        """A photograph's bytes to the backbone's input: uint8 `[height, width, 3]`, sRGB.
+
+        Raises
+        ------
+        DecodeError
+            With a reason code.
+        """
+        return decode(content, self, fast)
+
+    def unsized(self) -> Unsized:
+        """The rule for a graph that resizes by itself."""
+        return Unsized(self.height, self.width, self.resize, self.interpolation)
+
+    def to_metadata(self) -> dict[str, str]:
+        """As entries of the backbone file's metadata."""
+        return {name: str(value) for name, value in asdict(self).items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs that use an edge model."""
+        return asdict(self)
+
     def __str__(self) -> str:
         return f"{self.height}x{self.width} {self.resize} {self.interpolation}"
+
+
+class Unsized(Preprocessing):
+    """A photograph keeps its height and width; the size is the one that the graph resizes to."""
+
+    def decode(self, content: bytes, fast: bool = True) -> np.ndarray:
+        """A photograph's bytes to uint8 `[height, width, 3]`, sRGB, of its own size."""
+        return decode(content, None)
+
+
+def decode(content: bytes, preprocessing: Preprocessing | None, fast: bool = True) -> np.ndarray:
+    """Decode a photograph to the backbone's input: uint8 `[height, width, 3]`, sRGB.
+
+    Parameters
+    ----------
+    preprocessing
+        Without it, the photograph keeps its own height and width.
+    fast
+        Whether a large JPEG may be decoded at a part of its size, and resized with numbers that are
+        a level off here and there (`data/modalities/image/resizing.py`).
+
+    Raises
+    ------
+    DecodeError
+        With a reason code.
+    """
+    enough = (preprocessing.width, preprocessing.height) if preprocessing and fast else None
+    image = open_image(content, enough)
+    pixels = preprocessing.apply(image, fast) if preprocessing else np.asarray(image.convert("RGB"))
+    conversion = conversion_to_srgb(image.info.get("icc_profile"), image.mode)
+    if conversion is None:
+        return pixels
+    source = Image.fromarray(pixels).convert(conversion.input_mode)
+    return np.asarray(conversion.apply(source))

@@ -14,12 +14,21 @@ import numpy as np
 import pytest
 from conftest import paint, write_tiny_backbone
 
-import headstart.extract.pool
-import headstart.extract.worker
 from headstart.data.common.errors import ExtractionError
 from headstart.data.contracts.store import FeatureStore
 from headstart.extract.job import ExtractOptions
 from headstart.extract.job import extract as run
+from headstart.extract.worker import EmbeddingJob, EmbeddingWorker
+
+
+def use(monkeypatch: pytest.MonkeyPatch, worker: type[EmbeddingWorker]) -> None:
+    """Extract with workers of a class of ours, which travels to Ray's processes by value."""
+
+    class OurJob(EmbeddingJob):
+        def worker(self, content: bytes) -> EmbeddingWorker:
+            return worker(self, content)
+
+    monkeypatch.setattr("headstart.extract.job.EmbeddingJob", OurJob)
 
 pytestmark = pytest.mark.alone
 
@@ -27,32 +36,31 @@ pytestmark = pytest.mark.alone
 @pytest.fixture
 def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers to which files with certain bytes do what a decoder with a bug would."""
-    worker = headstart.extract.worker.Worker
     # A real fault: a signal sent by os.kill may reach another thread, and this one would go on.
     crash, sleep, match = lambda: ctypes.string_at(0), time.sleep, re.match
 
-    class Fragile(worker):  # type: ignore[misc, valid-type]
-        def extract(self, *task):  # type: ignore[no-untyped-def]
-            import headstart.extract.inputs as module
+    class Fragile(EmbeddingWorker):
+        def work(self, *task):  # type: ignore[no-untyped-def]
+            import headstart.data.modalities.image.preprocessing as module
 
             decode = module.decode
 
-            def fragile(content: bytes, preprocessing: object) -> np.ndarray:
+            def fragile(content: bytes, preprocessing: object, fast: bool) -> np.ndarray:
                 if content == b"poison":
                     crash()
                 if content == b"endless":
                     sleep(1000)
                 if content == b"endless and deaf":  # the regular expression holds the GIL
                     match(r"(a+)+$", "a" * 60 + "b")
-                return decode(content, preprocessing)
+                return decode(content, preprocessing, fast)
 
             module.decode = fragile
             try:
-                return super().extract(*task)
+                return super().work(*task)
             finally:
                 module.decode = decode
 
-    monkeypatch.setattr("headstart.extract.pool.Worker", Fragile)
+    use(monkeypatch, Fragile)
 
 
 def many(photos: Path) -> set[str]:
@@ -117,16 +125,16 @@ def test_a_worker_that_is_killed_once_costs_its_shard_once_more_and_nothing_else
     write_tiny_backbone(tmp_path / "b.onnx")
     kill, pid = os.kill, os.getpid
 
-    class Mortal(headstart.extract.worker.Worker):
-        def extract(self, *task):  # type: ignore[no-untyped-def]
-            record = super().extract(*task)  # written, but never reported
+    class Mortal(EmbeddingWorker):
+        def work(self, *task):  # type: ignore[no-untyped-def]
+            record = super().work(*task)  # written, but never reported
             try:
                 mark.touch(exist_ok=False)  # by one worker, also where two are done at once
             except FileExistsError:
                 return record
             kill(pid(), 9)
 
-    monkeypatch.setattr("headstart.extract.pool.Worker", Mortal)
+    use(monkeypatch, Mortal)
     done = run(photos, tmp_path / "b.onnx", tmp_path / "f")
     assert (done.embedded, done.errors, mark.exists()) == (300, {}, True)
     assert 300 < done.inferences <= 300 + 64
@@ -146,16 +154,17 @@ def test_workers_that_never_come_up_stop_the_job(
 ) -> None:
     kill, pid = os.kill, os.getpid
 
-    class Stillborn(headstart.extract.worker.Worker):
+    class DiesAtStart(EmbeddingWorker):
         def __init__(self, *arguments: object) -> None:
             kill(pid(), 9)
 
-    monkeypatch.setattr("headstart.extract.pool.Worker", Stillborn)
+    use(monkeypatch, DiesAtStart)
     with pytest.raises(ExtractionError) as caught:
         run(photos, tiny_backbone, tmp_path / "f")
     assert str(caught.value) == (
         "3 workers died one after the other as they started: its process was killed or crashed; "
-        "short memory is the usual cause\n  Check the memory of the machines and Ray's logs."
+        "short memory is the usual cause\n  Check the memory of the machines and Ray's logs.\n"
+        "  What is done is kept. Run the same command again to go on."
     )
 
 
@@ -167,14 +176,33 @@ def test_a_job_that_waits_says_what_for(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    monkeypatch.setattr("headstart.extract.pool.QUIET", 1.0)
+    monkeypatch.setattr("headstart.data.workers.pool.QUIET_SECONDS", 1.0)
 
-    class Slow(headstart.extract.worker.Worker):
-        def extract(self, *task):  # type: ignore[no-untyped-def]
+    class Slow(EmbeddingWorker):
+        def work(self, *task):  # type: ignore[no-untyped-def]
             self.place = (task[0].number, 3)
             time.sleep(4)
-            return super().extract(*task)
+            return super().work(*task)
 
-    monkeypatch.setattr("headstart.extract.pool.Worker", Slow)
+    use(monkeypatch, Slow)
     assert run(photos, tiny_backbone, tmp_path / "f", ExtractOptions(workers=1)).embedded == 60
     assert re.search(r"worker \d+ on \S+: at 'blue/03.png' for \d s\n", capsys.readouterr().err)
+
+
+@pytest.mark.usefixtures("deadly", "local_ray")
+def test_examples_that_end_their_workers_one_after_the_other_stop_the_job(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph or a machine that ends every worker is not tried on a million photographs."""
+    monkeypatch.setattr("headstart.data.workers.pool.MAX_FAILED_IN_A_ROW", 2)
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"poison")
+    with pytest.raises(ExtractionError) as caught:
+        run(photos, tiny_backbone, tmp_path / "f")
+    assert re.fullmatch(
+        r"2 photographs one after the other ended their workers, the last is '\S+': its process "
+        r"was killed or crashed; short memory is the usual cause\n  Check the graph's file, and "
+        r"the memory of the machines: fewer --workers have more each\.\n  What is done is kept\. "
+        r"Run the same command again to go on\.",
+        str(caught.value),
+    )

@@ -1,4 +1,4 @@
-"""Photographs predicted by an edge model on Ray Data: as the features were, whatever is in them."""
+"""Photographs predicted by an edge model: as their features were, whatever is in them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ctypes
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,15 +20,17 @@ from conftest import Outcome, paint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import headstart.classify.prediction.photographs as edge_prediction
-from headstart.classify.prediction.edge_worker import MOST_BYTES, EdgeJob, EdgeSession, EdgeWorker
+from headstart.classify.prediction import edge as edge_prediction
+from headstart.classify.prediction.edge import PredictOptions, predict_examples
+from headstart.classify.prediction.edge_worker import Answers, EdgeJob, EdgeSession, EdgeWorker
 from headstart.classify.prediction.features import is_edge_model
-from headstart.classify.prediction.photographs import PhotographOptions, predict_photographs
-from headstart.data.common.errors import ModelError, PredictionError, StorageError
+from headstart.data.common.errors import ModelError, StorageError
 from headstart.data.contracts.edge import load_edge
-from headstart.data.examples.reading import Reader
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.image.preprocessing import Preprocessing, Unsized
+from headstart.data.modalities.modality import InputSpec
 from headstart.data.storage.places import folder_at
+from headstart.data.workers.inputs import MOST_BYTES
+from headstart.data.workers.shards import Shard
 from headstart.export.edge.classifier import export_classifier
 from headstart.export.options import EdgeOptions
 
@@ -85,7 +88,7 @@ def test_photographs_are_predicted_as_their_features_are(
 def test_the_same_photographs_give_the_same_file(
     edge: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable
 ) -> None:
-    monkeypatch.setattr(edge_prediction, "SMALLEST_BLOCK", 8)  # many blocks, done in any order
+    monkeypatch.setattr(edge_prediction, "SMALLEST_SHARD", 8)  # many blocks, done in any order
     files = [tmp_path / name for name in ("a.parquet", "b.parquet", "c.csv", "d.csv")]
     for file, workers in zip(files, (1, 2, 2, 1), strict=True):
         answer = command(
@@ -97,7 +100,7 @@ def test_the_same_photographs_give_the_same_file(
     assert first == second
 
 
-def test_nothing_of_ray_data_is_seen(edge: Path, photos: Path, tmp_path: Path) -> None:
+def test_nothing_of_ray_is_seen(edge: Path, photos: Path, tmp_path: Path) -> None:
     """In a process of its own, with a Ray of its own: what a person sees on stderr is ours."""
     out = tmp_path / "p.csv"
     answer = subprocess.run(
@@ -173,7 +176,7 @@ def test_a_source_without_any_photograph_that_can_be_read(
 ) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"")
-    table = predict_photographs(edge, tmp_path / "bad", tmp_path / "p.csv")
+    table = predict_examples(edge, tmp_path / "bad", tmp_path / "p.csv")
     (row,) = table.to_pylist()
     assert (row["prediction"], row["probabilities"], row["label"]) == (None, None, None)
     assert row["error"].startswith("empty: ")
@@ -184,7 +187,7 @@ def test_photographs_without_labels_and_some_with(
 ) -> None:
     for name in ("red", "blue"):
         (photos / name / "00.png").rename(photos / f"{name}.png")
-    table = predict_photographs(edge, photos, tmp_path / "p.parquet").to_pylist()
+    table = predict_examples(edge, photos, tmp_path / "p.parquet").to_pylist()
     found = {row["id"]: (row["prediction"], row["label"]) for row in table}
     assert found["red.png"] == ("red", None)
     assert found["blue.png"] == ("blue", None)
@@ -195,7 +198,7 @@ def test_photographs_without_labels_and_some_with(
 def test_a_manifest_with_ids(edge: Path, photos: Path, tmp_path: Path, local_ray: None) -> None:
     lines = ["id,path", "zebra,red/01.png", "ant,blue/01.png", "moth,red/01.png"]
     (photos / "list.csv").write_text("\n".join(lines) + "\n")
-    table = predict_photographs(edge, photos / "list.csv", tmp_path / "p.parquet")
+    table = predict_examples(edge, photos / "list.csv", tmp_path / "p.parquet")
     assert table["id"].to_pylist() == ["zebra", "ant", "moth"]
     assert table["prediction"].to_pylist() == ["red", "blue", "red"]
     assert table["label"].null_count == 3
@@ -205,7 +208,7 @@ def test_photographs_in_parquet(edge: Path, photos: Path, tmp_path: Path, local_
     names = ["red/01.png", "blue/01.png", "green/01.png"]
     images = [{"bytes": (photos / name).read_bytes(), "path": name} for name in names]
     pq.write_table(pa.table({"image": images}), tmp_path / "photos.parquet", row_group_size=2)
-    table = predict_photographs(edge, tmp_path / "photos.parquet", tmp_path / "p.parquet")
+    table = predict_examples(edge, tmp_path / "photos.parquet", tmp_path / "p.parquet")
     assert table["prediction"].to_pylist() == ["red", "blue", "green"]
 
 
@@ -240,23 +243,31 @@ def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that crash at files that hold `poison`, as a decoder with a bug would."""
     crash = lambda: ctypes.string_at(0)  # noqa: E731
 
-    class Fragile(Reader):
-        def read(self, path: str) -> bytes:
-            content = super().read(path)
-            if content == b"poison":
-                crash()
-            if content == b"away":
-                raise StorageError("the storage is away", "Wait for it.")
-            return content
-
     class FragileWorker(EdgeWorker):
-        def __init__(self, *arguments) -> None:  # type: ignore[no-untyped-def]
-            super().__init__(*arguments)
-            self.reader = Fragile(self.job.root)
+        def work(self, *task):  # type: ignore[no-untyped-def]
+            import headstart.data.modalities.image.preprocessing as module
 
-    monkeypatch.setattr(edge_prediction, "EdgeWorker", FragileWorker)
-    monkeypatch.setattr(edge_prediction, "SMALLEST_BLOCK", 4)
-    monkeypatch.setattr(edge_prediction, "RETRIES", 1)
+            decode = module.decode
+
+            def fragile(content: bytes, preprocessing: object, fast: bool = True) -> np.ndarray:
+                if content == b"poison":
+                    crash()
+                if content == b"away":
+                    raise StorageError("the storage is away", "Wait for it.")
+                return decode(content, preprocessing, fast)
+
+            module.decode = fragile
+            try:
+                return super().work(*task)
+            finally:
+                module.decode = decode
+
+    class FragileJob(EdgeJob):
+        def worker(self, content: bytes) -> EdgeWorker:
+            return FragileWorker(self, EdgeSession(self.path, content, self.spec.input))
+
+    monkeypatch.setattr(edge_prediction, "EdgeJob", FragileJob)
+    monkeypatch.setattr(edge_prediction, "SMALLEST_SHARD", 4)
 
 
 @pytest.mark.alone
@@ -268,14 +279,15 @@ def test_a_photograph_that_kills_its_workers_is_an_error_and_the_others_are_pred
     out = tmp_path / "p.parquet"
     answer = command("classify", "predict", edge, photos, "-o", out, "--batch", 4)
     assert answer.code == 0, answer.err
-    assert "photographs; these are tried one at a time\n" in answer.err
+    assert said(answer).count("it is replaced\n") == 3
     assert said(answer).endswith(
         f"1 of 60 photographs could not be read. The column error of {out} says why.\n"
         "  1 failed with died\n"
     )
     found = by_id(out)
     assert found.pop("green/07.png")["error"] == (
-        "died: its worker was killed or crashed at this photograph, also with it alone"
+        "died: its workers died at this photograph, the last one with it alone: its process was "
+        "killed or crashed; short memory is the usual cause"
     )
     assert all(row["prediction"] == row["label"] for row in found.values())
     import ray
@@ -291,16 +303,15 @@ def test_a_photograph_that_kills_its_workers_is_an_error_and_the_others_are_pred
 def test_workers_that_are_lost_again_and_again_end_the_work(
     edge: Path, photos: Path, tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edge_prediction, "MOST_LOST", 1)
-    monkeypatch.setattr(edge_prediction, "RETRIES", 0)
+    monkeypatch.setattr("headstart.data.workers.pool.MAX_FAILED_IN_A_ROW", 1)
     for path in photos.rglob("*.png"):
         path.write_bytes(b"poison")
     answer = command("classify", "predict", edge, photos, "-o", tmp_path / "p.csv", "--batch", 4)
-    assert (answer.code, said(answer)) == (
-        1,
-        "error: more than 1 workers were lost, killed or crashed\n  Short memory is the usual "
-        "cause: ask for fewer with --workers, or for a smaller --batch.\n",
+    assert answer.code == 1
+    assert (
+        "error: 1 photographs one after the other ended their workers, the last is '" in answer.err
     )
+    assert answer.err.endswith("  No predictions were written.\n")
     assert not (tmp_path / "p.csv").exists()
 
 
@@ -323,24 +334,10 @@ def test_a_user_may_stop_it(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(edge_prediction._Answers, "add", stop)  # with workers at work
+    monkeypatch.setattr(edge_prediction, "_take", stop)  # with workers at work
     answer = command("classify", "predict", edge, photos, "-o", tmp_path / "p.csv")
     assert (answer.code, said(answer)) == (130, "error: stopped; no predictions were written\n")
     assert not (tmp_path / "p.csv").exists()
-
-
-def test_what_stops_ray_data_is_said_in_words(local_ray: None) -> None:
-    from ray.data.exceptions import ExecutionTimeoutError
-
-    error = edge_prediction._in_words(ExecutionTimeoutError("long"))
-    assert isinstance(error, PredictionError)
-    assert str(error) == (
-        "no block of photographs was done in 600 s\n  Check the cluster's free CPUs, and the "
-        "photographs: python -m data inspect SOURCE."
-    )
-    assert str(edge_prediction._in_words(ValueError("odd\nmore"))) == (
-        "Ray Data cannot go on: odd\n  Ray's logs, in /tmp/ray, say more."
-    )
 
 
 # The worker, without Ray
@@ -362,6 +359,23 @@ class Known:
         return first.astype(np.int64), np.stack([odd, 1 - odd], axis=1)
 
 
+def work(session: Known, folder: Path, paths: list[str], spec: InputSpec, batch: int) -> Answers:
+    """A worker's answers for photographs whose rows in the source begin at 50."""
+    job = EdgeJob(root=folder_at(folder), spec=spec, path="e.onnx", classes=2, batch=batch)
+    rows = pa.array(range(50, 50 + len(paths)), pa.int64())
+    examples = pa.table({"id": pa.array(paths, pa.string()), "path": pa.array(paths, pa.string())})
+    shard = Shard(0, examples.append_column("row", rows))
+    return EdgeWorker(job, session).work(shard)
+
+
+def painted(folder: Path, photographs: list[tuple[int, int]]) -> list[str]:
+    """Photographs of one grey and a size each; their names."""
+    for number, (value, size) in enumerate(photographs):
+        content = f"P5 {size} {size} 255\n".encode() + bytes([value]) * size * size
+        (folder / f"{number}.pgm").write_bytes(content)
+    return [f"{number}.pgm" for number in range(len(photographs))]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     photographs=st.lists(
@@ -373,54 +387,36 @@ def test_every_photograph_has_one_answer_whatever_is_beside_it(
     photographs: list[tuple[int, int]], batch: int
 ) -> None:
     session = Known()
-    worker = EdgeWorker(EdgeJob(folder_at("/"), None, 2, batch), session)  # type: ignore[arg-type]
-    worker.reader = Painted(photographs)  # type: ignore[assignment]
-    rows = list(range(50, 50 + len(photographs)))
-    paths = pa.array(list(map(str, range(len(photographs)))), pa.string())
-    table = worker.answer(pa.table({"row": pa.array(rows, pa.int64()), "path": paths}))
-    assert table["row"].to_pylist() == rows
-    assert table["stop"].null_count == len(rows)
-    for (value, _), row in zip(photographs, table.to_pylist(), strict=True):
+    with tempfile.TemporaryDirectory() as folder:
+        names = painted(Path(folder), photographs)
+        answers = work(session, Path(folder), names, Unsized(8, 8), batch)
+    assert answers.rows.tolist() == list(range(50, 50 + len(photographs)))
+    for (value, _), error, label in zip(photographs, answers.errors, answers.labels, strict=True):
         errors = {
             13: "not_classified: no memory",
             99: "not_finite: the probabilities have NaN or infinite numbers",
         }
-        assert row["error"] == errors.get(value)
-        assert row["label"] == (-1 if value in errors else value)
+        assert error == errors.get(value)
+        assert label == (-1 if value in errors else value)
     assert all(1 <= shape[0] <= batch for shape in session.calls)
 
 
-class Painted:
-    """Reads photographs of one grey and a size, that are nowhere."""
-
-    def __init__(self, photographs: list[tuple[int, int]]) -> None:
-        self.photographs = photographs
-
-    def read(self, path: str) -> bytes:
-        value, size = self.photographs[int(path)]
-        return f"P5 {size} {size} 255\n".encode() + bytes([value]) * size * size
-
-
 def test_large_photographs_go_one_by_one(tmp_path: Path) -> None:
-    sides = [(200, 4000), (200, 4000), (200, 10), (200, 10)]
     session = Known()
-    worker = EdgeWorker(EdgeJob(folder_at("/"), None, 2, 16), session)  # type: ignore[arg-type]
-    worker.reader = Painted(sides)  # type: ignore[assignment]
-    worker.answer(pa.table({"row": range(4), "path": list("0123")}))
+    names = painted(tmp_path, [(200, 4000), (200, 4000), (200, 10), (200, 10)])
+    work(session, tmp_path, names, Unsized(8, 8), 16)
     assert [shape[:2] for shape in session.calls] == [(1, 4000), (1, 4000), (2, 10)]
 
 
 def test_a_model_of_one_size_is_given_that_size(photos: Path) -> None:
     session = Known()
-    job = EdgeJob(folder_at(photos), Preprocessing(5, 6), 2, 16)
-    worker = EdgeWorker(job, session)  # type: ignore[arg-type]
-    worker.answer(pa.table({"row": [0, 1], "path": ["red/00.png", "blue/00.png"]}))
+    work(session, photos, ["red/00.png", "blue/00.png"], Preprocessing(5, 6), 16)
     assert session.calls == [(2, 5, 6, 3)]
 
 
 def test_a_file_that_onnxruntime_cannot_load() -> None:
     with pytest.raises(ModelError) as caught:
-        EdgeSession("e.onnx", b"nothing")
+        EdgeSession("e.onnx", b"nothing", "image")
     assert str(caught.value).startswith("e.onnx cannot be loaded: ")
     assert str(caught.value).endswith("\n  Export the classifier again.")
 
@@ -483,7 +479,7 @@ def test_sources_that_hold_nothing(edge: Path, tmp_path: Path, command: Callable
     answer = command("classify", "predict", edge, tmp_path / "list.csv", "-o", tmp_path / "p.csv")
     assert (answer.code, said(answer)) == (
         2,
-        f"error: {tmp_path / 'list.csv'} lists no examples\n  Give it a row for each photograph.\n",
+        f"error: {tmp_path / 'list.csv'} lists no examples\n  Give it a row for each example.\n",
     )
 
 
@@ -538,7 +534,7 @@ def test_options_that_are_not_possible(
         "error: 50 workers need as many CPUs, but the cluster has 2\n"
         "  Ask for --workers 2 or fewer.\n",
     )
-    assert PhotographOptions().batch == 16
+    assert PredictOptions().batch == 16
 
 
 @pytest.mark.parametrize("kind", ["features", "photographs"])

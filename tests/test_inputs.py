@@ -1,4 +1,4 @@
-"""Photographs of a shard come in order, whoever reads and decodes them."""
+"""The examples of a shard come in order, whoever reads them, in batches of one shape."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from headstart.data.modalities.image.preprocessing import Preprocessing
 from headstart.data.storage.files import digest
 from headstart.data.storage.places import folder_at
-from headstart.extract.ahead import ahead
-from headstart.extract.inputs import Failure, Photograph, photographs
+from headstart.data.workers.ahead import ahead
+from headstart.data.workers.inputs import Failure, batches
 
 SMALL = Preprocessing(8, 8)
 
@@ -58,19 +58,35 @@ def test_an_exception_comes_where_its_result_would() -> None:
         next(results)
 
 
-def test_every_row_is_a_photograph_or_a_failure(photos: Path) -> None:
+def test_every_row_is_in_a_batch_or_a_failure(photos: Path) -> None:
     (photos / "red" / "00.png").write_bytes(b"")
     (photos / "red" / "01.png").write_bytes(b"I am a text")
     (photos / "red" / "02.png").unlink()
     folder = folder_at(photos)
     paths = [f"{name}/{number:02d}.png" for name in ("red", "blue") for number in range(20)]
-    found = list(photographs(folder, paths, SMALL))
-    assert [each.row for each in found] == list(range(40))
-    bad = [(each.stage, each.reason) for each in found if isinstance(each, Failure)]
-    assert bad == [("decode", "empty"), ("decode", "not_an_image"), ("read", "missing")]
-    assert found[2].stamp is None
-    for each in found:
-        if isinstance(each, Photograph):
-            assert each.content == digest((photos / paths[each.row]).read_bytes())
-            assert (each.image.shape, each.image.dtype) == ((8, 8, 3), np.uint8)
-            assert each.stamp
+    rows, bad, told = [], [], []
+    for found in batches(folder, paths, SMALL, lambda: 16, told.append):
+        if isinstance(found, Failure):
+            bad.append((found.row, found.stage, found.reason, found.stamp is None))
+            continue
+        assert (found.inputs.shape[1:], found.inputs.dtype) == ((8, 8, 3), np.uint8)
+        for example, image in zip(found.examples, found.inputs, strict=True):
+            content = (photos / paths[example.row]).read_bytes()
+            assert example.content == digest(content)
+            assert np.array_equal(image, SMALL.decode(content))
+            assert example.stamp
+            rows.append(example.row)
+    assert told == list(range(40))
+    assert rows == list(range(3, 40))
+    assert bad == [
+        (0, "decode", "empty", False),
+        (1, "decode", "not_an_image", False),
+        (2, "read", "missing", True),
+    ]
+
+
+def test_batches_are_as_large_as_is_asked_for_at_that_time(photos: Path) -> None:
+    paths = [f"red/{number:02d}.png" for number in range(20)]
+    sizes = iter([3, 3, 3, *[8] * 100])
+    found = list(batches(folder_at(photos), paths, SMALL, lambda: next(sizes)))
+    assert [len(each.examples) for each in found] == [3, 8, 8, 1]  # type: ignore[union-attr]

@@ -1,0 +1,164 @@
+"""Classes for the examples of a source by an edge model, on the workers that extraction has.
+
+Rows and paths go to the workers, answers come back. The answers do not depend on the number of
+workers: shards and batches are cut from the source alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from headstart.classify.prediction.answers import (
+    answers_table,
+    check_predictions_file,
+    write_answers,
+)
+from headstart.classify.prediction.edge_worker import Answers, EdgeJob, EdgeSession
+from headstart.data.common.errors import Checklist, InputError, StoppedError
+from headstart.data.common.ray_session import ray_session
+from headstart.data.contracts.edge import Edge, load_edge
+from headstart.data.contracts.store import MANIFEST, RECORDS
+from headstart.data.examples.opening import Source, open_source
+from headstart.data.modalities.modality import Modality
+from headstart.data.storage.places import folder_at
+from headstart.data.workers.pool import WorkerPool
+from headstart.data.workers.shards import Shard, cut
+
+SMALLEST_SHARD, LARGEST_SHARD, SHARDS = 64, 512, 64  # examples; how many shards are enough
+PATIENCE = 600.0  # seconds without an example after which a worker is replaced
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How the examples of a source are to be predicted.
+
+    Parameters
+    ----------
+    address
+        Of a Ray cluster; a local one is started where none is given.
+    workers
+        Number of workers, one CPU each; all free CPUs where none is given.
+    batch
+        Examples that go through the edge model at once.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        checks = Checklist()
+        for name, most in (("workers", 100_000), ("batch", 1024)):
+            value = getattr(self, name)
+            with checks.item():
+                if value is not None and not 1 <= value <= most:
+                    raise InputError(f"--{name} {value} is not possible", f"Give 1 to {most:,}.")
+        checks.finish()
+
+
+def predict_examples(
+    model: str | Path,
+    source: str | Path,
+    output: str | Path,
+    overwrite: bool = False,
+    options: PredictOptions = PredictOptions(),
+) -> pa.Table:
+    """Predict a class for every example of a source and write it to a file.
+
+    Parameters
+    ----------
+    model
+        An edge model, local or in object storage.
+    source
+        As `open_source` takes it; labels are carried along where there are any.
+    output
+        A `.parquet` or `.csv` file to write.
+
+    Returns
+    -------
+    pa.Table
+        In the source's order what `prediction.features.predict` returns, and `error`: none, or
+        `REASON: MESSAGE` for an example without an answer.
+
+    Raises
+    ------
+    InputError
+        What is wrong with model, source and output: everything at once, before any work.
+    PredictionError, StorageError, StoppedError
+        If the work cannot go on, or the user stopped it; nothing is written.
+    """
+    checks = Checklist()
+    modality: Modality | None = None
+    with checks.item():
+        edge = load_edge(model)
+        modality = edge.spec.modality
+        EdgeSession(edge.path, edge.content, edge.input_spec.input)  # tried here, without Ray
+    with checks.item():
+        examples = _open_source(source, output, modality)
+    with checks.item():
+        path = check_predictions_file(output, overwrite)
+    checks.finish()
+    try:
+        answers = _predict(edge, examples, options)
+    except KeyboardInterrupt:
+        raise StoppedError("stopped; no predictions were written") from None
+    failed = np.array([error is not None for error in answers.errors], bool)
+    table = answers_table(
+        examples.examples, answers.labels, answers.probabilities, edge.classes, failed
+    ).append_column("error", pa.array(answers.errors, pa.string()))
+    write_answers(path, table, edge.classes)
+    return table
+
+
+def _open_source(source: str | Path, output: str | Path, modality: Modality | None) -> Source:
+    folder = folder_at(source)
+    if folder.exists(MANIFEST) or folder.exists(RECORDS):
+        takes = modality.plural if modality else "files"
+        raise InputError(
+            f"{source} is a feature store; an edge model takes {takes}",
+            f"Name the {takes}, or the model folder: "
+            f"python -m classify predict MODEL {source} -o {output}",
+        )
+    return open_source(source, allow_unlabelled=True, modality=modality)
+
+
+def _predict(edge: Edge, source: Source, options: PredictOptions) -> Answers:
+    total = len(source)
+    job = EdgeJob(
+        root=source.folder,
+        spec=edge.input_spec,
+        path=edge.path,
+        classes=len(edge.classes),
+        batch=options.batch,
+    )
+    answers = Answers.unknown(np.arange(total), job.classes)
+    with ray_session(options.address, options.workers) as workers:
+        import ray  # not sooner: the session sets what Ray reads when it is imported
+
+        pool = WorkerPool(job, ray.put(edge.content), workers, PATIENCE)
+        for done in pool.run(_shards(source, options.batch), "predicting"):
+            _take(done.value, answers)
+    return answers
+
+
+def _take(part: Answers, answers: Answers) -> None:
+    """Put a shard's answers into those of the source."""
+    answers.labels[part.rows] = part.labels
+    answers.probabilities[part.rows] = part.probabilities
+    for row, error in zip(part.rows, part.errors, strict=True):
+        answers.errors[row] = error
+
+
+def _shards(source: Source, batch: int) -> list[Shard]:
+    """Whole batches, and so many shards that no worker is idle for long."""
+    total = len(source)
+    size = min(max(total // SHARDS, SMALLEST_SHARD), LARGEST_SHARD)
+    examples = source.examples.select(["id", "path"]).append_column(
+        "row", pa.array(np.arange(total))
+    )
+    return cut(examples, repeat(-(-size // batch) * batch))

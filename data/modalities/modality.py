@@ -1,0 +1,124 @@
+"""What a modality is: everything of its own that the rest of the project asks for.
+
+Planning, workers, the feature store, heads, the report and jobs go through the two classes here,
+and do not know which kind of files they handle.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+
+class DecodeError(Exception):
+    """An example that cannot be decoded.
+
+    Parameters
+    ----------
+    reason
+        A stable code, such as `empty` or `truncated`; each modality lists its own.
+    message
+        What was found.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason, self.message = reason, message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InputSpec(ABC):
+    """How the bytes of an example become one row of a backbone's input.
+
+    Part of the backbone file. It travels to workers by pickle, so it must be a module's class.
+    `str()` of it stands in fingerprints: two that differ in anything must differ in it.
+    """
+
+    modality: ClassVar[str]  # its name in the table of modalities
+    input: ClassVar[str]  # the name of the graph's input
+    dtype: ClassVar[type[np.generic]]
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of one row of the input, without the batch axis."""
+
+    @abstractmethod
+    def decode(self, content: bytes, fast: bool = True) -> np.ndarray:
+        """An example's bytes to a row of the input, `dtype`, `shape`.
+
+        Parameters
+        ----------
+        fast
+            Whether numbers may be slightly off for speed; every command but a gate's wants it.
+
+        Raises
+        ------
+        DecodeError
+            With a reason code.
+        """
+
+    def unsized(self) -> InputSpec:
+        """The rule for a graph that takes examples of any size; by default there is no other."""
+        return self
+
+    @abstractmethod
+    def to_metadata(self) -> dict[str, str]:
+        """As entries of the backbone file's metadata, without their prefix."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """For programs that use an edge model, in `NAME.labels.json`."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a page shows of an example.
+
+    Parameters
+    ----------
+    media_type
+        Of the content, such as `image/jpeg`.
+    content
+        To be shown as it is, by its media type.
+    """
+
+    media_type: str
+    content: bytes
+
+
+class Modality(ABC):
+    """A kind of files: which ones, what is in them, and how they are shown.
+
+    Attributes
+    ----------
+    name
+        In the backbone file's metadata.
+    noun, plural
+        What an example is called, such as `photograph`.
+    extensions
+        Of its files, in lower case, with their dots.
+    """
+
+    name: ClassVar[str]
+    noun: ClassVar[str]
+    plural: ClassVar[str]
+    extensions: ClassVar[frozenset[str]]
+
+    @abstractmethod
+    def input_spec(self, metadata: Mapping[str, str]) -> InputSpec:
+        """From `InputSpec.to_metadata`; raises `KeyError`, `ValueError` or `InputError`."""
+
+    @abstractmethod
+    def size_of(self, content: bytes) -> str:
+        """The size of an example for people, such as `640x480`; raises `DecodeError`."""
+
+    @abstractmethod
+    def preview(self, content: bytes) -> Preview:
+        """What a page shows of an example; raises `DecodeError`."""

@@ -1,0 +1,150 @@
+"""The examples of a shard, read and decoded in order, in batches that a graph can take at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from headstart.data.examples.reading import IN_PARQUET, Reader, container_of, why_unread
+from headstart.data.modalities.modality import DecodeError, InputSpec
+from headstart.data.storage.files import digest
+from headstart.data.storage.folder import Folder
+from headstart.data.storage.local import LocalFolder
+from headstart.data.workers.ahead import ahead
+
+READERS = 16  # threads that wait for object storage, which takes tens of milliseconds a file
+# Bytes of a batch: graphs that resize themselves are given photographs as large as cameras make
+# them, and make float32 of them.
+MOST_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class Example:
+    """An example that was read and decoded.
+
+    Parameters
+    ----------
+    row
+        In the shard.
+    stamp
+        Of its file.
+    content
+        The hash of its bytes.
+    """
+
+    row: int
+    stamp: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples that go through a graph at once.
+
+    Parameters
+    ----------
+    inputs
+        A row of the graph's input for each, `[examples, ...]`. Overwritten by the next batch.
+    """
+
+    examples: list[Example]
+    inputs: np.ndarray
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is nothing for a row of a shard: the columns of the store's errors after `id`."""
+
+    row: int
+    stage: str
+    reason: str
+    message: str
+    stamp: str | None
+
+
+def batches(
+    folder: Folder,
+    paths: Sequence[str],
+    spec: InputSpec,
+    size: Callable[[], int],
+    at: Callable[[int], None] = lambda row: None,
+) -> Iterator[Batch | Failure]:
+    """Read and decode, one after the other; what goes wrong is a `Failure`.
+
+    Examples of one shape that follow each other share a batch of no more than `MOST_BYTES`. Object
+    storage is read ahead. Decoding is done when an example is asked for: it takes the core that the
+    graph runs on. Beside a GPU, other workers decode while it is at work.
+
+    Parameters
+    ----------
+    folder, paths
+        The examples, and the folder that their paths are relative to.
+    size
+        Asked for the largest number of examples in a batch before each is filled.
+    at
+        Told each row before it is touched.
+
+    Raises
+    ------
+    StorageError
+        If the storage does not answer.
+    """
+    waiting: list[Example] = []
+    inputs = np.empty((0, *spec.shape), spec.dtype)
+    coming = _decoded(folder, paths, spec)
+    for row in range(len(paths)):
+        at(row)
+        found = next(coming)
+        if isinstance(found, Failure):
+            yield found
+            continue
+        example, array = found
+        room = max(1, min(size(), MOST_BYTES // max(1, array.nbytes)))
+        if waiting and (array.shape != inputs.shape[1:] or len(waiting) >= room):
+            yield Batch(waiting, inputs[: len(waiting)])
+            waiting = []
+        if array.shape != inputs.shape[1:] or len(inputs) < room:
+            larger = np.empty((room, *array.shape), array.dtype)
+            if waiting:
+                larger[: len(waiting)] = inputs[: len(waiting)]
+            inputs = larger
+        inputs[len(waiting)] = array
+        waiting.append(example)
+        if len(waiting) >= room:
+            yield Batch(waiting, inputs[: len(waiting)])
+            waiting = []
+    if waiting:
+        yield Batch(waiting, inputs[: len(waiting)])
+
+
+def _decoded(
+    folder: Folder, paths: Sequence[str], spec: InputSpec
+) -> Iterator[tuple[Example, np.ndarray] | Failure]:
+    reader = Reader(folder)
+
+    def read(numbered: tuple[int, str]) -> tuple[int, str, bytes] | Failure:
+        row, path = numbered
+        try:
+            content, stamp = reader.read_stamped(path)
+        except OSError as error:
+            (last,) = folder.stamps([container_of(path)])
+            return Failure(row, "read", *why_unread(error), last)
+        return row, stamp, content
+
+    def decode(found: tuple[int, str, bytes] | Failure) -> tuple[Example, np.ndarray] | Failure:
+        if isinstance(found, Failure):
+            return found
+        row, stamp, content = found
+        try:
+            array = spec.decode(content)
+        except DecodeError as error:
+            return Failure(row, "decode", error.reason, error.message, stamp)
+        return Example(row, stamp, digest(content)), array
+
+    local = isinstance(folder, LocalFolder)
+    # Rows of a Parquet file come one after the other.
+    readers = 0 if local else 1 if any(map(IN_PARQUET.fullmatch, paths)) else READERS
+    contents = ahead(read, enumerate(paths), readers, readers)  # files may be large
+    return map(decode, contents)

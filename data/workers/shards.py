@@ -1,0 +1,51 @@
+"""Shards: the pieces that work is handed out in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Examples that one worker works on in one go.
+
+    Parameters
+    ----------
+    examples
+        With the columns `id` and `path`, and whatever the worker needs beside them.
+    """
+
+    number: int
+    examples: pa.Table
+
+    def __reduce__(self) -> tuple:
+        """Travels in Arrow's stream format; Ray's own way imports pandas while workers start."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.examples.schema) as stream:
+            stream.write_table(self.examples)
+        return _received, (self.number, sink.getvalue().to_pybytes())
+
+
+def _received(number: int, stream: bytes) -> Shard:
+    return Shard(number, pa.ipc.open_stream(stream).read_all())
+
+
+def cut(examples: pa.Table, sizes: Iterable[int], first: int = 0) -> list[Shard]:
+    """Shards of the given sizes, in the order of the examples; the last may be smaller.
+
+    Parameters
+    ----------
+    first
+        Number of the first shard.
+    """
+    shards: list[Shard] = []
+    start = 0
+    for size in sizes:
+        if start >= examples.num_rows:
+            break
+        shards.append(Shard(first + len(shards), examples.slice(start, size)))
+        start += size
+    return shards

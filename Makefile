@@ -5,16 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint chaos fuzz zoo clean
+.PHONY: demo test system lint chaos fuzz zoo clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py demo
 
-# Pages are tested in a browser, and the edge model in Node and in C: apt-get install chromium
-# chromium-driver nodejs npm gcc pkg-config libjpeg-dev libpng-dev libexif-dev libjansson-dev, and
-# .ci/onnxruntime-header, as .ci/run does.
-test: $(VENV)/.dev tests/node/node_modules
-	$(BIN)/python -m pytest
+# All of its set-up as well: root of Debian or Ubuntu gets the browser, Node and C that are missing,
+# anybody else is told what to install. Two processes share the tests; tests/conftest.py says how.
+test: system $(VENV)/.dev tests/node/node_modules
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+
+system:
+	tests/setup/system $(PYTHON)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

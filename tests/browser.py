@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ from selenium import webdriver
 def chromium() -> Iterator[webdriver.Chrome]:
     """It keeps a log of its console and of what it requests; its camera shows a test picture."""
     options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
+    # Debian's name, and Ubuntu's.
+    options.binary_location = shutil.which("chromium") or shutil.which("chromium-browser") or ""
     for argument in (
         "--headless=new",
         "--no-sandbox",
@@ -29,7 +31,7 @@ def chromium() -> Iterator[webdriver.Chrome]:
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
     try:
         yield driver
     finally:

@@ -34,10 +34,10 @@ def compiled(source: Path, program: Path, *options: str) -> Path:
         With the compiler's words, or what to install.
     """
     header = [place for place in PLACES if (place / HEADER).exists()]
-    assert header, f"no {HEADER} in {PLACES[0]} or {PLACES[1]}: run .ci/onnxruntime-header"
+    assert header, f"no {HEADER} in {PLACES[0]} or {PLACES[1]}: run tests/setup/onnxruntime-header"
     wanted = ["pkg-config", "--cflags", "--libs", *LIBRARIES]
     flags = subprocess.run(wanted, capture_output=True, text=True, check=False)
-    assert flags.returncode == 0, f"{flags.stderr}\ninstall what .ci/run installs"
+    assert flags.returncode == 0, f"{flags.stderr}\nrun tests/setup/system"
     library = runtime()
     command = ["gcc", *STRICT, *options, source, "-o", program, f"-I{program.parent}"]
     command += ["-isystem", header[0], *flags.stdout.split(), library]

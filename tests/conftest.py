@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -22,13 +24,45 @@ os.environ |= {"AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
 import numpy as np
 import onnx
 import pytest
+from browser import chromium
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from selenium import webdriver
 
 from headstart.cli import app
 from headstart.data.common import console
 from headstart.data.contracts.backbone import Backbone, BackboneSpec, load_backbone
 from headstart.data.modalities.image.preprocessing import Preprocessing
+
+LONGEST: tuple[str, ...] = ()
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file stay in one process; the files that take longest come first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+
+    def place(item: pytest.Item) -> int:
+        alone = item.get_closest_marker("alone") is not None
+        return len(LONGEST) + 1 if alone else places.get(item.path.stem, len(LONGEST))
+
+    items.sort(key=place)
+    for item in items:
+        alone = item.get_closest_marker("alone") is not None
+        if alone or not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("alone" if alone else item.path.stem))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """While a test that is marked `alone` runs, the other process waits, and no time limit runs."""
+    alone = item.get_closest_marker("alone") is not None
+    with open(__file__) as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(turn, fcntl.LOCK_UN)  # a process that a test left may hold the file open
 
 
 @pytest.fixture(scope="session")
@@ -133,23 +167,91 @@ def paint(path: Path, colour: tuple[int, int, int], seed: int, size: int = 24) -
 COLOURS = {"blue": (60, 80, 190), "green": (60, 170, 80), "red": (200, 60, 60)}
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """A folder a class: 20 noisy photographs of each of three colours."""
-    folder = tmp_path / "photos"
+# Photographs, store, model and edge model are made once in each process. A test gets copies, with
+# the stamps of the originals and the paths that they had if they had been made in its folder.
+
+
+def copy(original: Path, folder: Path) -> Path:
+    """Copy one of the originals into a test's folder."""
+    copied = folder / original.name
+    if original.is_file():
+        return Path(shutil.copy2(original, copied))
+    shutil.copytree(original, copied)
+    for file in (*copied.glob("*.json"), *copied.glob("*.html")):
+        file.write_text(file.read_text().replace(str(original.parent), str(folder)))
+    return copied
+
+
+@pytest.fixture(scope="session")
+def original_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `photos` is a copy of."""
+    folder = tmp_path_factory.mktemp("originals") / "photos"
     for number, (name, colour) in enumerate(COLOURS.items()):
         for index in range(20):
             paint(folder / name / f"{index:02d}.png", colour, 100 * number + index)
     return folder
 
 
-@pytest.fixture
-def features(photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None) -> Path:
-    """The feature store of `photos` by the tiny backbone."""
+@pytest.fixture(scope="session")
+def original_features(original_photos: Path, local_ray: None) -> Path:
+    """What `features` is a copy of."""
     from headstart.extract.job import extract
 
-    extract(photos, tiny_backbone, tmp_path / "features")
-    return tmp_path / "features"
+    folder = original_photos.parent
+    write_tiny_backbone(folder / "tiny.onnx")
+    extract(original_photos, folder / "tiny.onnx", folder / "features")
+    return folder / "features"
+
+
+@pytest.fixture(scope="session")
+def original_model(original_features: Path) -> Path:
+    """What `model` is a copy of."""
+    from headstart.classify.training import train
+
+    train(original_features, original_features.parent / "model")
+    return original_features.parent / "model"
+
+
+@pytest.fixture(scope="session")
+def original_edge(original_model: Path) -> Path:
+    """What `edge` is a copy of; its labels stand beside it."""
+    from headstart.export.edge.classifier import export_classifier
+
+    folder = original_model.parent
+    export_classifier(original_model, folder / "tiny.onnx", folder / "edge.onnx")
+    return folder / "edge.onnx"
+
+
+@pytest.fixture
+def photos(original_photos: Path, tmp_path: Path) -> Path:
+    """A folder a class: 20 noisy photographs of each of three colours."""
+    return copy(original_photos, tmp_path)
+
+
+@pytest.fixture
+def features(original_features: Path, photos: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
+    """The feature store of `photos` by the tiny backbone."""
+    return copy(original_features, tmp_path)
+
+
+@pytest.fixture
+def model(original_model: Path, features: Path, tmp_path: Path) -> Path:
+    """A model folder trained on `features`."""
+    return copy(original_model, tmp_path)
+
+
+@pytest.fixture
+def edge(original_edge: Path, model: Path, tmp_path: Path) -> Path:
+    """The edge model of `model` and the tiny backbone."""
+    copy(original_edge.with_suffix(".labels.json"), tmp_path)
+    return copy(original_edge, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[webdriver.Chrome]:
+    """One Chromium for all tests of pages."""
+    with chromium() as driver:
+        yield driver
 
 
 def make_bf16(features: Path) -> None:
@@ -160,30 +262,30 @@ def make_bf16(features: Path) -> None:
     assert manifest.read_text() != fp32
 
 
-@pytest.fixture
-def model(features: Path, tmp_path: Path) -> Path:
-    """A model folder trained on `features`."""
-    from headstart.classify.training import train
-
-    train(features, tmp_path / "model")
-    return tmp_path / "model"
+def told(*arguments: object) -> None:
+    """Run `headstart ARGUMENTS...`, which says what it wrote."""
+    said = io.StringIO()
+    with redirect_stdout(said):
+        assert exit_code_of(arguments) == 0
+    assert "wrote" in said.getvalue()
 
 
 @pytest.fixture(scope="session")
-def digits_job(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
+def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """EfficientNet-Lite0 with its ImageNet weights; its tests are one group, `lite0`."""
+    path = tmp_path_factory.mktemp("lite0") / "backbone.onnx"
+    told("export", "backbone", "efficientnet_lite0", "-o", path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits_job(tmp_path_factory: pytest.TempPathFactory, lite0: Path, local_ray: None) -> Path:
     """A folder with `digits`, `backbone.onnx`, `features` and `model`: the main job up to the
     model, by its commands."""
     folder = tmp_path_factory.mktemp("job")
-    digits, backbone = folder / "digits", folder / "backbone.onnx"
-    features, model = folder / "features", folder / "model"
-    for arguments in (
-        ("data", "sample", "digits", digits),
-        ("export", "backbone", "efficientnet_lite0", "-o", backbone),
-        ("extract", digits, "--backbone", backbone, "-o", features),
-        ("classify", "train", features, "-o", model),
-    ):
-        said = io.StringIO()
-        with redirect_stdout(said):
-            assert exit_code_of(arguments) == 0
-        assert "wrote" in said.getvalue()
+    backbone = copy(lite0, folder)
+    digits, features, model = folder / "digits", folder / "features", folder / "model"
+    told("data", "sample", "digits", digits)
+    told("extract", digits, "--backbone", backbone, "-o", features)
+    told("classify", "train", features, "-o", model)
     return folder

@@ -149,6 +149,7 @@ def test_a_bomb_is_refused_by_its_header(name: str) -> None:
         decode(content, SMALL)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["animated.webp", "clear.png", "cmyk.jpg", "float.tif"])
 def test_memory_stays_below_the_limit_that_is_stated(kind: str, tmp_path: Path) -> None:
     """20 bytes a pixel and what does not grow: the formats that need the most."""

@@ -265,7 +265,7 @@ def test_a_missing_header_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(toolchain, "PLACES", (tmp_path / "a", tmp_path / "b"))
     words = (
         f"no onnxruntime_c_api.h in {tmp_path / 'a'} or {tmp_path / 'b'}: run "
-        ".ci/onnxruntime-header"
+        "tests/setup/onnxruntime-header"
     )
     with pytest.raises(AssertionError, match=f"^{re.escape(words)}$"):
         compiled(write_program(tmp_path), tmp_path / "classify_photo")

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from chaos import KINDS, Chaos
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chaos]:

@@ -174,11 +174,12 @@ def test_damaged_exif_costs_no_photograph() -> None:
             )
 
 
+@pytest.mark.alone
 def test_a_fuzz_run_finds_nothing(tmp_path: Path) -> None:
-    """A third of what `make fuzz` runs, the same every time."""
-    report = fuzz_decoding.run(30_000, 0, tmp_path)
+    """A tenth of what `make fuzz` runs, the same every time."""
+    report = fuzz_decoding.run(10_000, 0, tmp_path)
     assert report.findings == []
-    assert report.outcomes.total() == 30_000
+    assert report.outcomes.total() == 10_000
     assert set(report.outcomes) == {"decoded", *REASONS} - {"empty"}
     assert min(report.outcomes.values()) > 100
 

@@ -22,18 +22,11 @@ from headstart.data.storage.files import digest
 from headstart.export.demo.runtime import SCRIPT, SUMS, VERSION, WASM, find_runtime
 from headstart.export.demo.site import check_web, resizing, write_demo
 from headstart.export.edge.classifier import export_classifier
-from headstart.export.options import EdgeOptions
 
 ANSWER = """#!/bin/sh
 case "$1 $2 $3" in "pack onnxruntime-web@{version} --pack-destination") cp {archive} "$4";; esac
 {more}
 """
-
-
-@pytest.fixture
-def edge(model: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
-    export_classifier(model, tiny_backbone, tmp_path / "edge.onnx", EdgeOptions())
-    return tmp_path / "edge.onnx"
 
 
 @pytest.fixture

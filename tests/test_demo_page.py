@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import chromium, open_fresh, requested, resize, served
+from browser import open_fresh, requested, resize, served
 from conftest import COLOURS, paint
 from elsewhere import WEB, choose
 from PIL import Image
@@ -25,20 +24,15 @@ from headstart.classify.training import train
 from headstart.export.demo.site import SITE, write_demo
 from headstart.export.edge.classifier import export_classifier
 
+pytestmark = pytest.mark.xdist_group("browser")
+
 WILD = '<img src=x onerror="alert(1)"> & Ünïcödé'
 LONG = "a" * 120
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
-    with chromium() as driver:
-        yield driver
-
-
 @pytest.fixture
-def site(model: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
-    export_classifier(model, tiny_backbone, tmp_path / "edge.onnx")
-    write_demo(tmp_path / "edge.onnx", tmp_path / "site", "Colours", WEB)
+def site(edge: Path, tmp_path: Path) -> Path:
+    write_demo(edge, tmp_path / "site", "Colours", WEB)
     return tmp_path / "site"
 
 

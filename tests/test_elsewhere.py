@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import chromium, served
+from browser import open_fresh, served
 from conftest import COLOURS
 from elsewhere import (
     NODE,
@@ -23,6 +23,7 @@ from elsewhere import (
     in_training,
 )
 from PIL import Image
+from selenium import webdriver
 from test_heads import QUICK, digits, finished
 
 from headstart.classify.heads.estimators import HEADS, HeadOptions
@@ -34,18 +35,21 @@ from headstart.export.demo.site import write_demo
 from headstart.export.edge.classifier import export_classifier
 from headstart.export.options import EdgeOptions
 
+pytestmark = pytest.mark.xdist_group("lite0")
 
-def everywhere(edge: Path, files: list[Path], site: Path) -> dict:
+
+def everywhere(edge: Path, files: list[Path], site: Path, browser: webdriver.Chrome) -> dict:
     write_demo(edge, site, runtime=WEB)
-    with served(site) as address, chromium() as browser:
-        browser.get(address)
+    with served(site) as address:
+        open_fresh(browser, address)
         found = {"browser": in_browser(browser, files)}
         assert browser.get_log("browser") == []
     return found | {"Python": in_python(edge, files), "Node": in_node(edge, files)}
 
 
-@pytest.mark.timeout(480)  # the main job is its fixture, if no test had it before
-def test_held_out_digits(digits_job: Path, tmp_path: Path, command: Callable) -> None:
+def test_held_out_digits(
+    digits_job: Path, tmp_path: Path, browser: webdriver.Chrome, command: Callable
+) -> None:
     """All 450 of them, from their files, each way with its own decoder."""
     model, backbone = Model.open(digits_job / "model"), digits_job / "backbone.onnx"
     edge = tmp_path / "edge.onnx"
@@ -58,7 +62,7 @@ def test_held_out_digits(digits_job: Path, tmp_path: Path, command: Callable) ->
     files = held_out(model)
     assert len(files) == 450
     expected = in_training(model, backbone, files)
-    found = everywhere(edge, files, tmp_path / "site") | {"C": in_c(edge, files)}
+    found = everywhere(edge, files, tmp_path / "site", browser) | {"C": in_c(edge, files)}
     for where, answers in found.items():
         changed, apart = answers.against(expected)
         print(f"{where}: {changed} labels differ, probabilities by at most {apart:.1e}")
@@ -94,13 +98,15 @@ def odd_photographs(folder: Path) -> list[Path]:
     return files
 
 
-def test_odd_photographs(model: Path, tiny_backbone: Path, tmp_path: Path) -> None:
+def test_odd_photographs(
+    model: Path, tiny_backbone: Path, tmp_path: Path, browser: webdriver.Chrome
+) -> None:
     """A tiny backbone sees single pixels, so what decoders differ by is seen in full."""
     edge = tmp_path / "edge.onnx"
     export_classifier(model, tiny_backbone, edge, EdgeOptions(any_size=True))
     files = odd_photographs(tmp_path / "odd")
     expected = in_training(Model.open(model), tiny_backbone, files)
-    for where, answers in everywhere(edge, files, tmp_path / "site").items():
+    for where, answers in everywhere(edge, files, tmp_path / "site", browser).items():
         assert answers.against(expected)[0] == 0, where
         apart = np.abs(answers.probabilities - expected.probabilities).max(axis=1)
         for file, difference in zip(files, apart, strict=True):

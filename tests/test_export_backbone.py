@@ -26,9 +26,11 @@ from headstart.export.backbone.embedding import plan
 from headstart.export.networks.keras.network import KerasNetwork
 from headstart.export.networks.keras.stack import import_keras
 from headstart.export.networks.network import NO_WEIGHTS
-from headstart.export.networks.resolve import open_original
+from headstart.export.networks.resolve import DEFAULT, open_original
 from headstart.export.networks.scaling import IN_WORDS, RULES
 from headstart.export.options import BackboneOptions, FeatureOptions
+
+pytestmark = pytest.mark.xdist_group("lite0")
 
 PICTURES = Path(skimage.__file__).parent / "data"
 # Indices of the ImageNet classes (ILSVRC 2012, in the order of their WordNet ids).
@@ -36,18 +38,10 @@ CATS = {281, 282, 283, 284, 285}  # tabby, tiger cat, Persian cat, Siamese cat, 
 CUPS = {967, 968}  # espresso, cup
 
 
-@pytest.fixture(scope="session")
-def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """EfficientNet-Lite0 with its ImageNet weights."""
-    path = tmp_path_factory.mktemp("lite0") / "lite0.onnx"
-    export_backbone(path)
-    return path
-
-
 def test_the_default_backbone_says_all_about_itself(lite0: Path) -> None:
     backbone = load_backbone(lite0)
     spec = backbone.spec
-    assert (spec.name, spec.pooling) == ("efficientnet_lite0", "avg")
+    assert (spec.name, spec.pooling) == (DEFAULT, "avg") == ("efficientnet_lite0", "avg")
     assert spec.layers == ("block8", "block11", "block15", "head")
     assert (spec.dim, spec.precision, spec.licence) == (1664, "fp32", "Apache-2.0")
     assert spec.preprocessing == Preprocessing(224, 224)
@@ -223,13 +217,19 @@ def test_missing_weights_are_named_with_their_cure(monkeypatch: pytest.MonkeyPat
     )
 
 
-def test_a_broken_conversion_is_found() -> None:
-    """The gate that every export passes: numbers, operators and inputs of a file made wrong."""
+@pytest.fixture(scope="module")
+def mobilenet() -> tuple:
+    """MobileNetV2 with random weights, and the file that is made of it."""
     options = BackboneOptions(weights="none", size=32)
     network = open_original("mobilenetv2", options)
     recipe = plan(network, FeatureOptions())
     spec = describe(network, recipe, options)
-    content = to_backbone(network, recipe, spec).SerializeToString()
+    return network, recipe, spec, to_backbone(network, recipe, spec).SerializeToString()
+
+
+def test_a_broken_conversion_is_found(mobilenet: tuple) -> None:
+    """The gate that every export passes: numbers, operators and inputs of a file made wrong."""
+    network, recipe, spec, content = mobilenet
     assert check(content, network, recipe, spec) <= 1e-4
 
     def broken(change: Callable[[onnx.ModelProto], object]) -> str:
@@ -271,13 +271,9 @@ def test_a_broken_conversion_is_found() -> None:
     ("number", "what"), [(np.nan, "has NaN or infinite numbers"), (0.0, "is nothing but zeros")]
 )
 def test_an_original_that_tells_nothing_is_refused(
-    number: float, what: str, monkeypatch: pytest.MonkeyPatch
+    number: float, what: str, mobilenet: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = BackboneOptions(weights="none", size=32)
-    network = open_original("mobilenetv2", options)
-    recipe = plan(network, FeatureOptions())
-    spec = describe(network, recipe, options)
-    content = to_backbone(network, recipe, spec).SerializeToString()
+    network, recipe, spec, content = mobilenet
     run = network.run
     monkeypatch.setattr(
         network, "run", lambda *given: [array * np.float32(number) for array in run(*given)]

@@ -33,12 +33,6 @@ from headstart.export.options import EdgeOptions, GateOptions
 EXAMPLE = Path(__file__).parents[1] / "export" / "code" / "classify_photo.py"
 
 
-@pytest.fixture
-def edge(model: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
-    export_classifier(model, tiny_backbone, tmp_path / "edge.onnx")
-    return tmp_path / "edge.onnx"
-
-
 def test_an_edge_model_says_all_about_itself(edge: Path, model: Path) -> None:
     session = onnxruntime.InferenceSession(edge.read_bytes())
     (image,) = session.get_inputs()

@@ -176,4 +176,5 @@ def test_views_and_power_go_with_int8(tmp_path: Path, scans: Path) -> None:
     )
     assert export.quantized is not None
     assert export.quantized.cosine_mean > 0.9
+    assert export.backbone.spec.name == "efficientnet_lite0"  # as nothing else is said
     assert export.backbone.spec.views == "flips"

@@ -185,6 +185,7 @@ def test_a_second_writer_is_refused(
     assert not (out / "_lock").exists()
 
 
+@pytest.mark.alone
 def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path, photos: Path) -> None:
     write_tiny_backbone(tmp_path / "b.onnx", size=256, dim=64)
     for number in range(600):
@@ -234,6 +235,7 @@ def test_examples_that_vanished_are_kept_and_said(
     )
 
 
+@pytest.mark.alone
 def test_a_job_that_was_killed_goes_on_where_it_stopped(tmp_path: Path, photos: Path) -> None:
     """SIGKILL in the middle of the embedding; the driver is a process with a Ray of its own."""
     for number in range(300):

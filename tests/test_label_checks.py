@@ -66,6 +66,7 @@ def test_classes_with_few_examples() -> None:
     assert label_warnings(("a", "b"), np.array([10, 10])) == []
 
 
+@pytest.mark.alone
 def test_ten_thousand_classes_take_no_time() -> None:
     classes = tuple(f"{prefix}{number}" for number in range(5000) for prefix in "xX")
     start = time.monotonic()

@@ -44,12 +44,6 @@ QUICK = MeasureOptions(20)
 
 
 @pytest.fixture
-def edge(model: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
-    export_classifier(model, tiny_backbone, tmp_path / "a.onnx")
-    return tmp_path / "a.onnx"
-
-
-@pytest.fixture
 def unsure(features: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
     """Another head, which answers for a half, as an edge model of any size."""
     options = FitOptions(HeadOptions("ridge"), AnswerOptions(coverage=0.5))
@@ -157,6 +151,7 @@ def test_json_holds_everything(edge: Path, photos: Path, command: Callable) -> N
     assert answers["scores"][1]["agreement"]["value"] == 1
 
 
+@pytest.mark.alone
 def test_memory_is_that_of_the_process_alone(edge: Path) -> None:
     """However large the process that starts it: Linux hands `ru_maxrss` down."""
     script = (

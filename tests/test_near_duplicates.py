@@ -94,6 +94,7 @@ def test_a_dense_class_is_no_heap_of_duplicates() -> None:
     assert not near_duplicates(train, test).is_duplicate.any()
 
 
+@pytest.mark.alone
 def test_blocks_change_nothing_and_bound_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     train = random.normal(size=(20_000, 64)).astype(np.float32)

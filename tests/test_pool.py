@@ -30,6 +30,8 @@ def use(monkeypatch: pytest.MonkeyPatch, worker: type[EmbeddingWorker]) -> None:
 
     monkeypatch.setattr("headstart.extract.job.EmbeddingJob", OurJob)
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def deadly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,12 +36,6 @@ from headstart.export.options import EdgeOptions
 
 
 @pytest.fixture
-def edge(model: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
-    export_classifier(model, tiny_backbone, tmp_path / "edge.onnx")
-    return tmp_path / "edge.onnx"
-
-
-@pytest.fixture
 def any_size(model: Path, tiny_backbone: Path, tmp_path: Path) -> Path:
     path = tmp_path / "any.onnx"
     export_classifier(model, tiny_backbone, path, EdgeOptions(any_size=True))
@@ -276,6 +270,7 @@ def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge_prediction, "SMALLEST_SHARD", 4)
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("deadly", "local_ray")
 def test_a_photograph_that_kills_its_workers_is_an_error_and_the_others_are_predicted(
     edge: Path, photos: Path, tmp_path: Path, command: Callable
@@ -303,6 +298,7 @@ def test_a_photograph_that_kills_its_workers_is_an_error_and_the_others_are_pred
     assert ray.available_resources()["CPU"] == 2
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("deadly", "local_ray")
 def test_workers_that_are_lost_again_and_again_end_the_work(
     edge: Path, photos: Path, tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch

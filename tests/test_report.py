@@ -433,6 +433,7 @@ def test_a_drawings_text_is_escaped() -> None:
 # Size
 
 
+@pytest.mark.alone
 def test_ten_thousand_classes(tmp_path: Path) -> None:
     classes = tuple(f"class {row:05d}" for row in range(10_000))
     labels, probabilities = answers(800, 10_000)

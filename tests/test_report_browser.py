@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import chromium, open_fresh, requested, resize
+from browser import open_fresh, requested, resize
 from report_content import WILD, full_content
 from selenium import webdriver
 
 from headstart.classify.report.page import render
+
+pytestmark = pytest.mark.xdist_group("browser")
 
 WIDTHS = (1280, 390, 360)
 
@@ -24,12 +25,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "report.html"
     path.write_text(render(full_content(folder / "photographs", WILD, WILD)), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
-    with chromium() as driver:
-        yield driver
 
 
 def show(browser: webdriver.Chrome, path: Path, width: int, scheme: str = "light") -> None:

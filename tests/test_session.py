@@ -18,7 +18,7 @@ os.environ["RAY_AUTH_MODE"] = "token"
 import ray
 from headstart.data.common.errors import HeadstartError
 from headstart.data.common.ray_session import ray_session, share_of_gpu
-from extract import job
+from headstart.extract import job
 
 ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False,
          _node_ip_address="127.0.0.1", log_to_driver=False)

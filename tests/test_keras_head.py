@@ -154,8 +154,8 @@ def test_a_broken_conversion_is_found(digits: KerasHead, monkeypatch: pytest.Mon
     with pytest.raises(ParityError) as caught:
         to_onnx(digits, 64)
     assert str(caught.value) == (
-        "the ONNX form of the Keras head is broken: it has [('embedding', 'tensor(float)', "
-        "['batch', 64]), ('mean', 'tensor(float)', ['batch', 64])] and answers "
+        "the ONNX form of the Keras head is broken: its inputs are [('embedding', "
+        "'tensor(float)', ['batch', 64]), ('mean', 'tensor(float)', ['batch', 64])], its outputs "
         "[('scores', 'tensor(float)', ['batch', 10])]\n  Choose another head."
     )
 

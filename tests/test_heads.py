@@ -110,7 +110,7 @@ def test_an_onnx_form_that_differs_is_refused() -> None:
     head = finished(HeadOptions(), training)
     content = head_to_onnx(head, training.embeddings).content
     other = Answering(head.estimator, Calibration(temperature=1.1), head.threshold)
-    with pytest.raises(ParityError, match="the ONNX form of head answers otherwise than the esti"):
+    with pytest.raises(ParityError, match="the ONNX form of head differs from the estimator: by"):
         compare(other, content, training.embeddings)
 
 

@@ -231,7 +231,7 @@ def test_a_missing_package_is_named_with_its_cure(
 
 def test_the_module_is_imported_without_tensorflow() -> None:
     script = (
-        "import json, sys, classify.keras_head\n"
+        "import json, sys, headstart.classify.heads.keras_head\n"
         "print(json.dumps(sorted({'keras', 'tensorflow', 'tf2onnx'} & set(sys.modules))))"
     )
     answer = subprocess.run(

@@ -150,7 +150,15 @@ def test_pareto_optimal(merits: list[tuple[float, ...]]) -> None:
 def candidate(name: str, accuracy: float, speed: float | None, dim: int = 1280) -> Candidate:
     made = Fingerprint("net", "0" * 64, "224x224 squash bilinear", "fp32", dim)
     cost = None if speed is None else Cost("b.onnx", ("head",), "avg", 10**7, speed)
-    return Candidate(name, made, accuracy, 0.01, 4.0 * dim, cost, True)
+    return Candidate(
+        store=name,
+        fingerprint=made,
+        accuracy=accuracy,
+        std=0.01,
+        bytes_per_example=4.0 * dim,
+        cost=cost,
+        best=True,
+    )
 
 
 def found(*candidates: Candidate) -> Pareto:

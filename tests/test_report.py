@@ -172,7 +172,17 @@ def test_classes_without_examples_are_named_and_of_many_the_worst_are_shown() ->
             ClassScores(f"c{row}", 0.5, 0.5, 1 - row / 1000, count)
             for row, count in enumerate(support)
         )
-        return Scores(sum(support), 0.5, 0.5, 0.5, 1.0, proportion(1, 2), 0.1, found, ())
+        return Scores(
+            examples=sum(support),
+            accuracy=0.5,
+            balanced_accuracy=0.5,
+            macro_f1=0.5,
+            log_loss=1.0,
+            accuracy_interval=proportion(1, 2),
+            calibration_error=0.1,
+            per_class=found,
+            confusion=(),
+        )
 
     section = per_class(scores(4, 0, 2))
     assert [row[0] for row in section.tables[0].rows] == ["c0", "c2"]
@@ -450,10 +460,32 @@ def test_ten_thousand_classes(tmp_path: Path) -> None:
     )
     accuracy = proportion(int((predictions == labels).sum()), 800)
     content = ReportContent(
-        About(classes, "ridge", {}, "as declared", "tiny", 90_000, 800, "/features"),
-        HeldOut(Examples(names, names), labels, probabilities, threshold=0.5),
-        Summary(Scores(800, accuracy.value, 0.5, 0.5, 1.0, accuracy, 0.1, per, ()), accuracy),
-        folder_at(tmp_path),
+        about=About(
+            classes=classes,
+            head="ridge",
+            parameters={},
+            split="as declared",
+            fingerprint="tiny",
+            training=90_000,
+            held_out=800,
+            features="/features",
+        ),
+        held_out=HeldOut(Examples(names, names), labels, probabilities, threshold=0.5),
+        summary=Summary(
+            Scores(
+                examples=800,
+                accuracy=accuracy.value,
+                balanced_accuracy=0.5,
+                macro_f1=0.5,
+                log_loss=1.0,
+                accuracy_interval=accuracy,
+                calibration_error=0.1,
+                per_class=per,
+                confusion=(),
+            ),
+            accuracy,
+        ),
+        root=folder_at(tmp_path),
         sample=Sample(points(40), labels[:40], [WRONG] * 40),
     )
     start = time.monotonic()

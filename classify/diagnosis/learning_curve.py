@@ -21,7 +21,7 @@ LEAST_LABELS = 2  # of each class, on average, at the smallest size
 LEAST_SIZES = 4  # for a forecast: one more than the parameters of the power law
 RESAMPLES = 200
 HARDLY = 0.005  # of accuracy; a smaller gain is not worth the labelling
-UNEVEN = 0.01  # p value below which the power law does not fit
+IRREGULAR = 0.01  # p value below which the power law does not fit
 SCATTER = 0.5  # between draws of training examples, in binomial standard deviations
 
 
@@ -36,7 +36,7 @@ class LearningCurve:
     accuracy, low, high
         Mean over the test examples of all folds, and its 95 % interval, float64 `[sizes]`.
     advice
-        What more labels would bring, as a sentence.
+        The effect of more labels, as a sentence.
     more
         How many more labels of each class the advice is about; 0 without a forecast.
     gain
@@ -143,31 +143,39 @@ def _extrapolate(
     groups: np.ndarray | None,
     seed: int,
 ) -> LearningCurve:
-    """From what was right, bool `[examples, sizes]`, to the curve and its forecast."""
+    """The curve and its forecast, from the correct predictions, bool `[examples, sizes]`."""
     accuracy = right.mean(axis=0)
     samples = _resampled(right, groups, seed)
-    # Another draw of the training examples is not in the bootstrap: it comes on top as noise,
-    # which is largest where the sizes are small.
+    # The bootstrap does not include the variance between draws of training examples: it is added
+    # as noise, which is largest for small sizes.
     scatter = SCATTER * np.sqrt(accuracy * (1 - accuracy) / trained)
     samples = samples + np.random.default_rng(seed).normal(0, 1, samples.shape) * scatter
     if groups is None:
         intervals = [proportion(int(count), len(right)) for count in right.sum(axis=0)]
         low = np.array([interval.low for interval in intervals])
         high = np.array([interval.high for interval in intervals])
-    else:  # Wilson's interval would take them as independent
+    else:  # Wilson's interval assumes independent examples
         low, high = np.percentile(samples, [2.5, 97.5], axis=0)
     sizes, there = trained / classes, len(right) / classes
     more = round_number(there)
     advice, gain = _forecast(sizes, accuracy, samples, (there, there + more))
     labels_per_class = np.round(sizes).astype(np.int64)
-    return LearningCurve(labels_per_class, accuracy, low, high, advice, more if gain else 0, gain)
+    return LearningCurve(
+        labels_per_class=labels_per_class,
+        accuracy=accuracy,
+        low=low,
+        high=high,
+        advice=advice,
+        more=more if gain else 0,
+        gain=gain,
+    )
 
 
 def _resampled(right: np.ndarray, groups: np.ndarray | None, seed: int) -> np.ndarray:
     """Accuracies of bootstrap samples, float64 `[200, sizes]`.
 
-    Without groups, what is drawn are the patterns of right and wrong with their counts, of which
-    there are at most 64 however many examples there are.
+    Without groups, the distinct rows of `right` are resampled by their counts: there are at most 64
+    of them, whatever the number of examples.
     """
     random = np.random.default_rng(seed)
     if groups is None:
@@ -188,16 +196,16 @@ def _resampled(right: np.ndarray, groups: np.ndarray | None, seed: int) -> np.nd
 def _forecast(
     sizes: np.ndarray, accuracy: np.ndarray, samples: np.ndarray, ahead: tuple[float, float]
 ) -> tuple[str, Interval | None]:
-    """The advice, and what accuracy gains from the first size of `ahead` to the second."""
+    """The advice, and the gain of accuracy from the first size of `ahead` to the second."""
     more = round(ahead[1] - ahead[0])
     if len(sizes) < LEAST_SIZES:
         least = FOLDS * LEAST_LABELS * 2 ** (LEAST_SIZES - 1)
-        return f"To say what more labels would bring, {least} of each class are needed.", None
+        return f"To estimate the effect of more labels, {least} of each class are needed.", None
     spread = np.maximum(samples.std(axis=0), 1e-3)  # 0 where all were right
     law = PowerLaw.fit(sizes, 1 - accuracy, spread)
     misfit = (((1 - accuracy - law.error(sizes)) / spread) ** 2).sum()
-    if chi2.sf(misfit, len(sizes) - 3) < UNEVEN:
-        return "The curve is too uneven to say what more labels would bring.", None
+    if chi2.sf(misfit, len(sizes) - 3) < IRREGULAR:
+        return "The curve is too irregular to estimate the effect of more labels.", None
     laws = [PowerLaw.fit(sizes, 1 - sample, spread) for sample in samples]
     low, high = np.percentile([one.gain(*ahead) for one in laws], [2.5, 97.5])
     gain = Interval(law.gain(*ahead), float(low), float(high))
@@ -205,12 +213,12 @@ def _forecast(
 
 
 def advise(more: int, gain: Interval) -> str:
-    """What more labels would bring, as a sentence."""
+    """The effect of more labels, as a sentence."""
     points = f"{100 * gain.value:+.1f} points (95 %: {100 * gain.low:.1f} to {100 * gain.high:.1f})"
     what = f"{more:,} more {'label' if more == 1 else 'labels'} of each class"
     if gain.high < HARDLY:
-        return f"More labels would hardly help: {what} would bring about {points}."
-    return f"{what} would bring about {points}."
+        return f"More labels would hardly help: {what} would add about {points}."
+    return f"{what} would add about {points}."
 
 
 def round_number(there: float) -> int:

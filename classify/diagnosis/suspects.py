@@ -76,14 +76,14 @@ def suspects(labels: np.ndarray, probabilities: np.ndarray) -> Suspects:
     rows = np.argsort(margin, kind="stable")
     share = _error_share(labels, confident)
     return Suspects(
-        rows,
-        labels[rows],
-        other[rows],
-        margin[rows],
-        is_error[rows],
-        share,
-        f"Confident learning on out-of-fold probabilities; it estimates that {share:.1%} of the "
-        "labels are wrong. The score is the label's probability minus the largest of another "
+        rows=rows,
+        given=labels[rows],
+        suggested=other[rows],
+        score=margin[rows],
+        is_error=is_error[rows],
+        share=share,
+        how=f"Confident learning on out-of-fold probabilities; it estimates that {share:.1%} of "
+        "the labels are wrong. The score is the label's probability minus the largest of another "
         "class.",
     )
 

@@ -157,7 +157,9 @@ def finish(
     threshold = choose_threshold(options.answers, calibration.probabilities(scores.scores), labels)
     answering = Answering(estimator, calibration, threshold.value if threshold else None)
     written = head_to_onnx(answering, sample, _named(head))
-    return Fitted(head, answering, written, scores, threshold)
+    return Fitted(
+        head=head, answering=answering, written=written, out_of_fold=scores, threshold=threshold
+    )
 
 
 def steps(options: FitOptions, examples: int) -> int:

@@ -145,7 +145,7 @@ class Suspects:
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Pairs of examples that look alike, the most similar first.
+    """Pairs of similar examples, the most similar first.
 
     Parameters
     ----------

@@ -131,7 +131,7 @@ def labelled(features: pa.Table, group: str = "") -> Labelled:
     groups = None
     column = examples[group or "group"].cast(pa.string())
     if column.null_count < examples.num_rows:
-        # An example without a group forms a group of its own.
+        # An example without a group is a group by itself.
         own = [name or f"\0{row}" for row, name in enumerate(column.to_pylist())]
         groups = np.unique(np.array(own, object), return_inverse=True)[1]
     check_groups(labels, groups)
@@ -144,7 +144,7 @@ def check_groups(labels: np.ndarray, groups: np.ndarray | None) -> None:
     Parameters
     ----------
     labels, groups
-        As indices, int `[examples]`; an example without a group has one of its own.
+        As indices, int `[examples]`; an example without a group is a group by itself.
 
     Raises
     ------

@@ -132,14 +132,14 @@ class _Preconditioner:
 
     Parameters
     ----------
-    turn
+    matrix
         Maps coordinates to coefficients, symmetric `[dim, dim]`.
-    stretch
+    intercept_scale
         Factor from the coordinate of an intercept to the intercept.
     """
 
-    turn: np.ndarray
-    stretch: float
+    matrix: np.ndarray
+    intercept_scale: float
 
     @classmethod
     def of(cls, covariance: np.ndarray, steepness: float, penalty: float) -> _Preconditioner:
@@ -153,7 +153,7 @@ class _Preconditioner:
 
         All are `[outputs, dim + 1]`, intercepts last.
         """
-        return np.column_stack([point[:, :-1] @ self.turn, point[:, -1] * self.stretch])
+        return np.column_stack([point[:, :-1] @ self.matrix, point[:, -1] * self.intercept_scale])
 
 
 def _scale(embeddings: np.ndarray, scaler: StandardScaler) -> np.ndarray:
@@ -218,7 +218,7 @@ def _minimize(
 ) -> OptimizeResult:
     """L-BFGS in preconditioned coordinates, from zero; stops by the gradient of the weights."""
     outputs = 1 if len(objective.weights) == 2 else len(objective.weights)
-    start = np.zeros(outputs * (len(preconditioner.turn) + 1))
+    start = np.zeros(outputs * (len(preconditioner.matrix) + 1))
     steepest = np.inf
 
     def preconditioned(point: np.ndarray) -> tuple[float, np.ndarray]:

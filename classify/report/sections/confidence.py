@@ -43,10 +43,10 @@ def calibration(held_out: HeldOut) -> Section:
         lower.set(xlabel="confidence", ylabel="examples", xlim=(-0.02, 1.02))
 
     return Section(
-        "calibration",
-        "Can the probabilities be trusted?",
-        f"Of all answers given with 80{PERCENT} confidence, 80{PERCENT} should be right.",
-        (
+        name="calibration",
+        title="Can the probabilities be trusted?",
+        text=f"Of all answers given with 80{PERCENT} confidence, 80{PERCENT} should be right.",
+        plots=(
             Plot(
                 draw("calibration", f"Reliability diagram: {error}", paint, 340),
                 "On the dotted line, confidence equals accuracy; below it the model is "
@@ -90,11 +90,11 @@ def rejection(held_out: HeldOut) -> Section:
         axes.set_ylim(0, max(1.0, 108 * float(risk.max()), axes.get_ylim()[1]))
 
     return Section(
-        "rejection",
-        'The effect of answering "unknown"',
-        "Unsure examples can be left to a person: the model then answers fewer examples, and a "
-        f"larger share of its answers is right.{note}",
-        (
+        name="rejection",
+        title='The effect of answering "unknown"',
+        text="Unsure examples can be left to a person: the model then answers fewer examples, and "
+        f"a larger share of its answers is right.{note}",
+        plots=(
             Plot(
                 draw("rejection", alt, paint),
                 "From right to left, the least confident answers are left out, and the share of "

@@ -18,11 +18,11 @@ def confusion(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
     title = "Which classes are confused"
     if len(classes) <= MOST_CLASSES:
         return Section(
-            "confusion",
-            title,
-            "Each row has the examples of one class, each column those of one prediction. Correct "
-            "predictions are on the diagonal (blue); the stronger the orange, the larger the share "
-            "of a class that is predicted as another.",
+            name="confusion",
+            title=title,
+            text="Each row has the examples of one class, each column those of one prediction. "
+            "Correct predictions are on the diagonal (blue); the stronger the orange, the larger "
+            "the share of a class that is predicted as another.",
             matrix=_matrix(labels, predictions, classes),
         )
     wrong = labels != predictions
@@ -30,7 +30,11 @@ def confusion(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
         labels[wrong].astype(np.int64) * len(classes) + predictions[wrong], return_counts=True
     )
     if not len(keys):
-        return Section("confusion", title, "No held-out example was predicted as another class.")
+        return Section(
+            name="confusion",
+            title=title,
+            text="No held-out example was predicted as another class.",
+        )
     support = np.bincount(labels, minlength=len(classes))
     rows = []
     for pair in np.argsort(-counts, kind="stable")[:MOST_PAIRS]:
@@ -39,9 +43,9 @@ def confusion(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
         rows.append((classes[true], classes[predicted], f"{counts[pair]:,}", share))
     columns = ("true class", "predicted as", "examples", "share of class")
     return Section(
-        "confusion",
-        title,
-        f"The {len(rows)} most frequent of {count(len(keys), 'confusion')}; a matrix of "
+        name="confusion",
+        title=title,
+        text=f"The {len(rows)} most frequent of {count(len(keys), 'confusion')}; a matrix of "
         f"{len(classes):,} classes would not be readable.",
         tables=(Table(columns, tuple(rows), 2),),
     )

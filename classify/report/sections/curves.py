@@ -40,9 +40,9 @@ def ranking(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
     title = "Precision, recall and ROC"
     if not present:
         return Section(
-            "ranking",
-            title,
-            "All held-out examples are of one class: there is nothing to rank.",
+            name="ranking",
+            title=title,
+            text="All held-out examples are of one class: there is nothing to rank.",
         )
     if len(classes) <= MOST_CLASSES:
         what = "One curve for each class: that class against all others."
@@ -63,7 +63,7 @@ def ranking(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
             "roc", ("false positive rate", "true positive rate"), roc, "area under the curve", True
         ),
     )
-    return Section("ranking", title, what + note, plots)
+    return Section(name="ranking", title=title, text=what + note, plots=plots)
 
 
 def _recall(name: str, truth: np.ndarray, score: np.ndarray) -> Curve:

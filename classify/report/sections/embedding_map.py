@@ -25,7 +25,9 @@ def embedding_map(sample: Sample, classes: tuple[str, ...]) -> Section:
     """A map in two dimensions; of more than ten classes, those with most mistakes in colour."""
     title = "A map of the embeddings"
     if len(sample.labels) < FEWEST or not np.ptp(sample.embeddings, axis=0).any():
-        return Section("map", title, "There are too few different embeddings to draw a map of.")
+        return Section(
+            name="map", title=title, text="There are too few different embeddings to draw a map of."
+        )
     sample = _at_most(sample)
     labels, marks = sample.labels, np.array(sample.marks)
     places, method = project(sample.embeddings)
@@ -56,7 +58,7 @@ def embedding_map(sample: Sample, classes: tuple[str, ...]) -> Section:
         _paint(figure.add_subplot(), places, series[labels], marks)
 
     plot = Plot(draw("map", alt, paint, 360), caption, tuple(keys))
-    return Section("map", title, text, (plot,))
+    return Section(name="map", title=title, text=text, plots=(plot,))
 
 
 def project(embeddings: np.ndarray) -> tuple[np.ndarray, str]:

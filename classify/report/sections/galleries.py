@@ -21,7 +21,9 @@ def mistakes(held_out: HeldOut, classes: tuple[str, ...], thumbnails: Thumbnails
     confidence = held_out.probabilities.max(axis=1)
     wrong = np.flatnonzero(predictions != held_out.labels)
     if not len(wrong):
-        return Section("mistakes", title, "No held-out example was classified wrongly.")
+        return Section(
+            name="mistakes", title=title, text="No held-out example was classified wrongly."
+        )
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_PHOTOGRAPHS]
 
     def card(row: int) -> Card:
@@ -36,14 +38,16 @@ def mistakes(held_out: HeldOut, classes: tuple[str, ...], thumbnails: Thumbnails
         f"{_of(len(worst), len(wrong), 'mistake')} on held-out examples, the most confident first. "
         "If a photograph shows the predicted class, its label may be wrong."
     )
-    return Section("mistakes", title, text, cards=_cards("mistakes", worst.tolist(), card))
+    return Section(
+        name="mistakes", title=title, text=text, cards=_cards("mistakes", worst.tolist(), card)
+    )
 
 
 def label_errors(suspects: Suspects, classes: tuple[str, ...], thumbnails: Thumbnails) -> Section:
     """Examples whose label is probably wrong, the most suspicious first."""
     title, total = "Probable label errors", len(suspects.examples.ids)
     if not total:
-        return Section("suspects", title, f"None were found. {suspects.how}")
+        return Section(name="suspects", title=title, text=f"None were found. {suspects.how}")
     shown = min(total, MOST_PHOTOGRAPHS)
 
     def card(row: int) -> Card:
@@ -58,14 +62,16 @@ def label_errors(suspects: Suspects, classes: tuple[str, ...], thumbnails: Thumb
         f"{_of(shown, total, 'example')}, the most suspicious first: look at each, and correct "
         f"the label if it is wrong. {suspects.how}"
     )
-    return Section("suspects", title, text, cards=_cards("suspects", range(shown), card))
+    return Section(
+        name="suspects", title=title, text=text, cards=_cards("suspects", range(shown), card)
+    )
 
 
 def near_duplicates(pairs: NearDuplicates, thumbnails: Thumbnails) -> Section:
-    """Pairs of examples that look alike, the most similar first."""
+    """Pairs of similar examples, the most similar first."""
     title, total = "Near-duplicates", len(pairs.first.ids)
     if not total:
-        return Section("duplicates", title, f"None were found. {pairs.how}")
+        return Section(name="duplicates", title=title, text=f"None were found. {pairs.how}")
     shown = min(total, MOST_PAIRS)
 
     def card(row: int) -> Card:
@@ -76,7 +82,12 @@ def near_duplicates(pairs: NearDuplicates, thumbnails: Thumbnails) -> Section:
         f"{_of(shown, total, 'pair')}, the most similar first. If one of a pair is in the training "
         f"set and the other in the test set, the score is too optimistic. {pairs.how}"
     )
-    return Section("duplicates", title, text, cards=_cards("near-duplicates", range(shown), card))
+    return Section(
+        name="duplicates",
+        title=title,
+        text=text,
+        cards=_cards("near-duplicates", range(shown), card),
+    )
 
 
 def _cards(what: str, rows: Sequence[int], card: Callable[[int], Card]) -> tuple[Card, ...]:

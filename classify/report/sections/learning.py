@@ -1,4 +1,4 @@
-"""The learning curve: what more labels would bring."""
+"""The learning curve: the effect of more labels."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def learning(curve: LearningCurve) -> Section:
         f"labels for each class to {percent(float(curve.accuracy[-1]))} with {sizes[-1]:,}"
     )
     return Section(
-        "learning",
-        "Would more labels help?",
-        curve.advice,
-        (
+        name="learning",
+        title="Would more labels help?",
+        text=curve.advice,
+        plots=(
             Plot(
                 draw("learning", alt, paint),
                 "If the curve still rises at its right end, more labels would help; if it is flat, "

@@ -48,7 +48,7 @@ def headlines(content: ReportContent) -> Section:
             for name, found in summary.repeated.scores.items()
         )
         tables.append(Table((f"mean of {splits:,} splits", *columns[1:]), tuple(repeated)))
-    return Section("scores", "Scores", text, tables=tuple(tables))
+    return Section(name="scores", title="Scores", text=text, tables=tuple(tables))
 
 
 def _figures(name: str, found: Interval) -> tuple[str, str]:
@@ -130,7 +130,9 @@ def per_class(scores: Scores) -> Section:
             )
         )
     columns = ("class", "precision", "recall", f"{INTERVAL} of recall", "F1", "examples")
-    return Section("classes", "Every class", text, tables=(Table(columns, tuple(rows)),))
+    return Section(
+        name="classes", title="Every class", text=text, tables=(Table(columns, tuple(rows)),)
+    )
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
@@ -160,7 +162,12 @@ def tried(trials: Sequence[Trial]) -> Section:
             )
         )
     columns = ("head", "parameters", "accuracy (mean ± sd)", "seconds")
-    return Section("tried", "Heads that were tried", text, tables=(Table(columns, tuple(rows), 2),))
+    return Section(
+        name="tried",
+        title="Heads that were tried",
+        text=text,
+        tables=(Table(columns, tuple(rows), 2),),
+    )
 
 
 def in_words(parameters: Mapping[str, Any]) -> str:
@@ -185,8 +192,8 @@ def made_with(about: About) -> Section:
         ("made with", ", ".join(f"{name} {found}" for name, found in about.versions.items())),
     ]
     return Section(
-        "made",
-        "How this was made",
-        "What is needed to train the same head again.",
+        name="made",
+        title="How this was made",
+        text="What is needed to train the same head again.",
         tables=(Table(("", ""), tuple(rows), 2),),
     )

@@ -557,7 +557,8 @@ def test_prediction_imports_nothing_that_trains(
     others += ["ray", "onnx"] if kind == "features" else []
     script = (
         f"import sys; sys.modules.update(dict.fromkeys({others}))\n"
-        "import headstart; from data import console; console.run(headstart.app, 'headstart')"
+        "from headstart.cli import app; from headstart.data.common import console\n"
+        "console.run(app, 'headstart')"
     )
     answer = subprocess.run(
         [sys.executable, "-c", script, "classify", "predict", *given, "-o", tmp_path / "p.csv"],

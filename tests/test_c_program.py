@@ -18,7 +18,7 @@ import pytest
 from compiled import SANITIZED, SOURCES, compiled
 from PIL import Image
 
-from headstart.classify.heads.calibrate import AnswerOptions
+from headstart.classify.heads.calibration import AnswerOptions
 from headstart.classify.heads.fitting import FitOptions
 from headstart.classify.training import train
 from headstart.data.modalities.image.preprocessing import decode

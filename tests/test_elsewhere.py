@@ -182,7 +182,7 @@ def test_the_code_for_node_says_what_it_cannot_use(
 def test_unknown_in_node_c_and_python(
     features: Path, tiny_backbone: Path, photos: Path, tmp_path: Path
 ) -> None:
-    from headstart.classify.heads.calibrate import AnswerOptions
+    from headstart.classify.heads.calibration import AnswerOptions
     from headstart.classify.heads.fitting import FitOptions
 
     train(features, tmp_path / "sure", FitOptions(answers=AnswerOptions(coverage=0.5)))

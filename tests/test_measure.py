@@ -20,7 +20,7 @@ from conftest import paint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.classify.heads.calibrate import AnswerOptions
+from headstart.classify.heads.calibration import AnswerOptions
 from headstart.classify.heads.estimators import HeadOptions
 from headstart.classify.heads.fitting import FitOptions
 from headstart.classify.training import RunOptions, train

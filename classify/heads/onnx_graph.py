@@ -1,4 +1,4 @@
-"""A small writer of ONNX graphs: every step names its result."""
+"""A small writer of ONNX graphs: every method returns the name of its result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IR_VERSION = 8  # the one of opset 18; older runtimes refuse newer ones
 
 
 class Graph:
-    """Nodes and constants of a graph that is being written."""
+    """An ONNX graph under construction."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -30,7 +30,7 @@ class Graph:
         return name
 
     def take(self, model: onnx.ModelProto) -> None:
-        """Start from a converter's graph, but with none of its outputs.
+        """Start from a converter's graph, without its outputs.
 
         Its names get the prefix `estimator/`; it has one input, which keeps its name.
         """
@@ -42,23 +42,23 @@ class Graph:
         self.inputs.extend(model.graph.input)
 
     def constant(self, value: Any, dtype: Any = np.float32) -> str:
-        """An array in the graph."""
+        """Add an array."""
         name = f"constant{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
         return name
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """A node with one output."""
+        """Add a node with one output."""
         return self.several(operator, 1, *inputs, **attributes)[0]
 
     def several(self, operator: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
-        """A node with `count` outputs."""
+        """Add a node with `count` outputs."""
         names = [f"{operator.lower()}{len(self.nodes)}_{number}" for number in range(count)]
         self.nodes.append(helper.make_node(operator, inputs, names, **attributes))
         return names
 
     def finish(self, result: str, name: str, dtype: int, shape: list[int]) -> None:
-        """Declare an output: a result of before, under the contract's name."""
+        """Declare an output: an earlier result, under the contract's name."""
         self.nodes.append(helper.make_node("Identity", [result], [name]))
         self.outputs.append(helper.make_tensor_value_info(name, dtype, [BATCH, *shape]))
 

@@ -1,8 +1,8 @@
-"""`head.onnx`: estimator, calibration and threshold as one ONNX graph, held against the original.
+"""`head.onnx`: estimator, calibration and threshold as one ONNX graph, compared with the original.
 
-Scaling, linear heads, the RBF SVM and nearest neighbours are written here, since their formulas
-are short and the converters' forms of them round otherwise or are wrong; trees and estimators of
-the user's go through skl2onnx, the Keras head through tf2onnx.
+Scaling, linear heads, the RBF SVM and nearest neighbours are written here: their formulas are
+short, and the converters' versions round differently or are wrong. Trees and custom estimators are
+converted by skl2onnx, the Keras head by tf2onnx.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from headstart.data.contracts.calibration import (
 from headstart.data.contracts.model import INPUT, LABEL, PROBABILITIES, SCORES
 
 TOLERANCE = 1e-4  # largest difference of a probability between ONNX and the estimator
-RANDOM = 500  # random embeddings that it is compared on, beside the real ones
+RANDOM = 500  # random embeddings that it is compared on, in addition to the real ones
 LINEAR = (LogisticRegression, LinearSVC, RidgeClassifier, LinearDiscriminantAnalysis)
 
 
@@ -52,8 +52,8 @@ class Written:
     content
         The bytes of `head.onnx`.
     with_scores
-        The same graph with a third output `scores`, float32 `[batch, classes]`: what there is
-        before calibration.
+        The same graph with a third output `scores`, float32 `[batch, classes]`: the scores before
+        calibration.
     """
 
     content: bytes
@@ -62,7 +62,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Answering:
-    """A trained estimator, and how its scores become probabilities and an answer."""
+    """A trained estimator with its calibration and threshold."""
 
     estimator: Any
     calibration: Calibration
@@ -75,19 +75,19 @@ class Answering:
 
 
 def head_to_onnx(head: Answering, sample: np.ndarray, name: str = "head") -> Written:
-    """Write a trained head as ONNX, and hold the result against it.
+    """Write a trained head as ONNX, and compare the result with it.
 
     Parameters
     ----------
     sample
         Embeddings to compare on, float32 `[examples, dim]`; 500 random ones are added.
     name
-        Of the head, for messages.
+        Name of the head, for messages.
 
     Raises
     ------
     InputError
-        If the estimator is the user's own, and no converter knows it.
+        If the estimator is custom, and no converter supports it.
     ParityError
         If a probability differs by more than 1e-4, or a label (see `compare`).
     """
@@ -110,12 +110,12 @@ def head_to_onnx(head: Answering, sample: np.ndarray, name: str = "head") -> Wri
 
 
 def check_converts(head: Answering, dim: int, classes: int, name: str = "head") -> None:
-    """Convert a trained head and drop the result: whether a converter knows the estimator.
+    """Convert a trained head and discard the result, to check that a converter supports it.
 
     Raises
     ------
     InputError
-        If none does.
+        If none supports it.
     """
     _scores(Graph(), head, dim, classes, name)
 
@@ -126,7 +126,7 @@ def compare(head: Answering, content: bytes, embeddings: np.ndarray, name: str =
     Raises
     ------
     ParityError
-        If it is above 1e-4, or a label differs; at the threshold either side is right.
+        If it is above 1e-4, or a label differs. At the threshold, both labels are accepted.
     """
     labels, got = run_head(content, embeddings)
     expected = head.probabilities(embeddings)
@@ -134,7 +134,7 @@ def compare(head: Answering, content: bytes, embeddings: np.ndarray, name: str =
     wrong = changed(labels, expected, head.threshold, TOLERANCE)
     if not difference <= TOLERANCE or len(wrong):
         raise ParityError(
-            f"the ONNX form of {name} answers otherwise than the estimator: by up to "
+            f"the ONNX form of {name} differs from the estimator: by up to "
             f"{difference:.1e} in a probability, and in {len(wrong)} of {len(labels)} labels",
             "Choose another head.",
         )
@@ -142,7 +142,7 @@ def compare(head: Answering, content: bytes, embeddings: np.ndarray, name: str =
 
 
 def _with_random(sample: np.ndarray) -> np.ndarray:
-    """The sample, and embeddings that are as wide as it in every dimension, but random."""
+    """The sample, and random embeddings with its mean and twice its spread in each dimension."""
     random = np.random.default_rng(0)
     mean, std = sample.mean(axis=0), sample.std(axis=0)
     wild = random.normal(mean, 2 * std, (RANDOM, sample.shape[1]))
@@ -161,7 +161,7 @@ def _scores(graph: Graph, head: Answering, dim: int, classes: int, name: str) ->
 
 
 def _writer(estimator: Any, scores: str) -> Any:
-    """What writes the second step of a pipeline that begins with scaling; none if unknown."""
+    """The function that writes what follows scaling in a pipeline of two; none if unknown."""
     if not (isinstance(estimator, Pipeline) and len(estimator) == 2):
         return None
     scaler, last = estimator[0], estimator[1]
@@ -187,7 +187,7 @@ def _scale(graph: Graph, value: str, scaler: StandardScaler) -> str:
 
 def _linear(graph: Graph, value: str, model: Any) -> str:
     coefficients, intercept = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
-    if len(coefficients) == 1:  # one decision between two classes
+    if len(coefficients) == 1:  # one decision for two classes
         coefficients, intercept = _both_sides(coefficients.T, intercept)
         coefficients = coefficients.T
     return graph.add(
@@ -202,7 +202,7 @@ def _both_sides(columns: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray,
 
 
 def _rbf(graph: Graph, value: str, model: OneVsRestClassifier) -> str:
-    """Kernels to all support vectors, then every class's weights of them.
+    """Kernels with all support vectors, then a weighted sum for each class.
 
     In float64, as libsvm computes: the weights of hundreds of vectors nearly cancel out.
     """
@@ -266,7 +266,7 @@ def _by_skl2onnx(graph: Graph, head: Answering, dim: int, classes: int, name: st
 
     estimator, decision = head.estimator, head.calibration.scores == DECISION
     last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
-    # Its converter of linear SVMs has no option to leave ZipMap out, since it never adds one.
+    # Its converter of linear SVMs never adds a ZipMap and has no option to leave it out.
     options: dict[str, bool] = {} if isinstance(last, LinearSVC) else {"zipmap": False}
     if decision:
         options["raw_scores"] = True
@@ -277,9 +277,9 @@ def _by_skl2onnx(graph: Graph, head: Answering, dim: int, classes: int, name: st
             options={id(last): options},
             target_opset=OPSET,
         )
-    except Exception as error:  # converters raise errors of many classes for what they lack
+    except Exception as error:  # converters raise many classes of errors
         raise InputError(
-            f"{name} cannot become ONNX: {first_line(error)}",
+            f"{name} cannot be converted to ONNX: {first_line(error)}",
             "Use estimators that skl2onnx supports: https://onnx.ai/sklearn-onnx/supported.html",
         ) from error
     name_batch_axis(proto)
@@ -287,12 +287,12 @@ def _by_skl2onnx(graph: Graph, head: Answering, dim: int, classes: int, name: st
     if not decision:
         return _logarithm(graph, scores, classes)
     if classes == 2:
-        return graph.add("Mul", scores, graph.constant(0.5))  # it gives -d and d
+        return graph.add("Mul", scores, graph.constant(0.5))  # skl2onnx returns -d and d
     return scores
 
 
 def _converted(graph: Graph, proto: Any) -> str:
-    """Take a converter's graph over; its last output are the scores."""
+    """Copy a converter's graph; its last output is the scores."""
     rename_values(proto, {proto.graph.input[0].name: INPUT})
     graph.take(proto)
     return PREFIX + proto.graph.output[-1].name

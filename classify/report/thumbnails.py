@@ -1,4 +1,4 @@
-"""Small photographs inside the page, as JPEG data URIs; what cannot be read says why."""
+"""Thumbnails in the page as JPEG data URIs, or the reason why a photograph cannot be read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUALITY = 80
 
 @dataclass(frozen=True)
 class _Fitting(Preprocessing):
-    """Keeps the proportions: what is larger than the size shrinks, what is tiny grows by pixels."""
+    """Keeps the aspect ratio: shrinks large photographs, enlarges tiny ones by whole pixels."""
 
     def apply(self, image: Image.Image, fast: bool = False) -> np.ndarray:
         longest = max(image.size)
@@ -51,7 +51,7 @@ class Thumbnails:
         self._reader = Reader(folder)
 
     def of(self, id: str, path: str) -> Thumbnail:
-        """The thumbnail of an example; one that cannot be read has a reason instead."""
+        """The thumbnail of an example, with a reason instead of a picture if it cannot be read."""
         try:
             pixels = decode(self._reader.read(path), _Fitting(SIDE, SIDE))
         except DecodeError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.data.common.errors import BackboneError, Checklist
+from headstart.data.common.onnx_graphs import IR_VERSION, OPSET
 from headstart.data.contracts.backbone import Backbone, BackboneSpec, load_backbone
 from headstart.data.modalities.image.preprocessing import Preprocessing
 from headstart.data.storage.files import check_output, local_path, write_whole
@@ -14,11 +15,9 @@ from headstart.export.backbone.check import check
 from headstart.export.backbone.embedding import Recipe, assemble, plan, width
 from headstart.export.backbone.quantize import Quantized, quantize, read_calibration
 from headstart.export.networks.network import Original
-from headstart.export.networks.onnx.surgery import OPSET, check_limits, refuse_huge, to_opset
+from headstart.export.networks.onnx.surgery import check_limits, refuse_huge, to_opset
 from headstart.export.networks.resolve import DEFAULT, open_original
 from headstart.export.options import BackboneOptions, FeatureOptions, PrecisionOptions
-
-IR_VERSION = 8  # the one of opset 18; older runtimes refuse newer ones
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from headstart.data.common.errors import BackboneError
+from headstart.data.common.onnx_graphs import STANDARD_DOMAINS
+from headstart.data.common.onnx_runtime import open_session
 from headstart.data.contracts.backbone import INPUT, OUTPUT, BackboneSpec
 from headstart.export.backbone.embedding import Recipe, embed
 from headstart.export.networks.network import NO_WEIGHTS, Original
 
 TOLERANCE = 1e-4  # largest relative difference of the embeddings
 BATCHES = (1, 3)
-STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 
 
 def check(content: bytes, original: Original, recipe: Recipe, spec: BackboneSpec) -> float:
@@ -86,7 +87,6 @@ def _refuse_useless(embedding: np.ndarray, name: str) -> None:
 def load(content: bytes, broken: Any) -> Any:
     """An ONNX Runtime session of a backbone's graph; raises `broken(why)` where there is none."""
     import onnx
-    import onnxruntime
 
     nodes = onnx.load_model_from_string(content).graph.node
     foreign = sorted({n.op_type for n in nodes if n.domain not in STANDARD_DOMAINS})
@@ -95,7 +95,7 @@ def load(content: bytes, broken: Any) -> Any:
         raise broken(f"it has operators that are not ONNX's own ({', '.join(foreign)})")
     try:
         onnx.checker.check_model(content)
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        session = open_session(content)
     except Exception as error:  # neither library has one error class for "cannot be loaded"
         raise broken(f"it cannot be loaded ({error})") from error
     names = [value.name for value in session.get_inputs()]

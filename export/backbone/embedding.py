@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from headstart.data.common.errors import BackboneError
+from headstart.data.common.onnx_builder import GraphBuilder
 from headstart.data.common.onnx_graphs import BATCH, rename_values
 from headstart.data.contracts.backbone import INPUT, OUTPUT
 from headstart.export.networks.network import Layer, Original
@@ -105,32 +106,6 @@ def plan(original: Original, options: FeatureOptions) -> Recipe:
     return recipe
 
 
-class _Graph:
-    """Nodes and constants that are about to be added to a graph, all under one prefix."""
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def constant(self, value: np.ndarray) -> str:
-        import onnx
-
-        name = f"{self.prefix}constant_{len(self.constants)}"
-        self.constants.append(onnx.numpy_helper.from_array(value, name))
-        return name
-
-    def integers(self, *values: int) -> str:
-        return self.constant(np.array(values, np.int64))
-
-    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        import onnx
-
-        name = f"{self.prefix}{operator}_{len(self.nodes)}"
-        self.nodes.append(onnx.helper.make_node(operator, inputs, [name], name, **attributes))
-        return name
-
-
 def assemble(proto: Any, recipe: Recipe, scaling: Scaling, size: tuple[int, int]) -> None:
     """Turn a graph from scaled pixels to layers into one from `image` to `embedding`.
 
@@ -147,7 +122,7 @@ def assemble(proto: Any, recipe: Recipe, scaling: Scaling, size: tuple[int, int]
     element = pixels.type.tensor_type.elem_type
     dims = pixels.type.tensor_type.shape.dim
     turned = dims[1].dim_value == 3 and dims[3].dim_value != 3
-    before, after = _Graph(f"{OWN}before/"), _Graph(f"{OWN}after/")
+    before, after = GraphBuilder(f"{OWN}before/"), GraphBuilder(f"{OWN}after/")
     image = _scaled(before, _viewed(before, INPUT, recipe.views), scaling, element)
     if turned:
         image = before.add("Transpose", image, perm=[0, 3, 1, 2])
@@ -191,7 +166,7 @@ def _sign(proto: Any, embedding: str, size: tuple[int, int], dim: int) -> None:
     proto.graph.output.append(output)
 
 
-def _viewed(graph: _Graph, image: str, views: str) -> str:
+def _viewed(graph: GraphBuilder, image: str, views: str) -> str:
     """Copies behind one another along the batch: as is, mirrored, upside down, turned."""
 
     def reverse(name: str, axis: int) -> str:
@@ -209,7 +184,7 @@ def _viewed(graph: _Graph, image: str, views: str) -> str:
     return graph.add("Concat", *copies, axis=0)
 
 
-def _scaled(graph: _Graph, image: str, scaling: Scaling, element: int) -> str:
+def _scaled(graph: GraphBuilder, image: str, scaling: Scaling, element: int) -> str:
     if scaling.reverse:
         image = graph.add("Gather", image, graph.integers(2, 1, 0), axis=3)
     if element != 2:  # the network takes no uint8 (TensorProto's code of it)
@@ -222,7 +197,7 @@ def _scaled(graph: _Graph, image: str, scaling: Scaling, element: int) -> str:
     return image
 
 
-def _pooled(graph: _Graph, part: Part, tensor: str, first: bool) -> list[str]:
+def _pooled(graph: GraphBuilder, part: Part, tensor: str, first: bool) -> list[str]:
     """The pools of one layer, each `[batch, channels]`."""
     layout = part.layer.layout
     if layout == "flat":
@@ -247,16 +222,16 @@ def _pooled(graph: _Graph, part: Part, tensor: str, first: bool) -> list[str]:
             off = graph.add("Sub", tensor, mean(tensor, 1))
             pieces.append(graph.add("Sqrt", mean(graph.add("Mul", off, off))))
         elif pool == "gem":
-            floor = graph.constant(np.array(GEM_FLOOR, np.float32))
-            power = graph.constant(np.array(GEM_POWER, np.float32))
-            root = graph.constant(np.array(1 / GEM_POWER, np.float32))
+            floor = graph.constant(GEM_FLOOR)
+            power = graph.constant(GEM_POWER)
+            root = graph.constant(1 / GEM_POWER)
             high = graph.add("Pow", graph.add("Max", tensor, floor), power)
             pieces.append(graph.add("Pow", mean(high), root))
         elif pool == "flatten":
             last = graph.add("Transpose", tensor, perm=[0, 2, 3, 1]) if first else tensor
             pieces.append(graph.add("Flatten", last))
         elif pool == "token":
-            pieces.append(graph.add("Gather", whole, graph.constant(np.array(0, np.int64)), axis=1))
+            pieces.append(graph.add("Gather", whole, graph.constant(0, np.int64), axis=1))
     return pieces
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from headstart.data.common.cosine import cosines
 from headstart.data.common.errors import BackboneError
-from headstart.data.common.speed import BATCH, cpu_session, images_per_second, random_images
+from headstart.data.common.onnx_runtime import open_session, save_optimized
+from headstart.data.common.speed import BATCH, images_per_second, random_images
 from headstart.data.contracts.backbone import INPUT, OUTPUT, BackboneSpec
 from headstart.data.examples.opening import open_source
 from headstart.data.examples.reading import Reader
@@ -137,32 +139,27 @@ def quantize(
     images, random = photographs, photographs is None
     if images is None:
         images = random_images((spec.preprocessing.height, spec.preprocessing.width), BATCH)
-    cosines = _cosines(_embed(before, images), _embed(content, images))
+    found = cosines(_embed(before, images), _embed(content, images))
     fp32_speed, speed = images_per_second([before, content])
     return Quantized(
-        content,
-        len(before),
-        speed,
-        fp32_speed,
-        float(cosines.mean()),
-        float(cosines.min()),
-        len(images),
-        random,
+        content=content,
+        fp32_bytes=len(before),
+        speed=speed,
+        fp32_speed=fp32_speed,
+        cosine_mean=float(found.mean()),
+        cosine_worst=float(found.min()),
+        photographs=len(images),
+        random=random,
     )
 
 
 def _embed(content: bytes, images: np.ndarray) -> np.ndarray:
-    session = cpu_session(content)
+    session = open_session(content, 1)
     parts = [
         session.run([OUTPUT], {INPUT: images[start : start + BATCH]})[0]
         for start in range(0, len(images), BATCH)
     ]
     return np.concatenate(parts)
-
-
-def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return (a * b).sum(axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)
 
 
 def _own_nodes(proto: Any) -> list[str]:
@@ -199,7 +196,6 @@ def _quiet() -> Iterator[None]:
 def _to_int8(content: bytes, photographs: np.ndarray) -> Any:
     """Static QDQ, weights per channel."""
     import onnx
-    import onnxruntime
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -218,12 +214,9 @@ def _to_int8(content: bytes, photographs: np.ndarray) -> Any:
             return None if images is None else {INPUT: images}
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        # Batch normalization is folded into convolutions first: beside them it would stay fp32.
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         folded, lower = Path(folder, "folded.onnx"), Path(folder, "int8.onnx")
-        options.optimized_model_filepath = str(folded)
-        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        # Batch normalization is folded into convolutions first: left beside them it stays fp32.
+        save_optimized(content, folded)
         proto = onnx.load(folded)
         quantize_static(
             folded,

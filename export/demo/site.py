@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from headstart.data.common.errors import Checklist, InputError, ModelError
+from headstart.data.common.onnx_graphs import STANDARD_DOMAINS
 from headstart.data.contracts.backbone import parse_onnx
 from headstart.data.contracts.edge import Edge, load_edge, read_edge
 from headstart.data.storage.files import check_parent, local_path, write_whole
@@ -16,7 +17,7 @@ from headstart.export.edge.any_size import accept_any_size, check_any_size
 
 PAGE = ("index.html", "style.css", "page.js", "worker.js", "icon.svg")
 SITE, MODEL, SCRIPT, WASM = "site.json", "edge.onnx", "ort/ort.js", "ort/ort.wasm"
-DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # whose operators onnxruntime-web has
+DOMAINS = {*STANDARD_DOMAINS, "com.microsoft"}  # whose operators onnxruntime-web has
 MOST_BYTES = 2_000_000_000  # a browser's memory for a graph ends there
 
 

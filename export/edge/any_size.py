@@ -16,7 +16,7 @@ import re
 from typing import TYPE_CHECKING
 
 from headstart.data.common.errors import InputError
-from headstart.data.common.onnx_graphs import rename_values
+from headstart.data.common.onnx_graphs import OPSET, rename_values
 from headstart.data.contracts.backbone import INPUT
 from headstart.data.modalities.image.preprocessing import Preprocessing
 
@@ -124,7 +124,7 @@ _CROP = """
 """
 
 _MODEL = """
-<ir_version: {ir_version}, opset_import: ["" : 18]>
+<ir_version: {ir_version}, opset_import: ["" : {opset}]>
 resize (uint8[batch, height, width, 3] image) => (uint8[batch, {height}, {width}, 3] resized)
 <{constants}>
 {{
@@ -206,6 +206,7 @@ def _text(rule: Preprocessing, ir_version: int) -> str:
     taps = "".join(_TAPS.format(a=a, reach=reach, kernel=kernel.format(a=a)) for a, _ in axes)
     return _MODEL.format(
         ir_version=ir_version,
+        opset=OPSET,
         height=height,
         width=width,
         block=BLOCK,

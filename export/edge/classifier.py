@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from headstart.data.common.errors import Checklist, InputError
-from headstart.data.common.onnx_graphs import BATCH, rename_values
+from headstart.data.common.onnx_graphs import BATCH, IR_VERSION, rename_values
 from headstart.data.contracts import backbone as backbone_contract
 from headstart.data.contracts import model as model_contract
 from headstart.data.contracts.backbone import Backbone, load_backbone, parse_onnx
@@ -20,8 +20,6 @@ from headstart.data.storage.places import folder_holding
 from headstart.export.edge.any_size import accept_any_size, check_any_size
 from headstart.export.edge.parity import Parity, compare
 from headstart.export.options import EdgeOptions, GateOptions
-
-IR_VERSION = 8  # the one of opset 18; older runtimes refuse newer ones
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import skops.io
 
 from headstart.data.common import console
 from headstart.data.common.errors import ModelError, ParityError
-from headstart.data.common.speed import cpu_session
+from headstart.data.common.onnx_runtime import open_session
 from headstart.data.contracts import backbone as contract
 from headstart.data.contracts.backbone import Backbone
 from headstart.data.contracts.calibration import changed, scores_of
@@ -89,7 +89,7 @@ def compare(edge: bytes, backbone: Backbone, model: Model, gate: GateOptions) ->
         If too few of the photographs can be found, or the estimator is damaged.
     """
     answer, reference = training_answers(backbone, model)
-    classify = cpu_session(edge, 0)
+    classify = open_session(edge)
     any_size = not isinstance(classify.get_inputs()[0].shape[1], int)
     ids: list[str] = []
     differences: list[float] = []
@@ -166,9 +166,9 @@ def training_answers(
     backbone: Backbone, model: Model
 ) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
     """From the backbone's input to training's probabilities, and what gives them, in words."""
-    embed = cpu_session(backbone.content, 0)
+    embed = open_session(backbone.content)
     estimator = _load_estimator(model) if model.estimator_file == SKOPS else None
-    head = None if estimator is not None else cpu_session(model.head, 0)
+    head = None if estimator is not None else open_session(model.head)
     calibration = model.card.calibration
 
     def answer(images: np.ndarray) -> np.ndarray:

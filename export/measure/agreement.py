@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from headstart.data.common import console
 from headstart.data.common.errors import ModelError, SourceError
 from headstart.data.common.intervals import Interval, proportion
-from headstart.data.common.speed import cpu_session
+from headstart.data.common.onnx_runtime import open_session
 from headstart.data.contracts.backbone import INPUT
 from headstart.data.contracts.calibration import UNKNOWN
 from headstart.data.contracts.edge import Edge
@@ -225,7 +225,7 @@ def _answer(
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
     """Labels by the first model's classes, int64 `[models, read]`; the rows that were read; the
     photographs that were not, and why."""
-    sessions = [cpu_session(edge.content, 0) for edge in edges]  # as many threads as there are
+    sessions = [open_session(edge.content) for edge in edges]
     order = edges[0].classes
     # The last place is that of -1, "unknown".
     places = [np.array([*map(order.index, edge.classes), UNKNOWN]) for edge in edges]

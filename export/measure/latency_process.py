@@ -18,7 +18,8 @@ from typing import Any
 import onnxruntime  # noqa: F401  (here, so that it counts to what was there before the model)
 
 from headstart.data.common.errors import first_line
-from headstart.data.common.speed import cpu_session, random_images, time_runs
+from headstart.data.common.onnx_runtime import open_session
+from headstart.data.common.speed import random_images, time_runs
 
 STATUS = Path("/proc/self/status")
 
@@ -43,7 +44,7 @@ def main() -> None:
     before = peak_memory()
     images = random_images((int(height), int(width)))
     with _said():
-        session = cpu_session(path, int(threads))
+        session = open_session(path, int(threads))
     _say(before=before)
     for line in sys.stdin:
         with _said():

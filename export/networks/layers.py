@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headstart.data.common.onnx_graphs import OPSET
 from headstart.export.networks.network import Original
 from headstart.export.networks.onnx.surgery import (
-    OPSET,
     ancestors,
     multiply_adds,
     to_opset,

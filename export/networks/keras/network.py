@@ -12,10 +12,11 @@ import numpy as np
 from headstart.data.common import console
 from headstart.data.common.errors import BackboneError
 from headstart.data.common.memory import machine_memory
+from headstart.data.common.onnx_graphs import OPSET
 from headstart.export.networks.keras.conversion import steady_conversion
 from headstart.export.networks.keras.stack import plain_operators
 from headstart.export.networks.network import Layer, Original, Weights
-from headstart.export.networks.onnx.surgery import OPSET, make_constants
+from headstart.export.networks.onnx.surgery import make_constants
 from headstart.export.networks.scaling import Scaling
 
 # Memory that a conversion takes: bytes, and times the weights of fully connected and other layers.

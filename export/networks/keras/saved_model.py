@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from headstart.data.common.errors import BackboneError, first_line
+from headstart.data.common.onnx_graphs import OPSET
 from headstart.export.backbone.check import BATCHES, TOLERANCE
 from headstart.export.networks.keras.conversion import steady_conversion
 from headstart.export.networks.keras.stack import import_keras
 from headstart.export.networks.network import Original, Weights, chosen_scaling
 from headstart.export.networks.onnx.network import OnnxNetwork
-from headstart.export.networks.onnx.surgery import OPSET, check_limits, make_constants
+from headstart.export.networks.onnx.surgery import check_limits, make_constants
 from headstart.export.options import BackboneOptions
 
 SIGNATURE = "serving_default"

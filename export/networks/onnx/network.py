@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from headstart.data.common.errors import BackboneError, first_line
-from headstart.data.common.onnx_graphs import graphs_of
+from headstart.data.common.onnx_graphs import OPSET, STANDARD_DOMAINS, graphs_of
+from headstart.data.common.onnx_runtime import open_session
 from headstart.export.networks.network import Layer, Original, Weights, chosen_scaling, input_size
 from headstart.export.networks.onnx.surgery import (
     LARGEST_FILE,
-    OPSET,
     cut,
     refuse_huge,
     size_of,
@@ -21,7 +21,6 @@ from headstart.export.networks.onnx.surgery import (
 from headstart.export.networks.scaling import RULES
 from headstart.export.options import BackboneOptions
 
-STANDARD_DOMAINS = ("", "ai.onnx.ml")
 FLOAT, UINT8, FLOAT16, DOUBLE = 1, 2, 10, 11  # TensorProto's codes of element types
 # Operators that may stand behind the last fully connected layer, and between it and a picture.
 ENDINGS = ("Softmax", "LogSoftmax", "Sigmoid", "Identity", "Cast")
@@ -260,8 +259,6 @@ def _describe(value: Any) -> str:
 
 def _session(proto: Any, outputs: tuple[str, ...]) -> Any:
     """A session of the whole graph that also gives these tensors; of a huge graph, only these."""
-    import onnxruntime
-
     wanted = list(outputs)
     if size_of(proto) < LARGEST_FILE:
         inputs = {value.name for value in cut(proto, outputs).graph.input}
@@ -270,6 +267,4 @@ def _session(proto: Any, outputs: tuple[str, ...]) -> Any:
             if {other.name for other in cut(proto, [value.name]).graph.input} <= inputs:
                 wanted.append(value.name)
     part = cut(proto, dict.fromkeys(wanted))
-    return onnxruntime.InferenceSession(
-        part.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    return open_session(part.SerializeToString())

@@ -11,7 +11,6 @@ import numpy as np
 from headstart.data.common.errors import BackboneError
 from headstart.data.common.onnx_graphs import graphs_of, inner_graphs, rename_values
 
-OPSET = 18
 MOST_NODES = 50_000
 MOST_BYTES = 16 * 10**9
 LARGEST_FILE = 2**31  # of one protobuf message

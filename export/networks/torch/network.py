@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from headstart.data.common.errors import BackboneError, first_line
+from headstart.data.common.onnx_graphs import OPSET
 from headstart.export.networks.network import Layer, Original, Weights, last_features
-from headstart.export.networks.onnx.surgery import OPSET
 from headstart.export.networks.scaling import Scaling
 from headstart.export.networks.torch.stack import import_torch
 

@@ -1,4 +1,4 @@
-"""Lower precision: fp16, or int8 with ranges measured on photographs."""
+"""Lower precision: fp16, or int8 calibrated on photographs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from headstart.export.options import PrecisionOptions
 
 PHOTOGRAPHS, FEWEST = 128, 8
 SEED = 0
-POOR = 0.9  # a cosine below which an embedding is another one
+POOR = 0.9  # cosine to fp32 below which there is a warning
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """A graph of lower precision beside its fp32 form.
+    """A graph of lower precision, compared with its fp32 form.
 
     Parameters
     ----------
@@ -40,11 +40,11 @@ class Quantized:
     fp32_bytes
         Size of the fp32 form.
     speed, fp32_speed
-        Images per second on this machine: ONNX Runtime, one thread, measured in turns.
+        Images per second on this machine: ONNX Runtime, one thread, measured alternately.
     cosine_mean, cosine_worst
-        Of the embeddings with fp32's, over `photographs` pictures.
+        Between the embeddings and fp32's, over `photographs` images.
     photographs
-        How many pictures were compared; `random` if they were noise, not photographs.
+        How many images were compared; `random` if they were noise, not photographs.
     """
 
     content: bytes
@@ -67,36 +67,36 @@ class Quantized:
         return about | {"ratio": self.ratio}
 
     def warnings(self, spec: BackboneSpec) -> list[str]:
-        """What a person should know before using it."""
+        """What a user should know before using it."""
         found = []
         if spec.precision == "int8" and self.ratio < 1:
             found.append(
                 f"int8 is slower than fp32 on this machine ({self.ratio:.2f} times as fast). "
-                "Networks with swish or squeeze-and-excitation often are, and so are CPUs without "
-                "int8 instructions (VNNI); networks made for int8, such as efficientnet_lite0, "
-                "fare better."
+                "This is common for networks with swish or squeeze-and-excitation, and on CPUs "
+                "without int8 instructions (VNNI); networks designed for int8, such as "
+                "efficientnet_lite0, are faster."
             )
         if spec.precision == "fp16" and self.ratio < 1:
             found.append(
                 f"fp16 is slower than fp32 on this machine ({self.ratio:.2f} times as fast): "
-                "it is for GPUs, and for half the size."
+                "it is meant for GPUs, and for files of half the size."
             )
         if self.cosine_worst < POOR:
             found.append(
-                f"the embedding of some photograph points elsewhere than fp32's (cosine "
-                f"{self.cosine_worst:.3f}). Calibrate on photographs of the kind you will extract, "
+                f"the embedding of at least one photograph differs much from fp32's (cosine "
+                f"{self.cosine_worst:.3f}). Calibrate on photographs like those you will extract, "
                 "and compare the accuracy of heads trained on both."
             )
         return found
 
 
 def read_calibration(options: PrecisionOptions, preprocessing: Preprocessing) -> np.ndarray | None:
-    """Photographs to measure ranges on, uint8 `[count, height, width, 3]`; none if none are named.
+    """Photographs to calibrate on, uint8 `[count, height, width, 3]`; none if none are named.
 
     Raises
     ------
     InputError
-        If the source is none, or fewer than 8 of its photographs can be read.
+        If there is no such source, or fewer than 8 of its photographs can be read.
     """
     if options.calibrate is None:
         return None
@@ -107,13 +107,13 @@ def read_calibration(options: PrecisionOptions, preprocessing: Preprocessing) ->
         try:
             images.append(decode(reader.read(paths[number]), preprocessing))
         except (OSError, DecodeError):
-            continue  # too few of them is an error, below
+            continue  # an error below, if too few are left
         if len(images) == PHOTOGRAPHS:
             break
     if len(images) < FEWEST:
         raise BackboneError(
-            f"{options.calibrate} has {len(images)} photographs that can be read; "
-            f"int8 is calibrated on {FEWEST} at least, and {PHOTOGRAPHS} are better",
+            f"{options.calibrate} has {len(images)} photographs that can be read; int8 calibration "
+            f"needs at least {FEWEST}, and {PHOTOGRAPHS} are better",
             "Name another --calibrate SOURCE.",
         )
     return np.stack(images)
@@ -122,9 +122,9 @@ def read_calibration(options: PrecisionOptions, preprocessing: Preprocessing) ->
 def quantize(
     proto: Any, spec: BackboneSpec, precision: str, photographs: np.ndarray | None
 ) -> Quantized:
-    """Bring a checked fp32 backbone graph to a lower precision, and compare the two.
+    """Convert a checked fp32 backbone graph to a lower precision, and compare the two.
 
-    The metadata of the result says the precision; input, output and pooling stay as they are.
+    The result's metadata has its precision; input, output and pooling do not change.
     """
     import onnx
 
@@ -183,7 +183,7 @@ def _to_fp16(proto: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantizer gives its advice through the root logger."""
+    """Silence the quantizer, which logs advice through the root logger."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

@@ -233,7 +233,8 @@ def test_says_what_it_cannot_use(model: Path, tiny_backbone: Path, tmp_path: Pat
     assert answered([program], tiny_backbone, fitting) == (
         1,
         "",
-        f"{tiny_backbone} cannot be used: it is no edge model: python -m export classifier writes "
+        f"{tiny_backbone} cannot be used: it is not an edge model: python -m export classifier "
+        "writes "
         "one\n",
     )
     code, out, err = answered([program], missing, fitting)

@@ -16,12 +16,12 @@ from sklearn.utils import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.data.common.errors import InputError, ParityError
-from headstart.data.common.onnx_graphs import name_batch_axis, rename_values
+from headstart.data.common.onnx_graphs import IR_VERSION, OPSET, name_batch_axis, rename_values
+from headstart.data.common.onnx_runtime import open_session
 from headstart.data.common.packages import import_keras
 
 PURPOSE = "the Keras head needs Keras"
 INPUT, SCORES = "embedding", "scores"
-OPSET, IR_VERSION = 18, 8
 VALIDATION = 0.15  # of the training examples, held out for early stopping
 FEWEST = math.ceil(1 / VALIDATION)  # examples of a class, so that one of them is held out
 PATIENCE = 5  # epochs without a better validation loss
@@ -246,7 +246,6 @@ def to_onnx(head: KerasHead, dim: int) -> Any:
     """
     import_keras(PURPOSE)
     import onnx
-    import onnxruntime
     import tensorflow as tf
     import tf2onnx
 
@@ -256,9 +255,7 @@ def to_onnx(head: KerasHead, dim: int) -> Any:
     name_batch_axis(proto)
     proto.ir_version, proto.producer_name, proto.doc_string = IR_VERSION, "headstart", ""
     onnx.checker.check_model(proto, full_check=True)
-    session = onnxruntime.InferenceSession(
-        proto.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = open_session(proto.SerializeToString())
     found = [
         [(value.name, value.type, value.shape) for value in values]
         for values in (session.get_inputs(), session.get_outputs())

@@ -22,10 +22,10 @@ from sklearn.svm import SVC, LinearSVC
 
 from headstart.classify.heads import keras_head
 from headstart.classify.heads.keras_head import KerasHead
-from headstart.classify.heads.onnx_graph import OPSET, PREFIX, Graph
 from headstart.classify.prediction.features import run_head
 from headstart.data.common.errors import InputError, ParityError, first_line
-from headstart.data.common.onnx_graphs import name_batch_axis, rename_values
+from headstart.data.common.onnx_builder import GraphBuilder
+from headstart.data.common.onnx_graphs import BATCH, OPSETS, name_batch_axis, rename_values
 from headstart.data.contracts.calibration import (
     DECISION,
     PROBABILITY,
@@ -40,6 +40,7 @@ from headstart.data.contracts.model import INPUT, LABEL, PROBABILITIES, SCORES
 
 TOLERANCE = 1e-4  # largest difference of a probability between ONNX and the estimator
 RANDOM = 500  # random embeddings that it is compared on, in addition to the real ones
+CONVERTED = "estimator/"  # what the names in a converter's graph begin with
 LINEAR = (LogisticRegression, LinearSVC, RidgeClassifier, LinearDiscriminantAnalysis)
 
 
@@ -92,20 +93,20 @@ def head_to_onnx(head: Answering, sample: np.ndarray, name: str = "head") -> Wri
         If a probability differs by more than 1e-4, or a label (see `compare`).
     """
     classes = len(head.probabilities(sample[:1])[0])
-    graph = Graph()
+    graph = GraphBuilder()
     scores = _scores(graph, head, sample.shape[1], classes, name)
     probabilities = _calibrate(graph, head.calibration, scores)
     label = graph.add("ArgMax", probabilities, axis=1, keepdims=0)
     if head.threshold is not None:
-        axes = graph.constant([1], np.int64)
+        axes = graph.integers(1)
         confidence = graph.add("ReduceMax", probabilities, axes, keepdims=0)
         unsure = graph.add("Less", confidence, graph.constant(head.threshold))
         label = graph.add("Where", unsure, graph.constant(UNKNOWN, np.int64), label)
-    graph.finish(label, LABEL, TensorProto.INT64, [])
-    graph.finish(probabilities, PROBABILITIES, TensorProto.FLOAT, [classes])
+    graph.output(label, LABEL, TensorProto.INT64, [BATCH])
+    graph.output(probabilities, PROBABILITIES, TensorProto.FLOAT, [BATCH, classes])
     content = graph.to_bytes("head")
     compare(head, content, _with_random(sample), name)
-    graph.finish(scores, SCORES, TensorProto.FLOAT, [classes])
+    graph.output(scores, SCORES, TensorProto.FLOAT, [BATCH, classes])
     return Written(content, graph.to_bytes("head"))
 
 
@@ -117,7 +118,7 @@ def check_converts(head: Answering, dim: int, classes: int, name: str = "head") 
     InputError
         If none supports it.
     """
-    _scores(Graph(), head, dim, classes, name)
+    _scores(GraphBuilder(), head, dim, classes, name)
 
 
 def compare(head: Answering, content: bytes, embeddings: np.ndarray, name: str = "head") -> float:
@@ -149,14 +150,14 @@ def _with_random(sample: np.ndarray) -> np.ndarray:
     return np.concatenate([sample, wild.astype(np.float32)])
 
 
-def _scores(graph: Graph, head: Answering, dim: int, classes: int, name: str) -> str:
+def _scores(graph: GraphBuilder, head: Answering, dim: int, classes: int, name: str) -> str:
     estimator = head.estimator
     if isinstance(estimator, KerasHead):
         return _converted(graph, keras_head.to_onnx(estimator, dim))
     written = _writer(estimator, head.calibration.scores)
     if written is None:
         return _by_skl2onnx(graph, head, dim, classes, name)
-    value = _scale(graph, graph.begin(INPUT, dim), estimator[0])
+    value = _scale(graph, graph.input(INPUT, TensorProto.FLOAT, [BATCH, dim]), estimator[0])
     return written(graph, value, estimator[1])
 
 
@@ -176,7 +177,7 @@ def _writer(estimator: Any, scores: str) -> Any:
     return _rbf if svms and all(type(one) is SVC and one.kernel == "rbf" for one in svms) else None
 
 
-def _scale(graph: Graph, value: str, scaler: StandardScaler) -> str:
+def _scale(graph: GraphBuilder, value: str, scaler: StandardScaler) -> str:
     """As scikit-learn does on float32: each step in float64, and rounded."""
     for operator, numbers in (("Sub", scaler.mean_), ("Div", scaler.scale_)):
         wide = graph.add("Cast", value, to=TensorProto.DOUBLE)
@@ -185,7 +186,7 @@ def _scale(graph: Graph, value: str, scaler: StandardScaler) -> str:
     return value
 
 
-def _linear(graph: Graph, value: str, model: Any) -> str:
+def _linear(graph: GraphBuilder, value: str, model: Any) -> str:
     coefficients, intercept = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
     if len(coefficients) == 1:  # one decision for two classes
         coefficients, intercept = _both_sides(coefficients.T, intercept)
@@ -201,7 +202,7 @@ def _both_sides(columns: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray,
     return columns @ sides, (intercept[:, None] @ sides)[0]
 
 
-def _rbf(graph: Graph, value: str, model: OneVsRestClassifier) -> str:
+def _rbf(graph: GraphBuilder, value: str, model: OneVsRestClassifier) -> str:
     """Kernels with all support vectors, then a weighted sum for each class.
 
     In float64, as libsvm computes: the weights of hundreds of vectors nearly cancel out.
@@ -229,14 +230,14 @@ def _rbf(graph: Graph, value: str, model: OneVsRestClassifier) -> str:
     return graph.add("Cast", scores, to=TensorProto.FLOAT)
 
 
-def _distances(graph: Graph, value: str, rows: np.ndarray) -> str:
+def _distances(graph: GraphBuilder, value: str, rows: np.ndarray) -> str:
     """Squared Euclidean distances `[batch, rows]`, computed in float64.
 
     The rows are embeddings, float32 in fact, and kept so: half the size.
     """
     value = graph.add("Cast", value, to=TensorProto.DOUBLE)
     rows = np.asarray(rows, np.float64)
-    squares = graph.add("ReduceSumSquare", value, graph.constant([1], np.int64), keepdims=1)
+    squares = graph.add("ReduceSumSquare", value, graph.integers(1), keepdims=1)
     narrow = graph.constant(-2 * rows.T)
     product = graph.add("MatMul", value, graph.add("Cast", narrow, to=TensorProto.DOUBLE))
     lengths = graph.constant((rows**2).sum(axis=1), np.float64)
@@ -244,23 +245,23 @@ def _distances(graph: Graph, value: str, rows: np.ndarray) -> str:
     return graph.add("Max", total, graph.constant(0, np.float64))
 
 
-def _neighbours(graph: Graph, value: str, model: KNeighborsClassifier) -> str:
+def _neighbours(graph: GraphBuilder, value: str, model: KNeighborsClassifier) -> str:
     """In float64, as scikit-learn measures: a float32 distance would exchange near neighbours."""
     distances = _distances(graph, value, model._fit_X)
-    count = graph.constant([model.n_neighbors], np.int64)
-    _, nearest = graph.several("TopK", 2, distances, count, axis=1, largest=0)
+    count = graph.integers(model.n_neighbors)
+    _, nearest = graph.add_multiple("TopK", 2, distances, count, axis=1, largest=0)
     labels = graph.add("Gather", graph.constant(model._y, np.int64), nearest)
     classes = graph.constant(len(model.classes_), np.int64)
     hits = graph.add("OneHot", labels, classes, graph.constant([0, 1]), axis=-1)
-    share = graph.add("ReduceMean", hits, graph.constant([1], np.int64), keepdims=0)
+    share = graph.add("ReduceMean", hits, graph.integers(1), keepdims=0)
     return _logarithm(graph, share, len(model.classes_))
 
 
-def _logarithm(graph: Graph, probabilities: str, classes: int) -> str:
+def _logarithm(graph: GraphBuilder, probabilities: str, classes: int) -> str:
     return graph.add("Log", graph.add("Add", probabilities, graph.constant(SMOOTHING / classes)))
 
 
-def _by_skl2onnx(graph: Graph, head: Answering, dim: int, classes: int, name: str) -> str:
+def _by_skl2onnx(graph: GraphBuilder, head: Answering, dim: int, classes: int, name: str) -> str:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
 
@@ -275,7 +276,7 @@ def _by_skl2onnx(graph: Graph, head: Answering, dim: int, classes: int, name: st
             estimator,
             initial_types=[(INPUT, FloatTensorType([None, dim]))],
             options={id(last): options},
-            target_opset=OPSET,
+            target_opset=OPSETS,
         )
     except Exception as error:  # converters raise many classes of errors
         raise InputError(
@@ -291,14 +292,13 @@ def _by_skl2onnx(graph: Graph, head: Answering, dim: int, classes: int, name: st
     return scores
 
 
-def _converted(graph: Graph, proto: Any) -> str:
+def _converted(graph: GraphBuilder, proto: Any) -> str:
     """Copy a converter's graph; its last output is the scores."""
     rename_values(proto, {proto.graph.input[0].name: INPUT})
-    graph.take(proto)
-    return PREFIX + proto.graph.output[-1].name
+    return graph.add_model(proto, CONVERTED)[-1]
 
 
-def _calibrate(graph: Graph, calibration: Calibration, scores: str) -> str:
+def _calibrate(graph: GraphBuilder, calibration: Calibration, scores: str) -> str:
     if calibration.temperature != 1:
         scores = graph.add("Div", scores, graph.constant(calibration.temperature))
     probabilities = graph.add("Softmax", scores, axis=1)
@@ -312,5 +312,5 @@ def _calibrate(graph: Graph, calibration: Calibration, scores: str) -> str:
     start = graph.add("GatherElements", graph.constant(curves[:-1]), index, axis=0)
     rise = graph.add("GatherElements", graph.constant(np.diff(curves, axis=0)), index, axis=0)
     curved = graph.add("Add", start, graph.add("Mul", share, rise))
-    total = graph.add("ReduceSum", curved, graph.constant([1], np.int64), keepdims=1)
+    total = graph.add("ReduceSum", curved, graph.integers(1), keepdims=1)
     return graph.add("Div", curved, total)

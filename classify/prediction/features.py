@@ -14,6 +14,7 @@ from headstart.classify.prediction.answers import (
     write_answers,
 )
 from headstart.data.common.errors import Checklist, ModelError, StoreError
+from headstart.data.common.onnx_runtime import open_session
 from headstart.data.contracts.model import HEAD, INPUT, LABEL, PROBABILITIES, TRAIN_COMMAND, Model
 from headstart.data.contracts.store import MANIFEST, RECORDS, FeatureStore, embeddings_of
 from headstart.data.examples.opening import FILES
@@ -27,12 +28,8 @@ class HeadSession:
     """`head.onnx`, loaded; raises `ModelError` if it cannot be loaded."""
 
     def __init__(self, content: bytes, outputs: Sequence[str] = (LABEL, PROBABILITIES)) -> None:
-        import onnxruntime
-
         try:
-            self._session = onnxruntime.InferenceSession(
-                content, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(content)
         except Exception as error:  # onnxruntime has no one class for files that it cannot load
             raise ModelError(f"{HEAD} cannot be loaded: {error}", TRAIN_COMMAND) from error
         self._outputs = list(outputs)

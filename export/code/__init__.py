@@ -1,4 +1,4 @@
-"""Ready code that classifies photographs with an edge model, in Python, in Node and in C."""
+"""Ready code that classifies photographs with an edge model, in Python, Node and C."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ NAMES = ("classify_photo.py", "classify_photo.mjs", "classify_photo.c")
 
 
 def write_code(edge: str | Path, output: str | Path | None, overwrite: bool) -> list[Path]:
-    """Write the code to a folder: the one that the edge model is in if none is named.
+    """Write the code to a folder, by default to that of the edge model.
 
     Raises
     ------
     InputError
-        If there is no such edge model, or a file of such a name is there already.
+        If there is no such edge model, or a file of such a name exists.
     """
     checks = Checklist()
     with checks.item():

@@ -44,6 +44,7 @@ from headstart.data.contracts.model import (
     write_model,
 )
 from headstart.data.contracts.store import FeatureStore
+from headstart.data.modalities.known import MODALITIES
 
 COLUMNS = ("id", "path", "content", "label")
 PACKAGES = ("headstart", "numpy", "onnx", "scikit-learn", "skl2onnx", "skops")
@@ -169,7 +170,8 @@ def train(
             diagnosis=diagnosis,
         )
         rows = sample_rows(split)
-        content = report_content(results, card, (rows, loaded.embeddings.take(rows)))
+        sample = (rows, loaded.embeddings.take(rows))
+        content = report_content(results, card, sample, MODALITIES[store.manifest.modality])
         report = render(content).encode()
     examples = _examples_table(loaded, split, answers, fitted.written.content)
     files = ModelFiles(fitted.written.content, *_saved(fitted), examples, report)

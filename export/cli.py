@@ -310,7 +310,7 @@ def code(
     overwrite: Overwrite = False,
 ) -> None:
     """Write code that classifies photographs with EDGE, in Python, Node and C."""
-    from headstart.export.code import write_code
+    from headstart.export.edge.ready_code import write_code
 
     paths = write_code(edge, output, overwrite)
     console.show({"wrote": ", ".join(console.place(str(path)) for path in paths)})

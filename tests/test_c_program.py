@@ -23,8 +23,8 @@ from headstart.classify.heads.fitting import FitOptions
 from headstart.classify.training import train
 from headstart.data.modalities.image.preprocessing import decode
 from headstart.data.modalities.modality import DecodeError
-from headstart.export.code import write_code
 from headstart.export.edge.classifier import export_classifier
+from headstart.export.edge.ready_code import write_code
 from headstart.export.options import EdgeOptions
 
 HEIGHT, WIDTH = 37, 53
@@ -129,7 +129,8 @@ def read(contents: dict[str, bytes], folder: Path) -> dict[str, np.ndarray | str
 
 def write_program(folder: Path) -> Path:
     """The source as it is in this package; `export code` needs an edge model to write it."""
-    return Path(shutil.copy(toolchain.ROOT / "export" / "code" / "classify_photo.c", folder))
+    code = toolchain.ROOT / "data" / "modalities" / "image" / "code"
+    return Path(shutil.copy(code / "classify_photo.c", folder))
 
 
 def test_pixels_are_those_of_training(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from headstart.export.edge.classifier import export_classifier
 from headstart.export.edge.parity import Parity, training_answers
 from headstart.export.options import EdgeOptions, GateOptions
 
-EXAMPLE = Path(__file__).parents[1] / "export" / "code" / "classify_photo.py"
+EXAMPLE = Path(__file__).parents[1] / "data" / "modalities" / "image" / "code" / "classify_photo.py"
 
 
 def test_an_edge_model_says_all_about_itself(edge: Path, model: Path) -> None:

@@ -38,9 +38,10 @@ from headstart.classify.report.sections.curves import ranking
 from headstart.classify.report.sections.embedding_map import embedding_map, project
 from headstart.classify.report.sections.galleries import mistakes
 from headstart.classify.report.sections.scores import bootstrapped, per_class
-from headstart.classify.report.thumbnails import SIDE, Thumbnails
+from headstart.classify.report.thumbnails import Thumbnails
 from headstart.classify.scores.metrics import ClassScores, Scores, score
 from headstart.data.common.intervals import Interval, proportion
+from headstart.data.modalities.image.modality import SIDE
 from headstart.data.storage.places import folder_at
 
 VOID = {"meta", "link", "img", "br", "input"}

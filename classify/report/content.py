@@ -17,6 +17,8 @@ from headstart.classify.splits.held_out import Answers
 from headstart.classify.splits.splitting import Labelled, Split
 from headstart.data.common.intervals import Interval
 from headstart.data.contracts.model import ModelCard
+from headstart.data.modalities.known import MODALITIES
+from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.places import folder_at
 
@@ -190,6 +192,8 @@ class ReportContent:
         The folder that the examples' paths are relative to.
     trials
         What a search (`--head auto`) tried.
+    modality
+        Of the examples.
     """
 
     about: About
@@ -201,6 +205,7 @@ class ReportContent:
     suspects: Suspects | None = None
     near_duplicates: NearDuplicates | None = None
     sample: Sample | None = None
+    modality: Modality = MODALITIES["image"]
 
 
 @dataclass(frozen=True)
@@ -217,7 +222,7 @@ class Results:
 
 
 def report_content(
-    results: Results, card: ModelCard, sample: tuple[np.ndarray, np.ndarray]
+    results: Results, card: ModelCard, sample: tuple[np.ndarray, np.ndarray], modality: Modality
 ) -> ReportContent:
     """What `report.html` shows.
 
@@ -256,6 +261,7 @@ def report_content(
         suspects=_suspects(results),
         near_duplicates=_near_duplicates(results),
         sample=_sample(results, *sample),
+        modality=modality,
     )
 
 

@@ -43,7 +43,7 @@ def render(content: ReportContent) -> str:
 
 def _sections(content: ReportContent) -> list[Section]:
     classes, held_out = content.about.classes, content.held_out
-    thumbnails = Thumbnails(content.root)
+    thumbnails = Thumbnails(content.root, content.modality)
     sections = [
         headlines(content),
         confusion(held_out, classes),

@@ -72,11 +72,12 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small photograph as a data URI, or why there is none."""
+    """A small picture as a data URI, or a text, or why there is neither."""
 
     id: str
     uri: str = ""
     reason: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from headstart.data.contracts.backbone import Backbone
 from headstart.data.contracts.calibration import changed, scores_of
 from headstart.data.contracts.model import HEAD, INPUT, LABEL, PROBABILITIES, SKOPS, Model
 from headstart.data.examples.reading import Reader
-from headstart.data.modalities.image.preprocessing import decode
 from headstart.data.modalities.modality import DecodeError
 from headstart.data.storage.places import folder_at
 from headstart.export.options import GateOptions
@@ -95,13 +94,15 @@ def compare(edge: bytes, backbone: Backbone, model: Model, gate: GateOptions) ->
     ids: list[str] = []
     differences: list[float] = []
     held_out, others = 0, []
-    known = _in_order(model)
+    known, spec = _in_order(model), backbone.spec.preprocessing
     with console.progress("comparing", min(gate.examples, known.num_rows)) as advance:
         for batch in _batches(_photographs(known, model, backbone, gate, any_size)):
             images = np.stack([photograph.image for photograph in batch])
             expected = answer(images)
-            given = [decode(each.content, None)[None] for each in batch] if any_size else [images]
-            parts = [classify.run([LABEL, PROBABILITIES], {contract.INPUT: g}) for g in given]
+            given = [images]
+            if any_size:
+                given = [spec.unsized().decode(each.content)[None] for each in batch]
+            parts = [classify.run([LABEL, PROBABILITIES], {spec.input: g}) for g in given]
             labels, got = (np.concatenate(values) for values in zip(*parts, strict=True))
             ids += [photograph.id for photograph in batch]
             differences += np.abs(got - expected).max(axis=1).tolist()
@@ -173,7 +174,7 @@ def training_answers(
     calibration = model.card.calibration
 
     def answer(images: np.ndarray) -> np.ndarray:
-        (embeddings,) = embed.run([contract.OUTPUT], {contract.INPUT: images})
+        (embeddings,) = embed.run([contract.OUTPUT], {backbone.spec.preprocessing.input: images})
         if head is not None:
             return np.asarray(head.run([PROBABILITIES], {INPUT: embeddings})[0])
         return calibration.probabilities(scores_of(estimator, embeddings, calibration.scores))

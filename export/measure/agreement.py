@@ -14,7 +14,6 @@ from headstart.data.common import console
 from headstart.data.common.errors import ModelError, SourceError
 from headstart.data.common.intervals import Interval, proportion
 from headstart.data.common.onnx_runtime import open_session
-from headstart.data.contracts.backbone import INPUT
 from headstart.data.contracts.calibration import UNKNOWN
 from headstart.data.contracts.edge import Edge
 from headstart.data.contracts.model import LABEL, Model
@@ -255,8 +254,8 @@ def _answer(
                     given = [image[None] for image in images]
                 else:
                     given = [np.stack(images)] if images else []
-                for pixels in given:
-                    (labels,) = session.run([LABEL], {INPUT: pixels})
+                for inputs in given:
+                    (labels,) = session.run([LABEL], {edge.input_spec.input: inputs})
                     found.append(place[labels])
             advance(len(rows))
     nothing = np.empty(0, np.int64)

@@ -56,6 +56,7 @@ def with_checks(source: Source, backbone: Backbone, out: Path, workers: int) -> 
         root=source.folder,
         spec=backbone.spec.preprocessing,
         backbone=backbone.spec,
+        fingerprint=backbone.fingerprint,
         store=store,
         config=EngineConfig("fp32", "onnxruntime", BATCH),
     )

@@ -15,7 +15,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from headstart.data.contracts.fingerprint import Fingerprint
-from headstart.data.contracts.records import begin, finish, write_part
+from headstart.data.contracts.records import PartContent, begin, finish, write_part
 from headstart.data.contracts.store import ERROR_SCHEMA, StoreManifest, part_schema
 from headstart.data.storage.places import folder_at
 
@@ -78,5 +78,6 @@ def write_store(path: Path, size: Size, seed: int = 1) -> None:
         }
         name = f"part-{number:05d}-{number:012x}"
         table = pa.table([columns[field.name] for field in schema], schema=schema)
-        records.append(write_part(folder, name, table, ERROR_SCHEMA.empty_table()))
+        content = PartContent(prints, table, ERROR_SCHEMA.empty_table())
+        records.append(write_part(folder, name, content))
     finish(folder, StoreManifest(prints, "none", "none", names, tuple(records)))

@@ -22,7 +22,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from headstart.data.contracts.fingerprint import Fingerprint
-from headstart.data.contracts.records import begin, finish, write_part
+from headstart.data.contracts.records import PartContent, begin, finish, write_part
 from headstart.data.contracts.store import ERROR_SCHEMA, FeatureStore, StoreManifest, part_schema
 from headstart.data.examples.opening import open_source
 from headstart.data.storage.places import folder_at
@@ -61,7 +61,8 @@ def write_store(folder: Path, source: Path, parts: int) -> None:
         part = [columns[name] if name in columns else rows[name] for name in schema.names]
         name = f"part-{number:05d}-{number:012x}"
         part_table = pa.table(part, schema=schema)
-        records.append(write_part(store, name, part_table, ERROR_SCHEMA.empty_table(), len(rows)))
+        content = PartContent(PRINT, part_table, ERROR_SCHEMA.empty_table())
+        records.append(write_part(store, name, content, len(rows)))
     classes = tuple(sorted(set(table["label"].to_pylist())))
     finish(
         store,

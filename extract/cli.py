@@ -50,6 +50,12 @@ def extract(
     prune: Annotated[
         bool, typer.Option("--prune", help="Drop from the store what SOURCE does not have now.")
     ] = False,
+    rehash: Annotated[
+        bool,
+        typer.Option(
+            "--rehash", help="Hash every file, also where size and time are as they were."
+        ),
+    ] = False,
     stall_after: Annotated[
         float, typer.Option(help="Seconds without an example until a worker is replaced.")
     ] = 300,
@@ -69,7 +75,7 @@ def extract(
     options = job.ExtractOptions(
         address, workers, batch_size, precision, engine, stall_after, allow_unlabelled
     )
-    summary = job.extract(source, backbone, output, options, Update(retry_failed, prune))
+    summary = job.extract(source, backbone, output, options, Update(retry_failed, prune, rehash))
     if as_json:
         console.show_json(asdict(summary))
     else:

@@ -192,12 +192,13 @@ def extract(
     clock.stage("plan")
     if todo.finished:
         return _summary(
-            store, examples, todo, update, _Done(todo.precision or asked), clock.seconds
+            store, examples, todo, update, _Done(todo.fingerprint.precision), clock.seconds
         )
     with _in_words(store), sole_writer(store):
         if state(store) != seen:  # another run has just ended
             todo = plan(examples, store, wanted, update, free)
-        done = _work(examples, loaded.run_in(todo.precision or asked), store, options, todo, clock)
+        backbone_here = loaded.run_in(todo.fingerprint.precision)
+        done = _work(examples, backbone_here, store, options, todo, clock)
         fingerprint = loaded.fingerprint.run_in(done.precision)
         finish(store, _manifest(examples, fingerprint, store, todo, update, done))
     return _summary(store, examples, todo, update, done, clock.seconds)
@@ -242,7 +243,7 @@ def _in_words(store: Folder) -> Iterator[None]:
     except OSError as error:
         raise ExtractionError(
             f"{store} cannot be written: {error}",
-            "What is done is kept. Make room, or mend it, and run the same command again.",
+            "What is done is kept. Make room or fix the disk, and run the same command again.",
         ) from None
 
 
@@ -267,7 +268,7 @@ def _work(
                 "onnxruntime-gpu is installed"
             )
         content = ray.put(backbone.content)
-        if options.precision == AUTO and not todo.precision and measurable(config):
+        if options.precision == AUTO and todo.new and measurable(config):
             config = fastest_config(
                 content, backbone.spec, config, source.folder, todo.todo["path"]
             )
@@ -280,6 +281,7 @@ def _work(
             spec=backbone.spec.preprocessing,
             gpu=gpu,
             backbone=backbone.spec,
+            fingerprint=backbone.fingerprint,
             store=store,
             config=config,
         )
@@ -310,7 +312,7 @@ def _work(
 def _update(
     source: Source, backbone: Backbone, store: Folder, todo: Plan, clock: _Clock
 ) -> tuple[PartRecord, ...]:
-    """Begin the run, and write those parts anew that keep only some of their examples."""
+    """Begin the run, and write those parts again that keep only some of their examples."""
     if not todo.unfinished:
         begin(store, backbone.fingerprint, source.path, inferences=todo.inferences)
     # What the manifest names stays as well: readers follow it until the new one is written.
@@ -320,7 +322,7 @@ def _update(
     rewritten = []
     with console.progress("updating parts", len(todo.rewrites)) as advance:
         for change in todo.rewrites:
-            rewritten.append(rewrite(store, source, change))
+            rewritten.append(rewrite(store, source, change, backbone.fingerprint))
             advance(1)
     clock.stage("update")
     return tuple(rewritten)

@@ -1,4 +1,4 @@
-"""Files that were touched since they were embedded: which of them have other bytes?"""
+"""Files that may have changed since they were embedded: which of them have other bytes?"""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from headstart.extract.planning.known import Known
 READERS = 16
 
 
-def changed_files(known: Known, source: Source, store: Folder) -> np.ndarray:
+def changed_files(known: Known, source: Source, store: Folder, rehash: bool) -> np.ndarray:
     """Where a file has other bytes than those that were embedded, bool `[examples]`.
 
-    Only files with another stamp are read. An example that failed and whose file has another stamp
-    counts as changed, since there is no hash to compare with.
+    Only files with another path or stamp are read. An example that failed and has another counts as
+    changed, since there is no hash to compare with.
 
     Parameters
     ----------
@@ -30,9 +30,13 @@ def changed_files(known: Known, source: Source, store: Folder) -> np.ndarray:
         The examples of the store, compared with the source.
     store
         Where the hashes of what was embedded are.
+    rehash
+        Read every file. A stamp misses a file that was replaced by one of equal size and time.
     """
-    changed = known.touched & known.failed
-    suspects = np.flatnonzero(known.touched & ~known.failed)
+    changed = (known.touched | known.moved) & known.failed
+    suspects = np.flatnonzero(
+        (known.touched | known.moved | (rehash & known.there)) & ~known.failed
+    )
     if not len(suspects):
         return changed
     hashes = _hashes(known, suspects, store)
@@ -46,7 +50,7 @@ def changed_files(known: Known, source: Source, store: Folder) -> np.ndarray:
 
     with (
         ThreadPoolExecutor(READERS) as pool,
-        console.progress("reading files that were touched", len(suspects)) as advance,
+        console.progress("comparing files with their hashes", len(suspects)) as advance,
     ):
         for row, differ in zip(suspects, pool.map(differs, paths, hashes), strict=True):
             changed[row] = differ

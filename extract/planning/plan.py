@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,10 +41,13 @@ class Update:
         Try those again that failed.
     prune
         Drop those that the source does not have any more.
+    rehash
+        Read and hash every file, also where size and time of change are as they were.
     """
 
     retry_failed: bool = False
     prune: bool = False
+    rehash: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,8 @@ class Plan:
         Examples to embed.
     inferences
         How many were made for this store so far.
-    precision
-        Of the embeddings that are there, if there are any.
+    fingerprint
+        Of the embeddings: the store's own, or for a new store the one that is wanted.
     unfinished
         Whether an earlier run has not finished, and this one goes on with it.
     leftovers
@@ -99,9 +102,9 @@ class Plan:
     parts: tuple[PartRecord, ...]
     rewrites: tuple[Rewrite, ...]
     todo: pa.Table
+    fingerprint: Fingerprint
     counts: Counts = field(default_factory=Counts)
     inferences: int = 0
-    precision: str | None = None
     unfinished: bool = False
     leftovers: bool = False
 
@@ -111,6 +114,11 @@ class Plan:
         if self.todo.num_rows or self.rewrites or self.manifest is None or self.leftovers:
             return False
         return self.parts == self.manifest.parts
+
+    @property
+    def new(self) -> bool:
+        """Whether nothing has been embedded for this store so far."""
+        return self.manifest is None and not self.unfinished
 
     @property
     def next_number(self) -> int:
@@ -145,8 +153,8 @@ def plan(
 ) -> Plan:
     """Look at what is in the store and subtract it from the source. Nothing is written.
 
-    A file whose stamp (size and time of change) is another one than was stored is read; it is
-    embedded anew if its bytes are others, too.
+    A file whose path or stamp (size and time of change) differs from what was stored is read; it is
+    embedded again if its bytes differ, too.
 
     Parameters
     ----------
@@ -163,32 +171,34 @@ def plan(
     manifest, unfinished = read_manifest(store), read_unfinished(store)
     if manifest is None and unfinished is None:
         _check_unused(store)
-        return Plan(None, (), (), source.examples)
-    for found in (manifest, unfinished):
-        if found:
-            same = fingerprint.run_in(found.fingerprint.precision) if any_precision else fingerprint
-            _check_same(store, found, same, source)
+        return Plan(None, (), (), source.examples, fingerprint)
+    recorded = [found for found in (manifest, unfinished) if found]
+    own = _own_fingerprint(store, recorded)
+    if any_precision:
+        fingerprint = fingerprint.run_in(own.precision)
+    for found in recorded:
+        _check_same(store, found, fingerprint, source)
     known = read_known(store, _recorded(manifest, unfinished), source)
-    changed = changed_files(known, source, store)
+    changed = changed_files(known, source, store, update.rehash)
     keep = _keep(known, changed, update)
     done = np.zeros(len(source), bool)
     done[known.source_rows[keep & known.in_source]] = True
     return Plan(
-        manifest,
-        known.parts,
-        tuple(_rewrites(known, keep)),
-        source.examples.filter(pa.array(~done)),
-        Counts(
+        manifest=manifest,
+        parts=known.parts,
+        rewrites=tuple(_rewrites(known, keep)),
+        todo=source.examples.filter(pa.array(~done)),
+        fingerprint=own,
+        counts=Counts(
             kept=int(done.sum()),
             changed=int(changed.sum()),
             retried=int((known.failed & known.in_source & ~keep & ~changed).sum()),
             relabelled=int((known.stale & keep).sum()),
             vanished=int((~known.in_source).sum()),
         ),
-        unfinished.inferences if unfinished else manifest.inferences if manifest else 0,
-        found.fingerprint.precision if found else None,
-        unfinished is not None,
-        store.exists(RECORDS),
+        inferences=recorded[-1].inferences,
+        unfinished=unfinished is not None,
+        leftovers=store.exists(RECORDS),
     )
 
 
@@ -234,6 +244,18 @@ def _recorded(
     return tuple(
         by_name[name] for name in sorted(by_name) if by_name[name].rows + by_name[name].errors
     )
+
+
+def _own_fingerprint(store: Folder, recorded: Sequence[StoreManifest | Unfinished]) -> Fingerprint:
+    """The fingerprint of a store's embeddings: the one place that it is read in."""
+    first, last = recorded[0].fingerprint, recorded[-1].fingerprint
+    if first != last:
+        raise StoreError(
+            f"{store} mixes features of two fingerprints:\n"
+            f"  in its manifest:         {first}\n  in its unfinished run:   {last}",
+            "Extract again into another folder with -o.",
+        )
+    return first
 
 
 def _check_same(

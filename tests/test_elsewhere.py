@@ -58,7 +58,7 @@ def test_held_out_digits(
         *("export", "classifier", digits_job / "model", "--backbone", backbone, "-o", edge),
         *options,
     )
-    assert "450 photographs from their files, 450 of them held out from training" in answer.out
+    assert "450 photographs from their files, 450 of them held out of training" in answer.out
     files = held_out(model)
     assert len(files) == 450
     expected = in_training(model, backbone, files)

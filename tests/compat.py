@@ -132,7 +132,9 @@ class Job:
     def heads(self) -> None:
         """Train every other head that needs no extra."""
         for head in HEADS:
-            self.headstart("classify", "train", "features", "-o", head, "--head", head)
+            self.headstart(
+                "classify", "train", "features", "-o", head, "--head", head, "--no-report"
+            )
 
     def keras(self) -> None:
         """Export a backbone, train a head by Keras, and put both into one file."""

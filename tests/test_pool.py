@@ -30,6 +30,7 @@ def use(monkeypatch: pytest.MonkeyPatch, worker: type[EmbeddingWorker]) -> None:
 
     monkeypatch.setattr("headstart.extract.job.EmbeddingJob", OurJob)
 
+
 pytestmark = pytest.mark.alone
 
 

@@ -23,7 +23,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from headstart.data.common import console
-from headstart.data.common.speed import BATCH, cpu_session, images_per_second
+from headstart.data.common.onnx_runtime import open_session
+from headstart.data.common.speed import BATCH, images_per_second
 from headstart.data.contracts.backbone import INPUT, OUTPUT, Backbone, load_backbone
 from headstart.data.examples.opening import open_source
 from headstart.data.examples.reading import Reader
@@ -77,7 +78,7 @@ def embed_all(backbone: Backbone, photographs: Path, kept: Path) -> np.ndarray:
     if kept.exists():
         return np.asarray(np.load(kept))
     source = open_source(photographs)
-    session = cpu_session(backbone.content)
+    session = open_session(backbone.content, 1)
     parts, reader = [], Reader(source.folder)
     paths = source.examples["path"].to_pylist()
     with console.progress(f"embedding for {kept.stem}", len(paths)) as advance:

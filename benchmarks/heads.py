@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.classify.features.embeddings import InMemory
-from headstart.classify.features.loading import load
+from headstart.classify.features.loading import InMemory, load
 from headstart.classify.heads.estimators import HEADS, HeadOptions
 from headstart.classify.heads.fitting import FitOptions, fit
 from headstart.classify.heads.to_onnx import compare

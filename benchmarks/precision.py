@@ -21,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.elpv_depths import embed_all
+from headstart.data.common.cosine import cosines
 from headstart.data.common.speed import images_per_second
 from headstart.data.contracts.backbone import load_backbone
 from headstart.data.examples.opening import open_source
@@ -73,8 +74,7 @@ def main() -> None:
         "trained on fp32 | agrees |\n|---|---|---|---|---|---|---|---|"
     )
     for name, content, speed in zip(PRECISIONS, contents, speeds, strict=True):
-        lengths = np.linalg.norm(whole, axis=1) * np.linalg.norm(features[name], axis=1)
-        cosine = (whole * features[name]).sum(axis=1) / lengths
+        cosine = cosines(whole, features[name])
         print(
             f"| {name} | {len(content) / 1e6:.1f} | {speed:.1f} | {speed / speeds[0]:.2f} "
             f"| {cosine.mean():.4f} ({cosine.min():.4f}) "

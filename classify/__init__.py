@@ -1,1 +1,1 @@
-"""Features enter, a trained head, its scores and its answers leave."""
+"""A feature store goes in; a trained head, its scores and its predictions come out."""

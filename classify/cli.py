@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart.classify.pareto import cli as cli_pareto
 from headstart.data.common import console
 from headstart.data.common.errors import InputError, TooManyBadError
 
@@ -26,7 +25,7 @@ ModelFolder = Annotated[str, typer.Argument(help="Model folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it is there.")]
 
-MOST_IN_MATRIX, MOST_LISTED = 20, 100  # classes that a terminal still shows well
+MOST_IN_MATRIX, MOST_LISTED = 20, 100  # classes that still fit a terminal
 
 
 @app.command()
@@ -45,10 +44,14 @@ def train(
         str, typer.Option(help="temperature, isotonic (for many examples) or none.")
     ] = "temperature",
     precision: Annotated[
-        float | None, typer.Option(help="Say unknown so that this share of the answers is right.")
+        float | None,
+        typer.Option(
+            help="Answer unknown when unsure, so that this share of the answers is right."
+        ),
     ] = None,
     coverage: Annotated[
-        float | None, typer.Option(help="Answer for this share of the examples only.")
+        float | None,
+        typer.Option(help="Answer this share of the examples; unknown for the least sure."),
     ] = None,
     test_size: Annotated[
         float, typer.Option(help="Share held out, without declared splits.")
@@ -58,18 +61,19 @@ def train(
         int | None, typer.Option(help="Train on this many examples of each class.")
     ] = None,
     group: Annotated[
-        str, typer.Option(help="Column whose values never stand on both sides of a split.")
+        str, typer.Option(help="Column of groups; a split never divides a group.")
     ] = "",
-    seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     report: Annotated[bool, typer.Option(help="Write report.html as well.")] = True,
     memory: Annotated[
-        float | None, typer.Option(help="Gigabytes that embeddings may take; more are streamed.")
+        float | None,
+        typer.Option(help="Gigabytes that embeddings may take; a larger store is streamed."),
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a head on FEATURES and score it on examples that it never saw."""
-    from headstart.classify.heads.calibrate import AnswerOptions
+    """Train a head on FEATURES and score it on held-out examples."""
+    from headstart.classify.heads.calibration import AnswerOptions
     from headstart.classify.heads.estimators import HeadOptions, parse_parameters
     from headstart.classify.heads.fitting import FitOptions
     from headstart.classify.splits.splitting import SplitOptions
@@ -97,21 +101,21 @@ def train(
     console.show(
         {
             "trained on": f"{len(split.train):,} examples",
-            "tested on": f"{len(split.test):,} examples that training never saw",
+            "tested on": f"{len(split.test):,} held-out examples",
             "split": split.how,
             "head": " ".join([fitted.head.name, *_in_words(fitted.head.all_parameters)]),
         }
-        | ({"not tested on": f"{split.copies:,} copies of them"} if split.copies else {})
+        | ({"left out": f"{split.copies:,} copies of training examples"} if split.copies else {})
     )
     untested = [c.name for c in trained.scores.per_class if not c.support]
     if untested:
         more = f" and {len(untested) - 5:,} more classes" if len(untested) > 5 else ""
         names = ", ".join(map(repr, untested[:5]))
-        console.note(f"no test example is of {names}{more}: not scored")
+        console.note(f"no test examples for {names}{more}, so they are not scored")
     _show_scores(trained.scores)
     if fitted.threshold:
         wanted = fitted.threshold
-        console.out.print(f"\nthreshold {wanted.value:.4f}, for {wanted.chosen_for}")
+        console.out.print(f"\nthreshold {wanted.value:.4f}, chosen for {wanted.chosen_for}")
     if trained.repeated:
         console.out.print(f"\nover {trained.repeated.repeats} random splits")
         console.show(_over_splits(trained.repeated))
@@ -122,14 +126,12 @@ def train(
             f"{trained.unlabelled:,} examples without a label were predicted: "
             f"{console.place(trained.model.folder)}/{EXAMPLES}"
         )
-    console.out.print(
-        f"\nwrote {console.place(trained.model.folder)}", soft_wrap=True, markup=False
-    )
+    _show_line(f"wrote {console.place(trained.model.folder)}")
 
 
 @app.command()
 def evaluate(model: ModelFolder, features: Features, as_json: AsJson = False) -> None:
-    """Score MODEL on the examples of FEATURES that its training never saw."""
+    """Score MODEL on the examples of FEATURES that were not used to train it."""
     from headstart.classify.scores.evaluation import evaluate
 
     evaluation = evaluate(model, features)
@@ -139,7 +141,7 @@ def evaluate(model: ModelFolder, features: Features, as_json: AsJson = False) ->
     console.show(
         {
             "tested on": f"{evaluation.scores.examples:,} examples",
-            "left out": f"{evaluation.left_out:,} that training saw or that were kept aside",
+            "left out": f"{evaluation.left_out:,} used in training or reserved for validation",
         }
     )
     _show_scores(evaluation.scores)
@@ -151,7 +153,7 @@ def compare(
     b: Annotated[str, typer.Argument(help="Another model folder.")],
     as_json: AsJson = False,
 ) -> None:
-    """Compare models A and B on the test examples that both have."""
+    """Compare models A and B on the test examples that they share."""
     from headstart.classify.scores.comparison import compare
 
     found = compare(a, b)
@@ -165,18 +167,18 @@ def compare(
             "accuracy of A": _with_interval(found.accuracy_a),
             "accuracy of B": _with_interval(found.accuracy_b),
             "log loss": f"A {found.log_loss_a:.4f}, B {found.log_loss_b:.4f}",
-            "right": f"both {found.both_right:,}, only A {found.only_a:,}, "
-            f"only B {found.only_b:,}, none {found.none_right:,}",
+            "correct": f"both {found.both_right:,}, only A {found.only_a:,}, "
+            f"only B {found.only_b:,}, neither {found.none_right:,}",
         }
     )
     if found.changes:
         shown = found.changes[:MOST_IN_MATRIX]
-        console.out.print(f"\n{len(found.changes):,} answers differ, of which {len(shown)}:")
+        console.out.print(f"\n{len(found.changes):,} predictions differ; the first {len(shown)}:")
         console.show_table(
             ["example", "true", "A", "B"],
             [[c.id, c.label, c.a or "unknown", c.b or "unknown"] for c in shown],
         )
-    console.out.print(f"\n{found.verdict}", soft_wrap=True, markup=False)
+    _show_line(found.verdict)
 
 
 @app.command()
@@ -185,8 +187,8 @@ def predict(
     source: Annotated[
         str,
         typer.Argument(
-            help="For a model folder a feature store; for an edge model photographs: a folder, "
-            "manifest, .tar or Parquet."
+            help="A feature store for a model folder; photographs (a folder, manifest, .tar or "
+            "Parquet file) for an edge model."
         ),
     ],
     output: Annotated[str, typer.Option("-o", "--output", help="A .parquet or .csv file.")],
@@ -209,7 +211,7 @@ def predict(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write MODEL's answer for every embedding, or photograph, of SOURCE."""
+    """Write MODEL's prediction for every embedding or photograph of SOURCE."""
     from headstart.classify.prediction.features import is_edge_model, predict
 
     run: dict[str, Any] = {"address": address, "workers": workers, "batch": batch}
@@ -225,10 +227,45 @@ def predict(
     if useless := [*given, *(["max-bad"] if max_bad is not None else [])]:
         raise InputError(
             f"{' and '.join(f'--{name}' for name in useless)} "
-            f"{'has' if len(useless) == 1 else 'have'} no use with a model folder and features",
-            "Leave out what is for an edge model and photographs.",
+            "cannot be used with a model folder and features",
+            "Leave out what is for an edge model and photographs only.",
         )
     _show_predictions(predict(model, source, output, overwrite), output)
+
+
+@app.command()
+def pareto(
+    stores: Annotated[
+        list[str],
+        typer.Argument(metavar="FEATURES...", help="Feature stores of the same photographs."),
+    ],
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(help="Backbone file of a store, for its size and speed; one for each."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Plot: a .png, .svg or .html file.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare feature stores: the accuracy of a light head, and what the embeddings cost."""
+    from headstart.classify.pareto.candidates import in_words, table
+    from headstart.classify.pareto.compare import pareto
+
+    found = pareto(stores, backbone or [], seed, output, overwrite)
+    if as_json:
+        console.show_json(found.to_json())
+        return
+    console.show_table(*table(found))
+    console.note(in_words(found))
+    if output is not None:
+        _show_line(f"wrote {console.place(output)}")
+
+
+def _show_line(text: str) -> None:
+    console.out.print(f"\n{text}", soft_wrap=True, markup=False)
 
 
 def _show_predictions(table: pa.Table, output: str) -> None:
@@ -237,12 +274,7 @@ def _show_predictions(table: pa.Table, output: str) -> None:
         ["predicted", "examples"],
         [[row["prediction"] or "unknown", f"{row['count_all']:,}"] for row in counts.to_pylist()],
     )
-    console.out.print(
-        f"\nwrote {table.num_rows:,} predictions to {output}", soft_wrap=True, markup=False
-    )
-
-
-app.command()(cli_pareto.pareto)
+    _show_line(f"wrote {table.num_rows:,} predictions to {output}")
 
 
 def _show_failures(table: pa.Table, output: str, max_bad: float) -> None:
@@ -265,7 +297,7 @@ def _show_diagnosis(diagnosis: Diagnosis) -> None:
     lines = {}
     leaks = diagnosis.leaks
     if leaks and len(leaks.test_rows):
-        lines["near-duplicates"] = f"{len(leaks.test_rows):,} test examples look like training ones"
+        lines["near-duplicates"] = f"{len(leaks.test_rows):,} test examples are like training ones"
         if leaks.accuracy:
             lines["without them"] = f"accuracy {_with_interval(leaks.accuracy)}"
     if errors := int(diagnosis.suspects.is_error.sum()):
@@ -344,7 +376,7 @@ def _show_scores(scores: Scores) -> None:
 def _answered(answered: Answered) -> dict[str, str]:
     figures = {"answered": _with_interval(answered.coverage)}
     if answered.precision:
-        figures["right of answers"] = _with_interval(answered.precision)
+        figures["precision of answers"] = _with_interval(answered.precision)
     return figures
 
 

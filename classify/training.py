@@ -9,18 +9,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import skops.io
 
 from headstart.classify.diagnosis.diagnose import Diagnosis, diagnose
-from headstart.classify.features.embeddings import Streamed
-from headstart.classify.features.loading import Loaded, load
+from headstart.classify.features.loading import Loaded, Streamed, load
 from headstart.classify.heads import keras_head
 from headstart.classify.heads.estimators import AUTO
 from headstart.classify.heads.fitting import FitOptions, Fitted, fit, steps
 from headstart.classify.heads.keras_head import KerasHead
-from headstart.classify.recording import recorded
-from headstart.classify.scores.metrics import RepeatedScores, Scores, score, summarize
-from headstart.classify.scores.reliability import reliability
+from headstart.classify.prediction.answers import answers_in_words
+from headstart.classify.prediction.features import HeadSession
+from headstart.classify.scores.metrics import RepeatedScores, Scores, reliability, score, summarize
 from headstart.classify.splits.held_out import Answers, divide, hold_out
 from headstart.classify.splits.label_checks import label_warnings
 from headstart.classify.splits.splitting import (
@@ -28,7 +28,7 @@ from headstart.classify.splits.splitting import (
     Split,
     SplitOptions,
     choose_split,
-    few,
+    limit_samples,
     stratified_splits,
 )
 from headstart.classify.streamed.fitting import check_streamed, fit_streamed
@@ -44,23 +44,25 @@ from headstart.data.contracts.model import (
     write_model,
 )
 from headstart.data.contracts.store import FeatureStore
+from headstart.data.modalities.known import MODALITIES
 
+COLUMNS = ("id", "path", "content", "label")
 PACKAGES = ("headstart", "numpy", "onnx", "scikit-learn", "skl2onnx", "skops")
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What training does beside the head.
+    """What training does besides fitting the head.
 
     Parameters
     ----------
     overwrite
-        Replace a model that is there.
+        Replace an existing model.
     report
-        Write `report.html`, with the learning curve and near-duplicates that it shows.
+        Write `report.html`; this includes computing the learning curve and near-duplicates.
     memory
-        Bytes that embeddings may take before they are read from the store pass by pass; none for
-        half of the machine's.
+        Bytes that embeddings may take in memory; larger stores are streamed in several passes. None
+        for half of the machine's memory.
     """
 
     overwrite: bool = False
@@ -104,18 +106,18 @@ def train(
 ) -> Trained:
     """Train a head and write the model folder.
 
-    Everything is chosen on the training split alone; the held-out one is scored once, by the
-    finished head. Repeated splits are random ones of all examples with a label, on each of which
-    the whole procedure is done anew, a search included; they tell how much the score hangs on the
-    split. Their calibration is chosen on one fold, which takes a third of the time, but by all
-    folds if a threshold is wanted.
+    Everything is chosen on the training split alone; the held-out split is scored once, with the
+    finished head. Repeated splits are random splits of all labelled examples; the whole procedure,
+    including a search, is repeated on each. They show how much the score depends on the split.
+    Their calibration is fitted on one fold, which takes a third of the time, or on all folds if a
+    threshold is wanted.
 
     Raises
     ------
     InputError
         If features, labels, splits or output cannot be used; found before training.
     ParityError
-        If the head's ONNX form answers otherwise than the estimator.
+        If the head's ONNX form differs from the estimator.
     """
     checks = Checklist()
     with checks.item():
@@ -128,48 +130,67 @@ def train(
     if loaded.why_streamed:
         check_streamed(options, loaded.why_streamed)
         console.note(f"the embeddings stay in the store: {loaded.why_streamed}")
-    split = few(data, choose_split(data, splits), splits)
+    split = limit_samples(data, choose_split(data, splits), splits)
     if not len(split.test):
         raise InputError(
             f"all {split.copies:,} test examples are copies of training examples",
             "Remove the copies from the source and extract again.",
         )
     repeats = [
-        few(data, each, splits, number)
+        limit_samples(data, each, splits, number)
         for number, each in enumerate(stratified_splits(data, splits, splits.repeats), 1)
     ]
     for warning in label_warnings(data.classes, np.bincount(data.labels)):
         console.note(f"note: {warning}")
-    brief = options if options.answers.wanted else replace(options, calibration_folds=1)
-    total = steps(options, len(split.train)) + sum(steps(brief, len(e.train)) for e in repeats)
+    quick = options if options.answers.wanted else replace(options, calibration_folds=1)
+    total = steps(options, len(split.train)) + sum(steps(quick, len(e.train)) for e in repeats)
     with _progress(options, loaded, total) as advance:
-        over_splits = [_fit_and_score(loaded, each, brief, advance)[2] for each in repeats]
+        over_splits = [_fit_and_score(loaded, each, quick, advance)[2] for each in repeats]
         fitted, answers, scores = _fit_and_score(loaded, split, options, advance)
     repeated = None
     if over_splits:
         repeated = summarize(over_splits, len(repeats[0].test) / len(repeats[0].train))
     if not fitted.converged:
-        console.note("the head did not converge; try a stronger regularization, as a smaller c")
+        console.note("the head did not converge; try stronger regularization, such as a smaller c")
     diagnosis = diagnose(loaded, split, fitted, answers, options.seed) if run.report else None
     card = _card(store, data, split, fitted, scores, repeated, diagnosis)
     report = None
     if diagnosis:
-        # Not above: to draw takes a second to import.
-        from headstart.classify.report.assembly import Results, sample_rows, write_report
+        # Imported here: matplotlib takes a second to import.
+        from headstart.classify.report.content import Results, report_content, sample_rows
+        from headstart.classify.report.page import render
 
-        results = Results(data, split, fitted, answers, scores, repeated, diagnosis)
+        results = Results(
+            data=data,
+            split=split,
+            fitted=fitted,
+            answers=answers,
+            scores=scores,
+            repeated=repeated,
+            diagnosis=diagnosis,
+        )
         rows = sample_rows(split)
-        report = write_report(results, card, (rows, loaded.embeddings.take(rows)))
-    examples = recorded(loaded, split, answers, fitted.written.content)
+        sample = (rows, loaded.embeddings.take(rows))
+        content = report_content(results, card, sample, MODALITIES[store.manifest.modality])
+        report = render(content).encode()
+    examples = _examples_table(loaded, split, answers, fitted.written.content)
     files = ModelFiles(fitted.written.content, *_saved(fitted), examples, report)
     model = write_model(folder, card, files)
-    return Trained(model, split, scores, repeated, fitted, diagnosis, loaded.unlabelled.num_rows)
+    return Trained(
+        model=model,
+        split=split,
+        scores=scores,
+        repeated=repeated,
+        fitted=fitted,
+        diagnosis=diagnosis,
+        unlabelled=loaded.unlabelled.num_rows,
+    )
 
 
 def _progress(
     options: FitOptions, loaded: Loaded, total: int
 ) -> AbstractContextManager[Callable[[int], None]]:
-    """One bar for all that is trained; a search, and passes over a store, show their own."""
+    """One progress bar for all training; a search and passes over a store show their own."""
     if options.head.name == AUTO or loaded.why_streamed:
         return nullcontext(lambda step: None)
     return console.progress("training", total)
@@ -223,8 +244,59 @@ def _card(
 
 
 def _saved(fitted: Fitted) -> tuple[str, bytes]:
-    """The file of the trained estimator: its name and bytes."""
+    """The trained estimator as a file: name and bytes."""
     estimator = fitted.answering.estimator
     if isinstance(estimator, KerasHead):
         return KERAS, keras_head.save(estimator)
     return SKOPS, skops.io.dumps(estimator)
+
+
+def _examples_table(loaded: Loaded, split: Split, answers: Answers, head: bytes) -> pa.Table:
+    """All examples with their split, and predictions for those held out or without a label.
+
+    Returns
+    -------
+    pa.Table
+        `id`, `path`, `content`, `label`, `split` (`train`, `test` or none), `prediction` (none for
+        "unknown"), `confidence`, and `probability` of the true class.
+    """
+    data = loaded.data
+    count = len(data.labels)
+    splits, predictions = np.full(count, None, object), np.full(count, None, object)
+    confidence, probability = np.full((2, count), np.nan, np.float32)
+    splits[split.train], splits[split.test] = "train", "test"
+    predictions[split.test], confidence[split.test] = answers_in_words(
+        answers.predictions, answers.probabilities, data.classes
+    )
+    own = answers.probabilities[np.arange(len(answers.labels)), answers.labels]
+    probability[split.test] = own
+    labelled = _table(data.examples, splits, predictions, (confidence, probability))
+    return pa.concat_tables([labelled, _predict_unlabelled(loaded, head)])
+
+
+def _predict_unlabelled(loaded: Loaded, head: bytes) -> pa.Table:
+    """The examples without a label, with their predictions."""
+    examples, session = loaded.unlabelled, HeadSession(head)
+    nothing = np.full(examples.num_rows, None, object)
+    missing = np.full(examples.num_rows, np.nan, np.float32)
+    names, confidence = [nothing[:0]], [missing[:0]]
+    for batch in loaded.others.batches(np.arange(examples.num_rows)):
+        labels, probabilities = session.run(batch)
+        words, sure = answers_in_words(labels, probabilities, loaded.data.classes)
+        names.append(words)
+        confidence.append(sure)
+    return _table(examples, nothing, np.concatenate(names), (np.concatenate(confidence), missing))
+
+
+def _table(
+    examples: pa.Table,
+    splits: np.ndarray,
+    predictions: np.ndarray,
+    numbers: tuple[np.ndarray, np.ndarray],
+) -> pa.Table:
+    table = examples.select(COLUMNS)
+    for name, values in (("split", splits), ("prediction", predictions)):
+        table = table.append_column(name, pa.array(values, pa.string()))
+    for name, values in zip(("confidence", "probability"), numbers, strict=True):
+        table = table.append_column(name, pa.array(values, pa.float32(), from_pandas=True))
+    return table

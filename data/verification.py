@@ -27,6 +27,8 @@ from headstart.data.contracts.store import (
 )
 from headstart.data.examples.opening import open_source
 from headstart.data.examples.source import has_repeats
+from headstart.data.modalities.known import MODALITIES
+from headstart.data.modalities.modality import Modality
 from headstart.data.storage.files import UNFINISHED, digest
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import sole_writer
@@ -102,7 +104,8 @@ def verify(path: str | Path) -> Verification:
     sound = [look for look in looks if not look.problem]
     damaged |= _repeated(sound)
     ids = _concat([look.ids for look in sound if look.part not in damaged])
-    problem, missing, vanished = _compare(recorded.source, ids)
+    modality = MODALITIES.get(manifest.modality) if manifest else None
+    problem, missing, vanished = _compare(recorded.source, modality, ids)
     kept = {file for part in recorded.parts for file in (part.rows_file, part.errors_file)}
     return Verification(
         store=str(folder),
@@ -196,9 +199,9 @@ def _repeated(looks: list[_Look]) -> dict[str, str]:
     return found
 
 
-def _compare(source: str, ids: pa.ChunkedArray) -> tuple[str, int, int]:
+def _compare(source: str, modality: Modality | None, ids: pa.ChunkedArray) -> tuple[str, int, int]:
     try:
-        wanted = open_source(source, allow_unlabelled=True).examples["id"]
+        wanted = open_source(source, allow_unlabelled=True, modality=modality).examples["id"]
     except HeadstartError as error:
         return error.message, 0, 0
     return (

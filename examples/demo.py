@@ -18,7 +18,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-CLASSIFY = os.path.relpath(Path(__file__).parents[1] / "export/code/classify_photo.py")
+CLASSIFY = os.path.relpath(
+    Path(__file__).parents[1] / "data/modalities/image/code/classify_photo.py"
+)
 MARK = ".headstart-demo"  # what tells a folder of ours, which may be made anew, from any other
 
 

@@ -1,1 +1,1 @@
-"""Networks enter and backbone files leave; a backbone and a head enter and an edge model leaves."""
+"""Networks become backbone files; a backbone and a head become an edge model."""

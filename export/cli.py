@@ -14,9 +14,9 @@ from headstart.export.measure import cli as cli_measure
 if TYPE_CHECKING:
     from headstart.export.backbone.build import BackboneExport
 
-app = console.new_app("Write ONNX files: backbones in, classifiers out.")
+app = console.new_app("Write ONNX files: backbones and classifiers.")
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it is there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 Output = Annotated[str, typer.Option("-o", "--output", help="ONNX file to write.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -29,11 +29,11 @@ Weights = Annotated[
 Scaling = Annotated[
     str | None,
     typer.Option(
-        help="Rule for pixels, where a file does not say: tf, torch, caffe, unit, none ..."
+        help="How pixels are scaled, if a file does not say: tf, torch, caffe, unit, none ..."
     ),
 ]
-Input = Annotated[str | None, typer.Option(help="Which input of an ONNX file is the picture.")]
-Trust = Annotated[bool, typer.Option("--trust", help="Run code that a file brings along.")]
+Input = Annotated[str | None, typer.Option(help="Which input of an ONNX file is the image.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Run code that a file contains.")]
 
 
 @app.command()
@@ -50,13 +50,13 @@ def backbone(
     layer: Annotated[
         list[str] | None,
         typer.Option(
-            help="Layer to pool, as `export layers` names it; repeat for several side by side. "
-            "NAME=avg+max pools this one otherwise."
+            help="Layer to pool, by its name in `export layers`; repeat to concatenate several. "
+            "NAME=avg+max sets the pooling of this layer."
         ),
     ] = None,
     pool: Annotated[
         list[str] | None,
-        typer.Option(help="avg, max, std, gem, flatten or token; repeat for several side by side."),
+        typer.Option(help="avg, max, std, gem, flatten or token; repeat to concatenate several."),
     ] = None,
     power: Annotated[
         bool, typer.Option("--power", help="Signed square root of the embedding.")
@@ -74,19 +74,26 @@ def backbone(
     input: Input = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
     calibrate: Annotated[
-        str | None, typer.Option(help="Source of photographs that int8 measures its ranges on.")
+        str | None, typer.Option(help="Source of photographs to calibrate int8 on.")
     ] = None,
     trust: Trust = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a pretrained network as a backbone file, preprocessing inside."""
+    """Write a pretrained network, with its preprocessing, as a backbone file."""
     from headstart.export.backbone.build import export_backbone
     from headstart.export.options import BackboneOptions, FeatureOptions, PrecisionOptions
 
     start = time.monotonic()
     options = BackboneOptions(
-        weights, size, resize, interpolation, include_top, scaling, input, trust
+        weights=weights,
+        size=size,
+        resize=resize,
+        interpolation=interpolation,
+        include_top=include_top,
+        scaling=scaling,
+        input=input,
+        trust=trust,
     )
     features = FeatureOptions(tuple(layer or ()), tuple(pool or ()), power, views)
     lower = PrecisionOptions(precision, calibrate)
@@ -113,11 +120,11 @@ def _show_backbone(written: BackboneExport, took: float, as_json: bool) -> None:
         "weights": f"{spec.weights}, licence {spec.licence}",
         "layers": made + (", signed square root" if spec.power else ""),
         "embedding": f"float32 [batch, {spec.dim}]",
-        "parity": f"differs from the original by {written.parity:.0e} at most, relative",
+        "parity": f"at most {written.parity:.0e} relative difference from the original",
     }
     if lower:
         size, whole = console.human_bytes(len(lower.content)), console.human_bytes(lower.fp32_bytes)
-        what = "random pictures" if lower.random else "photographs"
+        what = "random images" if lower.random else "photographs"
         rows["size"] = f"{size}, fp32 {whole}"
         rows["speed"] = (
             f"{lower.speed:.0f} img/s, fp32 {lower.fp32_speed:.0f}: {lower.ratio:.2f} times as "
@@ -136,7 +143,7 @@ def _show_backbone(written: BackboneExport, took: float, as_json: bool) -> None:
 
 @app.command()
 def layers(
-    name: Annotated[str, typer.Argument(help="What `export backbone` takes.")],
+    name: Annotated[str, typer.Argument(help="A network, as for `export backbone`.")],
     weights: Weights = "none",
     size: Size = None,
     scaling: Scaling = "none",
@@ -144,7 +151,7 @@ def layers(
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the layers that can be named, with their shapes and the cost up to there."""
+    """List a network's layers, with their shapes and the cost up to each."""
     from headstart.export.networks.layers import list_layers
     from headstart.export.options import BackboneOptions
 
@@ -172,7 +179,7 @@ def list_(
     pattern: Annotated[str, typer.Argument(help="Part of a name, or timm:PATTERN.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """List the networks that can be named, and whether their weights are on this machine."""
+    """List the networks by name, and whether their weights are on this machine."""
     from headstart.export.networks.catalogue import list_known
 
     rows = list_known(pattern)
@@ -186,20 +193,20 @@ def list_(
         "Mparams",
         "top-1",
         "licence",
-        "here",
+        "weights",
     ]
     table = [
         [
             *(row["name"], row["size"], row["dim"] or "", row["parameters"] or ""),
             *(f"{row['top1']:.1f} %" if row["top1"] else "", row["licence"]),
-            "yes" if row["weights_here"] else "no",
+            "here" if row["weights_here"] else "",
         ]
         for row in rows
     ]
     console.show_table(columns, table)
     console.note(
-        "Besides: timm:NAME (`export list timm:PATTERN`), torchvision:NAME, hf:FOLDER, and .keras, "
-        ".h5, .onnx files and SavedModels of your own. Where the weights are not here: "
+        "Also: timm:NAME (`export list timm:PATTERN`), torchvision:NAME, hf:FOLDER, and your own "
+        ".keras, .h5 and .onnx files and SavedModels. If the weights are not on this machine: "
         "--weights FILE."
     )
 
@@ -214,19 +221,21 @@ def classifier(
     ] = False,
     top: Annotated[int, typer.Option(help="Also give this many classes, best first.")] = 0,
     examples: Annotated[
-        int, typer.Option(help="Photographs that must be answered as in training.")
+        int, typer.Option(help="Photographs to compare with training's answers.")
     ] = 128,
     tolerance: Annotated[
-        float, typer.Option(help="Largest difference of a probability that is let through.")
+        float, typer.Option(help="Largest accepted difference in a probability.")
     ] = 1e-3,
-    most_changed: Annotated[int, typer.Option(help="Labels that may change.")] = 0,
+    most_changed: Annotated[
+        int, typer.Option(help="Largest accepted number of changed labels.")
+    ] = 0,
     source: Annotated[
         str | None, typer.Option(help="Where the photographs are now, if they were moved.")
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write backbone and head as one ONNX file that answers as training did."""
+    """Write backbone and head as one ONNX file, checked against training."""
     from headstart.export.edge.classifier import export_classifier
     from headstart.export.options import EdgeOptions, GateOptions
 
@@ -245,7 +254,7 @@ def classifier(
     console.show(
         {
             "compared": f"{parity.examples} photographs from their files, "
-            f"{parity.held_out} of them held out of training",
+            f"{parity.held_out} of them held out from training",
             "reference": parity.reference,
             "difference": f"at most {parity.largest_difference:.1e} in a probability, "
             f"{len(parity.changed)} labels changed",
@@ -256,11 +265,12 @@ def classifier(
     )
     if edge.trained_in:
         console.note(
-            f"the features were made in {edge.trained_in}, the edge model computes in fp32; what "
-            f"that costs: python -m export measure {console.place(edge.path)} --model {model}"
+            f"the features were computed in {edge.trained_in}, but the edge model computes in "
+            f"fp32; measure the effect: python -m export measure {console.place(edge.path)} "
+            f"--model {model}"
         )
     if parity.changed:
-        console.note(f"let through, with another label: {', '.join(parity.changed[:20])}")
+        console.note(f"accepted although their labels changed: {', '.join(parity.changed[:20])}")
 
 
 @app.command()
@@ -270,7 +280,7 @@ def demo(
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Classifier",
     runtime: Annotated[
         str | None,
-        typer.Option(help="Unpacked npm package onnxruntime-web; fetched by npm if left out."),
+        typer.Option(help="Unpacked npm package onnxruntime-web; fetched by npm by default."),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -284,7 +294,7 @@ def demo(
         {
             "runs on": f"onnxruntime-web {written.runtime}, one thread, no network",
             "wrote": f"{place} ({console.human_bytes(written.size)})",
-            "look": f"python -m http.server --bind 127.0.0.1 --directory {place} 8000, "
+            "open": f"python -m http.server --bind 127.0.0.1 --directory {place} 8000, "
             "then open http://127.0.0.1:8000",
         }
     )
@@ -294,12 +304,13 @@ def demo(
 def code(
     edge: Annotated[str, typer.Argument(help="Edge model, as `export classifier` writes it.")],
     output: Annotated[
-        str | None, typer.Option("-o", "--output", help="Folder; the edge model's if left out.")
+        str | None,
+        typer.Option("-o", "--output", help="Folder; by default that of the edge model."),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write code that classifies photographs with EDGE, in Python, in Node and in C."""
-    from headstart.export.code import write_code
+    """Write code that classifies photographs with EDGE, in Python, Node and C."""
+    from headstart.export.edge.ready_code import write_code
 
     paths = write_code(edge, output, overwrite)
     console.show({"wrote": ", ".join(console.place(str(path)) for path in paths)})

@@ -1,4 +1,4 @@
-"""What can be asked of an export: which network, which features, how precise; which edge model."""
+"""Options of an export: network, features, precision, edge model, measurement."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from headstart.export.networks.scaling import find_rule
 
 LARGEST = 2048  # pixels of height and width; beyond it converters run out of memory
 POOLS = ("avg", "max", "std", "gem", "flatten", "token", "none")
-VIEWS = {"none": 1, "mirror": 2, "flips": 4}  # and how many passes of the network they take
+VIEWS = {"none": 1, "mirror": 2, "flips": 4}  # and the passes of the network
 PRECISIONS = ("fp32", "fp16", "int8")
-FEWEST_RUNS = 20  # of which one is slower than the 95th percentile
+FEWEST_RUNS = 20  # for a 95th percentile: one of them is above it
 
 
 def _known(option: str, name: str, known: tuple[str, ...]) -> None:
@@ -22,13 +22,13 @@ def _known(option: str, name: str, known: tuple[str, ...]) -> None:
         near = difflib.get_close_matches(name, known, 1, 0.5)
         raise BackboneError(
             f"unknown {option} {name!r}",
-            f"Did you mean {near[0]}?" if near else f"Known are {', '.join(known)}.",
+            f"Did you mean {near[0]}?" if near else f"Choose from {', '.join(known)}.",
         )
 
 
 @dataclass(frozen=True)
 class BackboneOptions:
-    """Which network is to be exported, and what it takes in.
+    """Which network to export, and its input.
 
     Parameters
     ----------
@@ -37,15 +37,15 @@ class BackboneOptions:
     size
         Height and width of the input in pixels; the network's own if not given.
     resize, interpolation
-        How a photograph is brought to that size; see `Preprocessing`.
+        How a photograph is resized; see `Preprocessing`.
     include_top
         Keep the ImageNet classifier: the embedding is then its 1,000 logits.
     scaling
-        The rule for pixels, see `networks.scaling`; needed only where a file does not say it.
+        How pixels are scaled, see `networks.scaling`; needed only if a file does not say.
     input
-        Which input of a file is the image, where it has several.
+        Which input of a file is the image, if it has several.
     trust
-        Run code that a file brings along (a Keras Lambda layer, file operations of a SavedModel).
+        Run code that a file contains (a Keras Lambda layer, file operations of a SavedModel).
     """
 
     weights: str = "imagenet"
@@ -59,11 +59,11 @@ class BackboneOptions:
 
     @property
     def weights_file(self) -> Path | None:
-        """The file of weights, where they are neither `imagenet` nor `none`."""
+        """The file of weights, if they are neither `imagenet` nor `none`."""
         return None if self.weights in ("imagenet", "none") else Path(self.weights)
 
     def check(self) -> None:
-        """Raise what is wrong with the options themselves, all at once."""
+        """Raise `InputError` with everything that is wrong with the options themselves."""
         checks = Checklist()
         with checks.item():
             if self.weights_file and not self.weights_file.is_file():
@@ -77,7 +77,7 @@ class BackboneOptions:
         with checks.item():
             if self.size is not None and not 8 <= self.size <= LARGEST:
                 raise BackboneError(
-                    f"--size {self.size} is not possible", f"Give 8 to {LARGEST} pixels."
+                    f"--size {self.size} is out of range", f"Give 8 to {LARGEST} pixels."
                 )
             Preprocessing(8, 8, self.resize, self.interpolation)
         checks.finish()
@@ -85,25 +85,26 @@ class BackboneOptions:
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """What of a network becomes the embedding.
+    """How an embedding is made from a network.
 
     Parameters
     ----------
     layers
-        Names of the layers whose pooled outputs, side by side, are the embedding; `NAME=avg+max`
-        pools one of them otherwise than the others. If none is named: the last one, or for
-        EfficientNet-Lite four depths. Deeper layers know objects, shallower ones textures. What
-        lies behind the last of them is cut off.
+        Names of the layers whose pooled outputs are concatenated to the embedding; `NAME=avg+max`
+        sets the pooling of one of them. By default the last one, or for EfficientNet-Lite four
+        depths. Deeper layers respond to objects, shallower ones to textures. Layers after the last
+        of them are removed.
     pools
-        How a layer with height and width becomes numbers, side by side if there are several: `avg`,
-        `max`, `std`, `gem` (generalized mean, power 3), `flatten` (all of them), `token` (the class
-        token of a transformer), `none` (the layer has neither). The network's own if not given.
+        How a layer with height and width is pooled, concatenated if there are several: `avg`,
+        `max`, `std`, `gem` (generalized mean, power 3), `flatten` (no pooling), `token` (the class
+        token of a transformer), `none` (the layer has no height and width). The network's own if
+        not given.
     power
-        Take the signed square root of the embedding: rare strong features then weigh less.
+        Take the signed square root of the embedding, so that rare strong features weigh less.
     views
-        Average the embedding over copies of the picture: `mirror` (two: as is, left to right) or
-        `flips` (four: as is, left to right, upside down, turned by 90 degrees). One file, that many
-        passes of the network.
+        Average the embedding over copies of the image: `mirror` (two: original, mirrored) or
+        `flips` (four: original, mirrored, upside down, rotated by 90 degrees). The network runs
+        once for each copy.
     """
 
     layers: tuple[str, ...] = ()
@@ -112,7 +113,7 @@ class FeatureOptions:
     views: str = "none"
 
     def check(self) -> None:
-        """Raise what is wrong with the options themselves, all at once."""
+        """Raise `InputError` with everything that is wrong with the options themselves."""
         checks = Checklist()
         pools = [*self.pools, *(pool for layer in self.layers for pool in split_layer(layer)[1])]
         for pool in dict.fromkeys(pools):
@@ -124,40 +125,40 @@ class FeatureOptions:
 
 
 def split_layer(text: str) -> tuple[str, tuple[str, ...]]:
-    """`NAME=avg+max` as the name and its pools; a plain name has none of its own."""
+    """Split `NAME=avg+max` into the name and its pools; a plain name has none of its own."""
     name, mark, pools = text.rpartition("=")
     return (name, tuple(pools.split("+"))) if mark else (text, ())
 
 
 @dataclass(frozen=True)
 class PrecisionOptions:
-    """The precision that a backbone runs in; chosen before extraction, since heads learn it.
+    """The precision that a backbone runs in; chosen before extraction, since heads depend on it.
 
     Parameters
     ----------
     precision
         `fp32`, `fp16` (half the size; for GPUs) or `int8` (a quarter).
     calibrate
-        The source of photographs that int8's ranges are measured on.
+        The source of photographs that int8 is calibrated on.
     """
 
     precision: str = "fp32"
     calibrate: str | None = None
 
     def check(self) -> None:
-        """Raise what is wrong with the options themselves, all at once."""
+        """Raise `InputError` with everything that is wrong with the options themselves."""
         checks = Checklist()
         with checks.item():
             _known("--precision", self.precision, PRECISIONS)
         with checks.item():
             if self.precision == "int8" and self.calibrate is None:
                 raise BackboneError(
-                    "--precision int8 measures the ranges of a network on photographs",
-                    "Name some, at best those you will extract: --calibrate SOURCE",
+                    "--precision int8 needs photographs to calibrate on",
+                    "Name some, ideally those that you will extract: --calibrate SOURCE",
                 )
             if self.precision != "int8" and self.calibrate is not None:
                 raise BackboneError(
-                    f"--calibrate has no use with --precision {self.precision}",
+                    f"--calibrate has no effect with --precision {self.precision}",
                     "Leave it out, or pass --precision int8.",
                 )
         checks.finish()
@@ -165,16 +166,16 @@ class PrecisionOptions:
 
 @dataclass(frozen=True)
 class EdgeOptions:
-    """What an edge model takes in and gives out.
+    """Inputs and outputs of an edge model.
 
     Parameters
     ----------
     any_size
-        Take photographs of any height and width, and resize them inside.
+        Accept photographs of any height and width, and resize them in the graph.
     top
-        Also give this many of the most probable classes, best first; 0 for not.
+        Also output this many of the most probable classes, best first; 0 for none.
     overwrite
-        Replace an edge model that is there.
+        Replace an existing edge model.
     """
 
     any_size: bool = False
@@ -182,28 +183,28 @@ class EdgeOptions:
     overwrite: bool = False
 
     def check_top(self, classes: int) -> None:
-        """Raise `InputError` where there are not as many classes."""
+        """Raise `InputError` if there are fewer classes."""
         if not 0 <= self.top <= classes:
             raise InputError(
-                f"--top {self.top} is not possible: the model has {classes} classes",
+                f"--top {self.top} is out of range: the model has {classes} classes",
                 f"Give 1 to {classes}.",
             )
 
 
 @dataclass(frozen=True)
 class GateOptions:
-    """What an edge model must answer before it appears.
+    """How closely an edge model must match training before it is written.
 
     Parameters
     ----------
     examples
-        How many photographs go through both ways, held-out ones first.
+        How many photographs are compared, held-out ones first.
     tolerance
-        The largest difference of a probability that is let through.
+        The largest accepted difference in a probability.
     most_changed
-        How many labels may change.
+        The largest accepted number of changed labels.
     source
-        The folder with the photographs, where it is not the one recorded in the features.
+        The folder with the photographs, if it is not the one recorded in the features.
     """
 
     examples: int = 128
@@ -221,13 +222,13 @@ class GateOptions:
         with checks.item():
             if not 0 < self.tolerance < 1:
                 raise InputError(
-                    f"--tolerance {self.tolerance} is no difference of a probability",
+                    f"--tolerance {self.tolerance} is not a possible difference of probabilities",
                     "Give a number between 0 and 1, such as 0.001.",
                 )
         with checks.item():
             if self.most_changed < 0:
                 raise InputError(
-                    f"--most-changed {self.most_changed} is not possible", "Give 0 or more."
+                    f"--most-changed {self.most_changed} is negative", "Give 0 or more."
                 )
         checks.finish()
 
@@ -239,14 +240,14 @@ class MeasureOptions:
     Parameters
     ----------
     runs
-        How often each runs with each number of threads, for its latency.
+        Runs of each model with each number of threads, for its latency.
     source
-        Labelled photographs to measure the accuracy on; none for not.
+        Labelled photographs to measure the accuracy on, if any.
     model
-        The model folder whose held-out photographs are taken instead; `source` is then where they
+        The model folder whose held-out photographs are used instead; `source` is then where they
         are now, if they were moved.
     most_loss
-        Points of accuracy that a model may lose against the first one; none for any number.
+        Percentage points of accuracy that a model may lose against the first one, if limited.
     """
 
     runs: int = 100
@@ -262,6 +263,6 @@ class MeasureOptions:
             )
         if self.most_loss is not None and self.source is None and self.model is None:
             raise InputError(
-                "--most-loss wants photographs to measure the accuracy on",
+                "--most-loss needs photographs to measure the accuracy on",
                 "Name the model folder with --model, or labelled photographs with --source.",
             )

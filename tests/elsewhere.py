@@ -35,10 +35,10 @@ from headstart.data.contracts.backbone import load_backbone
 from headstart.data.contracts.model import Model
 from headstart.data.modalities.image.decoding import open_image
 from headstart.data.modalities.image.preprocessing import decode
-from headstart.export.code import write_code
 from headstart.export.demo.site import write_demo
 from headstart.export.edge.classifier import export_classifier
 from headstart.export.edge.parity import training_answers
+from headstart.export.edge.ready_code import write_code
 from headstart.export.options import EdgeOptions
 
 NODE = Path(__file__).parent / "node"

@@ -75,18 +75,18 @@ def full_content(folder: Path, classes: tuple[str, ...], ids: Sequence[str] = ()
     marks = [TRAINING] * 20 + [RIGHT if hit else WRONG for hit in right[20:40]]
     accuracy = proportion(int(right.sum()), count)
     return ReportContent(
-        About(
-            classes,
-            "logistic",
-            {"c": 0.01, "solver": classes[0]},
-            "stratified 75%/25%, seed 0",
-            "tiny 0123456789ab (8x8 squash bilinear, fp32)",
-            1200,
-            count,
-            "/features",
-            {"headstart": "0.1.0"},
+        about=About(
+            classes=classes,
+            head="logistic",
+            parameters={"c": 0.01, "solver": classes[0]},
+            split="stratified 75%/25%, seed 0",
+            fingerprint="tiny 0123456789ab (8x8 squash bilinear, fp32)",
+            training=1200,
+            held_out=count,
+            features="/features",
+            versions={"headstart": "0.1.0"},
         ),
-        HeldOut(
+        held_out=HeldOut(
             examples,
             labels,
             probabilities,
@@ -94,30 +94,32 @@ def full_content(folder: Path, classes: tuple[str, ...], ids: Sequence[str] = ()
             0.8,
             "a precision of 95 %",
         ),
-        Summary(
+        summary=Summary(
             score(labels, probabilities, classes),
             accuracy,
             Repeated(10, {"accuracy": accuracy, "log_loss": Interval(0.5, 0.4, 0.6)}),
             accuracy,
             3,
         ),
-        folder_at(folder),
-        (
+        root=folder_at(folder),
+        trials=(
             Trial("logistic", {"c": 1.0}, 0.81, 0.02, 1.5),
             Trial("logistic", {"c": 0.01}, 0.84, 0.02, 1.5, chosen=True),
         ),
-        LearningCurve(
-            np.array([5, 10, 20]),
-            np.array([0.6, 0.7, 0.75]),
-            np.array([0.5, 0.65, 0.7]),
-            np.array([0.7, 0.75, 0.8]),
-            "100 more labels for each class would bring about 3 points.",
+        learning_curve=LearningCurve(
+            labels_per_class=np.array([5, 10, 20]),
+            accuracy=np.array([0.6, 0.7, 0.75]),
+            low=np.array([0.5, 0.65, 0.7]),
+            high=np.array([0.7, 0.75, 0.8]),
+            advice="100 more labels for each class would add about 3 points.",
         ),
-        Suspects(some, labels[:4], labels[1:5], np.array([0.01, 0.02, 0.1, 0.2]), "By their way."),
-        NearDuplicates(
+        suspects=Suspects(
+            some, labels[:4], labels[1:5], np.array([0.01, 0.02, 0.1, 0.2]), "By their way."
+        ),
+        near_duplicates=NearDuplicates(
             some, Examples(ids[4:8], ["gone.png", *names[5:8]]), np.full(4, 0.999), "By theirs."
         ),
-        Sample(
+        sample=Sample(
             (random.normal(size=(40, 12)) + labels[:40, None]).astype(np.float32),
             labels[:40],
             marks,

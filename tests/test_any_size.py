@@ -78,7 +78,8 @@ def test_lanczos_is_refused_before_any_work(model: Path, tmp_path: Path) -> None
     with pytest.raises(InputError) as caught:
         check_any_size(Preprocessing(8, 8, "squash", "lanczos"))
     assert str(caught.value) == (
-        "a graph cannot resize by lanczos\n  It can by bilinear and bicubic: export a "
+        "a graph cannot resize with lanczos interpolation\n  Supported are bilinear and bicubic: "
+        "export a "
         "backbone with --interpolation bilinear."
     )
 

@@ -18,13 +18,13 @@ import pytest
 from compiled import SANITIZED, SOURCES, compiled
 from PIL import Image
 
-from headstart.classify.heads.calibrate import AnswerOptions
+from headstart.classify.heads.calibration import AnswerOptions
 from headstart.classify.heads.fitting import FitOptions
 from headstart.classify.training import train
 from headstart.data.modalities.image.preprocessing import decode
 from headstart.data.modalities.modality import DecodeError
-from headstart.export.code import write_code
 from headstart.export.edge.classifier import export_classifier
+from headstart.export.edge.ready_code import write_code
 from headstart.export.options import EdgeOptions
 
 HEIGHT, WIDTH = 37, 53
@@ -129,7 +129,8 @@ def read(contents: dict[str, bytes], folder: Path) -> dict[str, np.ndarray | str
 
 def write_program(folder: Path) -> Path:
     """The source as it is in this package; `export code` needs an edge model to write it."""
-    return Path(shutil.copy(toolchain.ROOT / "export" / "code" / "classify_photo.c", folder))
+    code = toolchain.ROOT / "data" / "modalities" / "image" / "code"
+    return Path(shutil.copy(code / "classify_photo.c", folder))
 
 
 def test_pixels_are_those_of_training(tmp_path: Path) -> None:
@@ -233,7 +234,8 @@ def test_says_what_it_cannot_use(model: Path, tiny_backbone: Path, tmp_path: Pat
     assert answered([program], tiny_backbone, fitting) == (
         1,
         "",
-        f"{tiny_backbone} cannot be used: it is no edge model: python -m export classifier writes "
+        f"{tiny_backbone} cannot be used: it is not an edge model: python -m export classifier "
+        "writes "
         "one\n",
     )
     code, out, err = answered([program], missing, fitting)

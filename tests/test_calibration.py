@@ -12,12 +12,12 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
-from headstart.classify.features.embeddings import InMemory
-from headstart.classify.heads.calibrate import AnswerOptions, choose_threshold, fit_calibration
+from headstart.classify.features.loading import InMemory
+from headstart.classify.heads.calibration import AnswerOptions, choose_threshold, fit_calibration
 from headstart.classify.heads.estimators import HeadOptions
 from headstart.classify.heads.fitting import FitOptions, Fitted, fit
 from headstart.classify.heads.folds import MANY, make_folds
-from headstart.classify.scores.reliability import reliability, risk_coverage
+from headstart.classify.scores.metrics import reliability, risk_coverage
 from headstart.classify.splits.held_out import HeldOut, Training
 from headstart.data.common.errors import InputError, ManyInputErrors
 from headstart.data.common.intervals import proportion
@@ -139,7 +139,7 @@ def test_what_cannot_be_chosen() -> None:
         lambda: choose_threshold(AnswerOptions(coverage=0.9), nothing, np.zeros(0, int))
     ) == (
         "no threshold can be chosen for a coverage of 0.9: there are too few training examples of "
-        "each class to score some that training did not see\n"
+        "each class to hold some out\n"
         "  Add examples, or leave --precision and --coverage out."
     )
 
@@ -202,7 +202,7 @@ def test_the_test_examples_answer_once() -> None:
     held_out = sealed(training.embeddings, training.labels)
     answers = held_out.answers(fitted.written.with_scores)
     assert np.array_equal(answers.labels, training.labels)
-    with pytest.raises(RuntimeError, match="a second head would be a choice"):
+    with pytest.raises(RuntimeError, match="another head would be chosen by them"):
         held_out.answers(fitted.written.with_scores)
 
 

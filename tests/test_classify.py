@@ -21,8 +21,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from headstart.classify.prediction.features import predict, run_head
 from headstart.classify.scores.evaluation import evaluate
-from headstart.classify.scores.metrics import score, summarize
-from headstart.classify.scores.reliability import reliability
+from headstart.classify.scores.metrics import reliability, score, summarize
 from headstart.classify.splits.splitting import (
     SplitOptions,
     choose_split,
@@ -115,7 +114,7 @@ def test_declared_splits_are_kept() -> None:
     split = choose_split(labelled(rows(labels, splits)), SplitOptions())
     assert split.train.tolist() == [0, 2, 4, 6, 8, 10]
     assert split.test.tolist() == [1, 5, 9]
-    assert split.how == "as declared by the source, tested on 'test'"
+    assert split.how == "declared by the source, tested on 'test'"
     without_test = [None if name == "test" else name for name in splits]
     assert choose_split(labelled(rows(labels, without_test)), SplitOptions()).test.tolist() == [
         3,
@@ -129,7 +128,7 @@ def test_what_cannot_be_divided() -> None:
         return lambda: choose_split(labelled(rows(*arguments)), SplitOptions(**options))  # type: ignore[arg-type]
 
     assert words(split([None, None])) == (
-        "no example has a label, so there is nothing to learn from\n"
+        "no example has a label, so there is nothing to train on\n"
         "  Sort the photographs into a folder for each class, or give a manifest with a column "
         "'label', and extract again."
     )
@@ -142,22 +141,22 @@ def test_what_cannot_be_divided() -> None:
         "  Add examples, or declare the splits in the manifest, and extract again."
     )
     assert words(split(["a", "b", "a", "b"], ["train", "test", "train", "test"])) == (
-        "no example of 'b' is in the training split\n"
+        "the training split has no examples of 'b'\n"
         "  Move examples of every class into it, and extract again."
     )
     assert words(
         split(["a", "b", "a", "b"], ["train", "train", "test", "test"], ["g", "h", "g", "i"])
     ) == (
-        "1 groups, such as 'g', stand in the training split and in 'test': the score would be too "
-        "good\n  Keep every group in one split, and extract again."
+        "the training split and 'test' share 1 of the groups, such as 'g': the score would be too "
+        "optimistic\n  Keep every group in one split, and extract again."
     )
-    assert words(split(["a", "b"] * 4, [None] * 8, ["g", "h"] * 4)) == (
+    assert words(split(["a", "b"] * 4, [None] * 8, ["g", "h", "g", "i"] * 2)) == (
         "the examples of class 'a' are in 1 group, but 4 are needed for a test split that keeps "
         "groups together\n"
         "  Add groups, raise --test-size, or declare the splits in the manifest."
     )
     assert words(split(["a"] * 50 + ["b"] * 50 + ["c"] * 2, test_size=0.9)) == (
-        "a random split leaves no example of 'c' to train on\n"
+        "a random split leaves no examples of 'c' to train on\n"
         "  Add examples of it, lower --test-size, or declare the splits in the manifest."
     )
     assert words(lambda: SplitOptions(test_size=1.5, repeats=1, seed=-1)) == (
@@ -269,7 +268,7 @@ def test_training_prints_scores_and_spread(
 ) -> None:
     answer = command("classify", "train", features, "-o", tmp_path / "m", "--repeats", 3)
     assert answer.code == 0
-    assert "tested on   15 examples that training never saw" in answer.out
+    assert "tested on   15 held-out examples" in answer.out
     assert "\naccuracy           1.0000  (95 %: 0.7961 to 1.0000)\n" in answer.out
     assert "over 3 random splits" in answer.out
     assert (
@@ -396,7 +395,7 @@ def test_labels_that_the_model_does_not_know(
     paint(tmp_path / "new" / "pink" / "a.png", (250, 100, 180), 1)
     extract(tmp_path / "new", tiny_backbone, tmp_path / "newf")
     assert words(lambda: evaluate(model, tmp_path / "newf")) == (
-        f"{tmp_path / 'newf'} has labels that the model does not know: 'pink'\n"
+        f"{tmp_path / 'newf'} has labels that are not classes of the model: 'pink'\n"
         "  The model's classes are 'blue', 'green', 'red'."
     )
 

@@ -81,7 +81,7 @@ def test_counts_scores_and_changes(tmp_path: Path) -> None:
         Change("a/6", "f6.png", "cat", "dog", None),
     )
     assert found.verdict == (
-        "no difference can be told: B has +14.3 points (95 %: -30.4 to 52.3), McNemar p = 1.00"
+        "no significant difference: B has +14.3 points (95 %: -30.4 to 52.3), McNemar p = 1.00"
     )
     value = json.loads(json.dumps(found.to_json()))
     assert value["difference"]["value"] == pytest.approx(1 / 7)
@@ -168,7 +168,7 @@ def test_a_verdict_needs_the_test_and_the_interval() -> None:
     assert verdict(clear, 0.02) == (
         "B is better: +2.1 points (95 %: 0.4 to 3.8), McNemar p = 0.020"
     )
-    unsure = "no difference can be told: B has +2.1 points (95 %: "
+    unsure = "no significant difference: B has +2.1 points (95 %: "
     assert verdict(clear, 0.06) == unsure + "0.4 to 3.8), McNemar p = 0.060"
     assert verdict(touching, 0.04) == unsure + "-0.1 to 3.8), McNemar p = 0.040"
 
@@ -186,15 +186,15 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
     )
     old = write(tmp_path / "old", answers("10"), answered=False)
     assert words(a, old) == (
-        f"{old} does not say what it answered for its test examples: an older headstart wrote it\n"
+        f"{old} has no predictions for its test examples: an older headstart wrote it\n"
         f"  Train again with: python -m classify train features -o {old} --overwrite"
     )
     other = write(tmp_path / "other", answers("10"), ("cat", *(f"c{i}" for i in range(7))))
     with pytest.raises(ModelError):
         compare(a, other)
     assert words(a, other) == (
-        f"the models tell different classes apart: only {a} knows 'dog'; "
-        f"only {other} knows 'c0', 'c1', 'c2', 'c3', 'c4' and 2 more\n"
+        f"the models have different classes: only {a} has 'dog'; "
+        f"only {other} has 'c0', 'c1', 'c2', 'c3', 'c4' and 2 more\n"
         "  Train both on the same classes."
     )
     apart = write(tmp_path / "apart", [("else", "cat", "test", "cat", 0.9)])

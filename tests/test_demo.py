@@ -20,7 +20,7 @@ from headstart.data.contracts.edge import load_edge
 from headstart.data.modalities.image.preprocessing import Preprocessing, decode
 from headstart.data.storage.files import digest
 from headstart.export.demo.runtime import SCRIPT, SUMS, VERSION, WASM, find_runtime
-from headstart.export.demo.site import check_web, resizing, write_demo
+from headstart.export.demo.site import check_web, with_resizing, write_demo
 from headstart.export.edge.classifier import export_classifier
 
 ANSWER = """#!/bin/sh
@@ -71,13 +71,13 @@ def test_what_is_written(edge: Path, tmp_path: Path, command: Callable) -> None:
     assert about["image"]["any_size"] is True
     again = command("export", "demo", edge, "-o", site, "--runtime", WEB)
     assert again.err.endswith(
-        f"error: {site} holds a page already\n  Pass --overwrite to replace it.\n"
+        f"error: {site} already contains a page\n  Pass --overwrite to replace it.\n"
     )
     assert command("export", "demo", edge, "-o", site, "--runtime", WEB, "--overwrite").code == 0
 
 
 def test_the_resizing_is_put_before_a_model_that_has_none(edge: Path, photos: Path) -> None:
-    wide = resizing(load_edge(edge))
+    wide = with_resizing(load_edge(edge))
     assert wide.any_size
     assert wide.classes == load_edge(edge).classes
     one, other = (onnxruntime.InferenceSession(m.content) for m in (load_edge(edge), wide))
@@ -100,7 +100,7 @@ def test_what_is_no_page_and_no_edge_model(
         f"error: 1. {tiny_backbone} is a headstart backbone, not an edge model\n"
         "  Write one with: python -m export classifier MODEL --backbone backbone.onnx "
         "-o edge.onnx\n"
-        f"2. {tmp_path / 'mine'} is in use by something else (it holds letter.txt)\n"
+        f"2. {tmp_path / 'mine'} contains other files, such as letter.txt\n"
         "  Choose an empty or new folder with -o.\n"
     )
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
@@ -131,7 +131,7 @@ def test_a_rule_without_a_graph_is_said(model: Path, tiny_backbone: Path, tmp_pa
         if entry.key == "headstart.interpolation":
             entry.value = "lanczos"
     onnx.save(proto, edge)
-    with pytest.raises(InputError, match="a graph cannot resize by lanczos"):
+    with pytest.raises(InputError, match="a graph cannot resize with lanczos"):
         write_demo(edge, tmp_path / "site", runtime=WEB)
 
 
@@ -164,13 +164,14 @@ def test_an_npm_that_brings_something_else(npm: Callable, tmp_path: Path) -> Non
         (
             {"package.json": b"{}"},
             "",
-            f"npm brought no whole onnxruntime-web {VERSION}: \"filename 'package/{SCRIPT}' not "
+            f"npm's package onnxruntime-web {VERSION} is incomplete: \"filename "
+            f"'package/{SCRIPT}' not "
             f'found"\n  Try again, {instead}.',
         ),
         (
             {},
             "echo 'npm error network' >&2; exit 1",
-            f"npm could not fetch onnxruntime-web {VERSION}: npm error network\n"
+            f"npm could not download onnxruntime-web {VERSION}: npm error network\n"
             f"  Try again where npm reaches its registry, {instead}.",
         ),
     ):
@@ -186,7 +187,7 @@ def test_no_npm(npm: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(MissingPackageError) as caught:
         find_runtime(None)
     assert str(caught.value) == (
-        "the page runs on onnxruntime-web, which npm brings, and npm is not installed\n"
+        "the page needs onnxruntime-web, which npm downloads, but npm is not installed\n"
         "  Install npm, or pass --runtime FOLDER, an unpacked npm package onnxruntime-web "
         f"{VERSION}."
     )
@@ -196,7 +197,7 @@ def test_a_runtime_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         find_runtime(tmp_path / "no")
     assert str(caught.value).startswith(
-        f"--runtime {tmp_path / 'no'} is no package onnxruntime-web: "
+        f"--runtime {tmp_path / 'no'} is not the package onnxruntime-web: "
     )
     (tmp_path / "package.json").write_text('{"name": "left-pad"}')
     with pytest.raises(InputError) as other:

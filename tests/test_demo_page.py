@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from headstart.classify.heads.calibrate import AnswerOptions
+from headstart.classify.heads.calibration import AnswerOptions
 from headstart.classify.heads.fitting import FitOptions
 from headstart.classify.training import train
 from headstart.export.demo.site import SITE, write_demo

@@ -56,7 +56,7 @@ def test_held_out_digits(
         *("export", "classifier", digits_job / "model", "--backbone", backbone, "-o", edge),
         *options,
     )
-    assert "450 photographs from their files, 450 of them held out of training" in answer.out
+    assert "450 photographs from their files, 450 of them held out from training" in answer.out
     files = held_out(model)
     assert len(files) == 450
     expected = in_training(model, backbone, files)
@@ -180,7 +180,7 @@ def test_the_code_for_node_says_what_it_cannot_use(
 def test_unknown_in_node_c_and_python(
     features: Path, tiny_backbone: Path, photos: Path, tmp_path: Path
 ) -> None:
-    from headstart.classify.heads.calibrate import AnswerOptions
+    from headstart.classify.heads.calibration import AnswerOptions
     from headstart.classify.heads.fitting import FitOptions
 
     train(features, tmp_path / "sure", FitOptions(answers=AnswerOptions(coverage=0.5)))

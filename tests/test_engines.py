@@ -16,6 +16,7 @@ import pytest
 from conftest import write_tiny_backbone
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
+from headstart.data.common.cosine import cosines
 from headstart.data.common.errors import BackboneError, InputError
 from headstart.data.contracts.backbone import Backbone, load_backbone
 from headstart.data.contracts.store import FeatureStore, embeddings_of
@@ -24,7 +25,7 @@ from headstart.extract import job
 from headstart.extract.engines import precision, race
 from headstart.extract.engines import runtimes as engines
 from headstart.extract.engines.precision import Measured, check_precision, choose, explain, measure
-from headstart.extract.engines.race import ROUNDS, FastestEngine, cosines
+from headstart.extract.engines.race import ROUNDS, FastestEngine
 from headstart.extract.engines.runtimes import (
     AGREE,
     EngineConfig,
@@ -210,7 +211,7 @@ def test_a_gpu_without_memory_is_said(tiny_backbone: Path, monkeypatch: pytest.M
         raise Fail(reason)
 
     monkeypatch.setattr(engine, "session", SimpleNamespace(run=fail))
-    monkeypatch.setattr(engines, "_session", fail)
+    monkeypatch.setattr(engines, "open_session", fail)
     # Seen of an arena with a limit, on an H200.
     reason = "Available memory of 21239040 is smaller than requested bytes of 78643200"
     for step in (

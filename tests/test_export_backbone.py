@@ -103,7 +103,7 @@ def test_a_file_of_weights(tmp_path: Path) -> None:
     assert network.weights.licence == "not stated"
     for got, expected in zip(network.model.get_weights(), base.get_weights(), strict=True):
         assert np.array_equal(got, expected)
-    with pytest.raises(BackboneError, match=f"{file} does not hold the weights of vgg16: "):
+    with pytest.raises(BackboneError, match=f"{file} does not contain the weights of vgg16: "):
         open_original("vgg16", BackboneOptions(weights=str(file), size=32))
     half = keras.Model(base.input, base.get_layer("block_6_expand").output)
     half.save_weights(tmp_path / "half.weights.h5")
@@ -126,10 +126,12 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         open_original("efficientnet_lite0", BackboneOptions(weights=str(file)))
     words = str(caught.value)
     assert words.startswith("file other.pth (sha256 ")
-    assert "does not hold the weights of efficientnet_lite0: _conv_stem.weight is missing" in words
+    assert (
+        "does not contain the weights of efficientnet_lite0: _conv_stem.weight is missing" in words
+    )
     assert "_bn0.weight is (6,), not (32,)" in words
     assert words.endswith(
-        "more\n  Give the weights of this very network, or another network's name."
+        "more\n  Give the weights of exactly this network, or another network's name."
     )
 
 
@@ -144,7 +146,7 @@ def test_unknown_names_bring_the_nearest(command: Callable, tmp_path: Path) -> N
     answer = command(
         "export", "backbone", "mobilenetv2", "-o", out, "--weights=none", "--layer=out_rel"
     )
-    assert "error: mobilenetv2 has no layer 'out_rel'\n  Near are out_relu" in answer.err
+    assert "error: mobilenetv2 has no layer 'out_rel'\n  Similar names: out_relu" in answer.err
     assert not out.exists()
 
 
@@ -159,12 +161,12 @@ def test_mistakes_are_reported_at_once_and_before_tensorflow_loads(
     assert answer.err.endswith(
         f"error: 1. {tmp_path / 'no.h5'}: no such weights file\n"
         "  --weights takes imagenet, none, or a file.\n"
-        f"2. unknown --scaling 'tensorflow'\n  Known are {IN_WORDS}.\n"
+        f"2. unknown --scaling 'tensorflow'\n  Choose from {IN_WORDS}.\n"
         "3. unknown resize rule 'stretch'\n  Known are squash, crop.\n"
         "4. unknown --pool 'max,avg'\n  Did you mean max?\n"
         "5. unknown --views 'flip'\n  Did you mean flips?\n"
-        "6. --precision int8 measures the ranges of a network on photographs\n"
-        "  Name some, at best those you will extract: --calibrate SOURCE\n"
+        "6. --precision int8 needs photographs to calibrate on\n"
+        "  Name some, ideally those that you will extract: --calibrate SOURCE\n"
         "7. --include-top keeps the last layer, --layer chooses others\n  Give one of the two.\n"
     )
     out.write_text("mine")
@@ -184,7 +186,7 @@ def test_weights_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(BackboneError) as caught:
         open_original("mobilenetv2", BackboneOptions(size=96))
     assert str(caught.value) == (
-        "the ImageNet weights of mobilenetv2 could not be had: URL fetch failure\n"
+        "the ImageNet weights of mobilenetv2 could not be downloaded: URL fetch failure\n"
         "  Download them elsewhere and pass --weights FILE."
     )
 
@@ -257,16 +259,17 @@ def test_a_broken_conversion_is_found(mobilenet: tuple) -> None:
     differs = broken(other_weights)
     assert differs.startswith("its numbers differ from the original's by ")
     assert differs.endswith(
-        "Its weights are random, so that rounding can grow from layer to layer: give trained ones."
+        "Its weights are random, so rounding errors can grow from layer to layer: give trained "
+        "weights."
     )
-    assert broken(no_number).startswith("its embedding has NaN or infinite numbers, the original's")
+    assert broken(no_number).startswith("its embedding has NaN or infinite numbers, but the")
     other = "\n  Choose another network."
     assert broken(custom_operator) == f"it has operators that are not ONNX's own (Magic){other}"
     assert broken(second_input) == f"its inputs are ['image', 'mean']{other}"
 
 
 @pytest.mark.parametrize(
-    ("number", "what"), [(np.nan, "has NaN or infinite numbers"), (0.0, "is nothing but zeros")]
+    ("number", "what"), [(np.nan, "has NaN or infinite numbers"), (0.0, "is all zeros")]
 )
 def test_an_original_that_tells_nothing_is_refused(
     number: float, what: str, mobilenet: tuple, monkeypatch: pytest.MonkeyPatch
@@ -279,8 +282,8 @@ def test_an_original_that_tells_nothing_is_refused(
     with pytest.raises(BackboneError) as caught:
         check(content, network, recipe, spec)
     assert str(caught.value) == (
-        f"the embedding that mobilenetv2 itself makes of random pictures {what}, so that no export "
-        "can be held against it\n  Look at its weights, or choose another layer."
+        f"the embedding that mobilenetv2 itself computes for random images {what}, so its export "
+        "cannot be checked\n  Check its weights, or choose another layer."
     )
 
 
@@ -318,8 +321,8 @@ def test_a_conversion_that_needs_more_memory_than_there_is_says_so(
     words = re.search(r"warning: .*", answer.err)
     assert words is not None
     assert re.fullmatch(
-        r"warning: converting mobilenetv2 may take 1\.\d GB of memory, and there are 1\.0 GB: "
-        r"should it be killed, choose a larger machine, or shallower layers "
+        r"warning: converting mobilenetv2 may take 1\.\d GB of memory, and this machine has 1\.0 "
+        r"GB: if it is killed, use a larger machine, or choose shallower layers "
         r"\(`python -m export layers`\)",
         words[0],
     )

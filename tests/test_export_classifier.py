@@ -30,7 +30,7 @@ from headstart.export.edge.classifier import export_classifier
 from headstart.export.edge.parity import Parity, training_answers
 from headstart.export.options import EdgeOptions, GateOptions
 
-EXAMPLE = Path(__file__).parents[1] / "export" / "code" / "classify_photo.py"
+EXAMPLE = Path(__file__).parents[1] / "data" / "modalities" / "image" / "code" / "classify_photo.py"
 
 
 def test_an_edge_model_says_all_about_itself(edge: Path, model: Path) -> None:
@@ -69,7 +69,8 @@ def test_what_is_compared_is_said(
     answer = command("export", "classifier", model, "--backbone", tiny_backbone, "-o", out)
     assert answer.code == 0, answer.err
     assert (
-        "compared    60 photographs from their files, 15 of them held out of training" in answer.out
+        "compared    60 photographs from their files, 15 of them held out from training"
+        in answer.out
     )
     assert "reference   the trained estimator\n" in answer.out
     assert "0 labels changed" in answer.out
@@ -88,7 +89,7 @@ def test_an_estimator_that_is_not_loaded_has_a_stand_in(
     out = tmp_path / "e.onnx"
     answer = command("export", "classifier", model, "--backbone", tiny_backbone, "-o", out)
     assert (
-        "reference   head.onnx, which training held against the estimator; that one is not loaded\n"
+        "reference   head.onnx, which training compared with the estimator; that is not loaded\n"
         in answer.out
     )
 
@@ -105,12 +106,12 @@ def test_a_breach_of_parity_means_no_file(model: Path, tiny_backbone: Path, tmp_
     with pytest.raises(ParityError) as caught:
         export_classifier(model, tiny_backbone, tmp_path / "e.onnx")
     said = str(caught.value)
-    assert said.startswith("the edge model answers otherwise than training: by up to ")
+    assert said.startswith("the edge model differs from training: by up to ")
     (farthest,) = re.findall(r"in a probability, most for (\S+) \(at most 1e-03 is let", said)
     assert farthest in Model.open(model).examples()["id"].to_pylist()
     assert said.endswith(
         "No file was written. Export the backbone again, or choose another head; --tolerance and "
-        "--most-changed let more through."
+        "--most-changed accept more."
     )
     assert not list(tmp_path.glob("e.*"))
 
@@ -156,7 +157,7 @@ def test_more_is_let_through_if_that_is_asked(
     answer = command(*arguments, tmp_path / "e.onnx", *loose)
     assert answer.code == 0, answer.err
     assert "40 labels changed" in answer.out
-    assert "let through, with another label: " in answer.err
+    assert "accepted although their labels changed: " in answer.err
 
 
 def test_limits_of_the_gate_that_are_none(model: Path, tmp_path: Path, command: Callable) -> None:
@@ -167,9 +168,9 @@ def test_limits_of_the_gate_that_are_none(model: Path, tmp_path: Path, command: 
     assert answer.code == 2
     assert answer.err == (
         "error: 1. --examples 0 would compare nothing\n  Give 1 or more.\n"
-        "2. --tolerance 2.0 is no difference of a probability\n"
+        "2. --tolerance 2.0 is not a possible difference of probabilities\n"
         "  Give a number between 0 and 1, such as 0.001.\n"
-        "3. --most-changed -1 is not possible\n  Give 0 or more.\n"
+        "3. --most-changed -1 is negative\n  Give 0 or more.\n"
     )
 
 
@@ -186,7 +187,7 @@ def test_the_most_probable_classes(model: Path, tiny_backbone: Path, tmp_path: P
     assert np.array_equal(label, top_labels[:, 0])
     with pytest.raises(InputError) as caught:
         export_classifier(model, tiny_backbone, tmp_path / "f.onnx", EdgeOptions(top=4))
-    assert str(caught.value) == ("--top 4 is not possible: the model has 3 classes\n  Give 1 to 3.")
+    assert str(caught.value) == ("--top 4 is out of range: the model has 3 classes\n  Give 1 to 3.")
 
 
 def test_labels_stand_beside_it(edge: Path) -> None:
@@ -242,8 +243,8 @@ def test_photographs_that_were_moved(
     with pytest.raises(ModelError) as caught:
         export_classifier(model, tiny_backbone, tmp_path / "e.onnx")
     assert str(caught.value) == (
-        "the parity check needs 30 of the 60 photographs that the model knows, but only 0 can be "
-        f"read in {photos}\n  Say where they are now: --source FOLDER"
+        "the parity check needs 30 of the model's 60 photographs, but only 0 can be "
+        f"read in {photos}\n  Name the folder where they are now: --source FOLDER"
     )
     assert (
         export_classifier(
@@ -375,7 +376,7 @@ def test_the_example_says_what_it_cannot_use(
     no_edge = run(tiny_backbone, photos / "red" / "00.png")
     assert (no_edge.returncode, no_edge.stderr) == (
         1,
-        f"{tiny_backbone} cannot be used: {tiny_backbone} is no edge model: "
+        f"{tiny_backbone} cannot be used: {tiny_backbone} is not an edge model: "
         "python -m export classifier writes one\n",
     )
     some = run(edge, tmp_path / "no.png", photos / "red" / "00.png")
@@ -409,7 +410,7 @@ def test_features_in_bf16_leave_with_the_file_in_fp32(
     assert answer.code == 0, answer.err
     assert "0 labels changed" in answer.out
     said = " ".join(answer.err.split())
-    assert "the features were made in bf16, the edge model computes in fp32" in said
+    assert "the features were computed in bf16, but the edge model computes in fp32" in said
     other = write_tiny_backbone(tmp_path / "other.onnx", seed=1)
     refused = command(
         "export", "classifier", tmp_path / "m", "--backbone", other.path, "-o", tmp_path / "f.onnx"

@@ -156,7 +156,7 @@ def test_shallower_layers_make_a_smaller_file() -> None:
     [
         (
             FeatureOptions(("aa",)),
-            "small has no layer 'aa'\n  Near are a, ra.",
+            "small has no layer 'aa'\n  Similar names: a, ra.",
         ),
         (FeatureOptions(("a", "a")), "layer 'a' is named twice\n  Pool it in several ways: "),
         (
@@ -183,7 +183,7 @@ def test_options_say_all_that_is_wrong_with_them() -> None:
         "2. unknown --pool 'mean'\n  Did you mean max?\n"
         "3. unknown --views 'flip'\n  Did you mean flips?"
     )
-    with pytest.raises(BackboneError, match="--calibrate has no use with --precision fp16"):
+    with pytest.raises(BackboneError, match="--calibrate has no effect with --precision fp16"):
         PrecisionOptions("fp16", "photos").check()
 
 

@@ -181,9 +181,9 @@ def test_tensors_in_a_file_beside_it(tmp_path: Path) -> None:
     assert export_backbone(out, str(path), RAW).backbone.spec.dim == 7
     data = (tmp_path / "n.data").read_bytes()
     (tmp_path / "n.data").write_bytes(data[:-5])
-    assert "keeps tensors in n.data, which is cut off\n" in fails(path)
+    assert "stores tensors in n.data, which is truncated\n" in fails(path)
     (tmp_path / "n.data").unlink()
-    assert "keeps tensors in n.data, which is not there\n  Export it anew, or" in fails(path)
+    assert "stores tensors in n.data, which does not exist\n  Export it again, or" in fails(path)
     secret = tmp_path / "elsewhere" / "secret.data"
     secret.parent.mkdir()
     secret.write_bytes(data)
@@ -192,7 +192,10 @@ def test_tensors_in_a_file_beside_it(tmp_path: Path) -> None:
     inside.mkdir()
     (inside / "n.onnx").write_bytes(path.read_bytes())
     (inside / "n.data").symlink_to(secret)
-    words = "wants to read 'n.data', which is not beside it\n  A network's files lie in one folder."
+    words = (
+        "refers to 'n.data', which is not in its folder\n"
+        "  All files of a network must be in one folder."
+    )
     assert words in fails(inside / "n.onnx")
     for location in ("../elsewhere/secret.data", str(secret)):
         proto = onnx.load(path, load_external_data=False)
@@ -200,7 +203,7 @@ def test_tensors_in_a_file_beside_it(tmp_path: Path) -> None:
             for entry in tensor.external_data:
                 entry.value = location if entry.key == "location" else entry.value
         (inside / "n.onnx").write_bytes(proto.SerializeToString())
-        assert f"wants to read '{location}', which is not beside it" in fails(inside / "n.onnx")
+        assert f"refers to '{location}', which is not in its folder" in fails(inside / "n.onnx")
 
 
 def fails(path: Path, options: BackboneOptions = RAW, **features: Any) -> str:
@@ -224,30 +227,29 @@ def one_input(tmp_path: Path, element: int, shape: list, node: Any = None, opset
 def test_onnx_files_that_cannot_be_used(tmp_path: Path) -> None:
     double = one_input(tmp_path, TensorProto.DOUBLE, ["n", 3, 8, 8])
     assert fails(double) == (
-        "n takes float64 [n, 3, 8, 8] as its input 'x'; we feed float32, float16 or uint8\n"
-        "  Export it anew with a float32 input (in PyTorch: model.float())."
+        "n takes float64 [n, 3, 8, 8] as its input 'x'; supported are float32, float16 and uint8\n"
+        "  Export it again with a float32 input (in PyTorch: model.float())."
     )
     tall = one_input(tmp_path, TensorProto.FLOAT, ["n", 3, "height", 8])
-    assert fails(tall) == (
-        "n takes pictures of any size\n  Say which: --size PIXELS (such as 224)."
-    )
+    assert fails(tall) == ("n takes images of any size\n  Choose one: --size PIXELS (such as 224).")
     fixed = one_input(tmp_path, TensorProto.FLOAT, ["n", 3, 8, 8])
     assert fails(fixed, BackboneOptions(size=9, scaling="none")) == (
-        "n takes pictures of 8x8, not 9x9\n  Leave --size out."
+        "n takes images of 8x8, not 9x9\n  Leave --size out."
     )
     assert fails(fixed, BackboneOptions()).startswith(
-        "n does not say how its pixels are scaled\n  Say how it was trained, --scaling RULE: none"
+        "n does not say how its pixels are scaled\n  Give the scaling that it was trained with, "
+        "--scaling RULE: none"
     )
     flat = one_input(tmp_path, TensorProto.FLOAT, ["n", 192])
     assert fails(flat) == (
-        "n takes float32 [n, 192] as its input 'x', which is no picture\n"
-        "  A picture is [batch, height, width, 3] or [batch, 3, height, width]."
+        "n takes float32 [n, 192] as its input 'x', which is not an image\n"
+        "  An image is [batch, height, width, 3] or [batch, 3, height, width]."
     )
     magic = helper.make_node("Magic", ["x"], ["y"], domain="com.example")
     foreign = one_input(tmp_path, TensorProto.FLOAT, ["n", 3, 8, 8], magic)
     assert fails(foreign).startswith(
-        "n has operators of its own domain: com.example.Magic\n"
-        "  Export it anew with ONNX's own operators"
+        "n has operators that are not part of ONNX: com.example.Magic\n"
+        "  Export it again with ONNX's own operators"
     )
 
 
@@ -257,21 +259,21 @@ def test_onnx_files_that_cannot_be_used(tmp_path: Path) -> None:
         (
             helper.make_node("Magic", ["x"], ["y"]),
             18,
-            "n has operators that are not as ONNX knows them: Magic (No Op registered for Magic "
-            "with domain_version of 18)\n  Make the network without them, or choose another one.",
+            "n has operators that are not valid ONNX: Magic (No Op registered for Magic "
+            "with domain_version of 18)\n  Build the network without them, or choose another one.",
         ),
         (
             helper.make_node("MaxPool", ["x"], ["y"]),
             18,
-            "n has operators that are not as ONNX knows them: MaxPool (Required attribute "
-            "'kernel_shape' is missing.)\n  Make the network without them, or choose another one.",
+            "n has operators that are not valid ONNX: MaxPool (Required attribute "
+            "'kernel_shape' is missing.)\n  Build the network without them, or choose another one.",
         ),
         (
             helper.make_node("Relu", ["x"], ["y"]),
             999,
-            "n is ONNX of opset 999 and format 8; we read up to opset "
-            f"{onnx.defs.onnx_opset_version()} and format {onnx.IR_VERSION}\n"
-            "  Export it anew with opset 18.",
+            "n has opset 999 and IR version 8; this onnx supports up to opset "
+            f"{onnx.defs.onnx_opset_version()} and IR version {onnx.IR_VERSION}\n"
+            "  Export it again with opset 18.",
         ),
     ],
 )
@@ -311,8 +313,8 @@ def test_a_shape_that_does_not_follow(tmp_path: Path) -> None:
     """Which elements are not zero depends on the picture."""
     node = helper.make_node("NonZero", ["x"], ["y"])
     assert fails(one_input(tmp_path, TensorProto.FLOAT, ["n", 3, 8, 8], node)) == (
-        "the shape of 'y', what n answers, does not follow from its graph\n"
-        "  Name a layer: `python -m export layers` lists those that have a shape."
+        "the shape of 'y', the output of n, cannot be inferred from its graph\n"
+        "  Name a layer: `python -m export layers` lists those whose shape is known."
     )
 
 
@@ -342,15 +344,16 @@ def test_an_onnx_file_with_four_inputs(tmp_path: Path) -> None:
     imports = [helper.make_opsetid("", 18)]
     onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), path)
     assert fails(path) == (
-        "four has 4 inputs and several could be the picture: x float32 [n, 3, 8, 8], "
+        "four has 4 inputs and several could be the image: x float32 [n, 3, 8, 8], "
         "mask float32 [n, 8, 8, 3], age float32 [n, 1], y float32 [n, 4]\n"
-        "  Name it: --input NAME (a picture is [batch, height, width, 3] or [batch, 3, height, "
+        "  Name it: --input NAME (an image is [batch, height, width, 3] or [batch, 3, height, "
         "width])."
     )
     named = BackboneOptions(scaling="none", input="x")
     assert fails(path, named, layers=("out",)) == (
-        "four needs 'age', 'y' besides the picture 'x'\n  Choose a layer that is computed from the "
-        "picture alone, or export the network with these inputs as constants."
+        "four needs 'age', 'y' in addition to the image 'x'\n  Choose a layer that is computed "
+        "from the "
+        "image alone, or export the network with these inputs as constants."
     )
     assert export_backbone(tmp_path / "b.onnx", str(path), named, FeatureOptions(("r",)))
     wrong = BackboneOptions(scaling="none", input="picture")
@@ -376,8 +379,8 @@ def test_a_network_without_height_and_width(tmp_path: Path) -> None:
     path = tmp_path / "n.onnx"
     onnx.save(proto, path)
     assert fails(path, pools=("max",)) == (
-        "layer 'flat' of n has no height and width (shape [252]): there is nothing to pool by max\n"
-        "  Choose another layer, or say --layer flat=none."
+        "layer 'flat' of n has no height and width (shape [252]): there is nothing to pool with "
+        "max\n  Choose another layer, or pass --layer flat=none."
     )
     spec = export_backbone(tmp_path / "b.onnx", str(path), RAW).backbone.spec
     assert (spec.pooling, spec.dim) == ("none", 252)
@@ -389,17 +392,17 @@ def test_files_that_are_damaged_or_none(tmp_path: Path, keras: Any) -> None:
     path.write_bytes(path.read_bytes()[:100])
     assert fails(path) == (
         f"{path} is no ONNX file, or a damaged one\n"
-        "  Export it anew, or copy it anew with all its files."
+        "  Export it again, or copy it again with all its files."
     )
     saved = tmp_path / "m.keras"
     classifier(keras).save(saved)
     saved.write_bytes(saved.read_bytes()[:-200])
-    assert fails(saved).startswith(f"{saved} is no Keras file, or a damaged one (")
+    assert fails(saved).startswith(f"{saved} is not a valid Keras file (")
     (tmp_path / "m.h5").write_bytes(b"\x89HDF")
-    assert fails(tmp_path / "m.h5").startswith(f"{tmp_path / 'm.h5'} is no Keras file, or a ")
+    assert fails(tmp_path / "m.h5").startswith(f"{tmp_path / 'm.h5'} is not a valid Keras file (")
     (tmp_path / "w.pth").write_bytes(b"weights")
     assert fails(tmp_path / "w.pth").startswith(
-        f"{tmp_path / 'w.pth'} holds weights, but not the network that they belong to\n  Name it"
+        f"{tmp_path / 'w.pth'} contains weights, but not the network that they belong to\n  Name it"
     )
     assert fails(tmp_path / "no.onnx") == f"{tmp_path / 'no.onnx'}: no such file\n  Check the path."
 
@@ -408,7 +411,7 @@ def test_weights_alone_are_no_network(tmp_path: Path, keras: Any) -> None:
     file = tmp_path / "mine.weights.h5"
     classifier(keras).save_weights(file)
     assert fails(file) == (
-        f"{file} holds weights, but not the network that they belong to\n"
+        f"{file} contains weights, but not the network that they belong to\n"
         f"  Name it too: python -m export backbone NAME --weights {file}"
     )
 
@@ -424,8 +427,9 @@ def test_a_lambda_layer_is_code_and_needs_trust(
     answer = command("export", "backbone", file, "-o", out)
     assert answer.code == 2
     assert answer.err.endswith(
-        f"error: {file} has a Lambda layer: Python code of whoever made the file, which would be "
-        "run\n  Pass --trust if you trust them, or replace the layer and save the model anew.\n"
+        f"error: {file} has a Lambda layer: Python code from the file's author, which would be "
+        "run\n  Pass --trust if you trust the author, or replace the layer and save the model "
+        "again.\n"
     )
     assert not out.exists()
     answer = command("export", "backbone", file, "-o", out, "--trust", "--layer=code", "--json")
@@ -455,7 +459,7 @@ def test_an_h5_file_that_reaches_elsewhere(tmp_path: Path, keras: Any) -> None:
     with h5py.File(file, "a") as content:
         content["model_weights/link"] = h5py.ExternalLink("/etc/other.h5", "/")
     assert fails(file) == (
-        f"{file} wants to read another file (by its 'link')\n  Save the model anew, as one file."
+        f"{file} refers to another file (in 'link')\n  Save the model again, as one file."
     )
 
 
@@ -506,7 +510,7 @@ def test_a_network_of_more_than_two_gigabytes(
         monkeypatch.setattr(f"{module}.LARGEST_FILE", 50_000)
     assert export_backbone(tmp_path / "b.onnx", str(path), RAW).backbone.spec.layers == ("b",)
     assert fails(path, layers=("huge",)) == (
-        "n makes a file of 0.0 GB; one ONNX file holds at most 2.1 GB\n"
-        "  Choose shallower layers: what lies behind the last of them is cut off "
+        "n would be a file of 0.0 GB; an ONNX file holds at most 2.1 GB\n"
+        "  Choose shallower layers: what comes after the last of them is removed "
         "(`python -m export layers` lists them with their sizes)."
     )

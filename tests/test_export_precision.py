@@ -144,12 +144,12 @@ def test_what_should_be_known_is_said(tiny_backbone: Path) -> None:
     slow = Quantized(b"", 1, 50.0, 100.0, 0.95, 0.5, 128, False)
     first, second = slow.warnings(spec)
     assert first.startswith("int8 is slower than fp32 on this machine (0.50 times as fast). ")
-    assert "(cosine 0.500). Calibrate on photographs of the kind you will extract" in second
+    assert "(cosine 0.500). Calibrate on photographs like those you will extract" in second
     assert Quantized(b"", 1, 200.0, 100.0, 0.99, 0.95, 128, False).warnings(spec) == []
     half = Quantized(b"", 1, 90.0, 100.0, 1.0, 1.0, 8, True)
     assert half.warnings(replace(spec, precision="fp16")) == [
-        "fp16 is slower than fp32 on this machine (0.90 times as fast): it is for GPUs, and for "
-        "half the size."
+        "fp16 is slower than fp32 on this machine (0.90 times as fast): it is meant for "
+        "GPUs, and for files of half the size."
     ]
 
 
@@ -163,7 +163,7 @@ def test_calibration_needs_photographs(tmp_path: Path, scans: Path) -> None:
             precision=PrecisionOptions("int8", str(few)),
         )
     assert str(caught.value) == (
-        f"{few} has 5 photographs that can be read; int8 is calibrated on 8 at least, and 128 are "
+        f"{few} has 5 photographs that can be read; int8 calibration needs at least 8, and 128 are "
         "better\n  Name another --calibrate SOURCE."
     )
 

@@ -68,7 +68,8 @@ def test_what_is_missing_is_said_before_the_conversion(
 ) -> None:
     monkeypatch.setattr("headstart.export.networks.keras.saved_model._convert", pytest.fail)
     assert fails(saved, BackboneOptions()).startswith(
-        "s does not say how its pixels are scaled\n  Say how it was trained, --scaling RULE: none"
+        "s does not say how its pixels are scaled\n  Give the scaling that it was trained with, "
+        "--scaling RULE: none"
     )
 
 
@@ -83,8 +84,8 @@ def test_an_operator_that_onnx_lacks(tmp_path: Path, keras: Any) -> None:
     module = Strange()
     tf.saved_model.save(module, str(tmp_path / "s"), {"serving_default": module.serve})
     assert fails(tmp_path / "s") == (
-        "s has operators that are not as ONNX knows them: Igamma (No Op registered for Igamma with "
-        "domain_version of 18)\n  Make the network without them, or choose another one."
+        "s has operators that are not valid ONNX: Igamma (No Op registered for Igamma with "
+        "domain_version of 18)\n  Build the network without them, or choose another one."
     )
 
 
@@ -92,7 +93,7 @@ def test_weights_that_are_missing_or_damaged(saved: Path) -> None:
     index = saved / "variables" / "variables.index"
     index.write_bytes(index.read_bytes()[:50])
     assert fails(saved) == (
-        f"{saved} cannot be loaded: not an sstable (bad magic number)\n  Save it anew."
+        f"{saved} cannot be loaded: not an sstable (bad magic number)\n  Save it again."
     )
     shutil.rmtree(index.parent)
     assert fails(saved).startswith(f"{saved} cannot be loaded: Unsuccessful TensorSliceReader")
@@ -130,8 +131,8 @@ def test_a_saved_model_that_reads_files_needs_trust(tmp_path: Path, keras: Any) 
     module = Reads()
     tf.saved_model.save(module, str(tmp_path / "s"), {"serving_default": module.serve})
     assert fails(tmp_path / "s") == (
-        f"{tmp_path / 's'} has operators that reach outside of it: ReadFile\n"
-        "  Pass --trust if you trust whoever made it."
+        f"{tmp_path / 's'} has operators that access files, code or the network: ReadFile\n"
+        "  Pass --trust if you trust its author."
     )
 
 

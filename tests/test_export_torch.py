@@ -130,11 +130,13 @@ def test_hugging_face_folders_that_cannot_be_used(tmp_path: Path, checkpoint: Pa
         return str(caught.value)
 
     assert fails(f"hf:{tmp_path}").startswith(
-        f"hf:{tmp_path} is no folder with a config.json: nothing is downloaded\n  Download the"
+        f"hf:{tmp_path} is not a folder with a config.json, and nothing is downloaded\n  Download "
+        "the"
     )
     (checkpoint / "preprocessor_config.json").unlink()
     assert fails(f"hf:{checkpoint}").startswith(
-        f"hf:{checkpoint} does not say how its pixels are scaled\n  Say how it was trained"
+        f"hf:{checkpoint} does not say how its pixels are scaled\n  Give the scaling that it was "
+        "trained with"
     )
     weights = checkpoint / "model.safetensors"
     content = weights.read_bytes()
@@ -146,7 +148,7 @@ def test_hugging_face_folders_that_cannot_be_used(tmp_path: Path, checkpoint: Pa
     config = json.loads((checkpoint / "config.json").read_text())
     config["auto_map"] = {"AutoModel": "evil.Model"}
     (checkpoint / "config.json").write_text(json.dumps(config))
-    assert "brings Python code of its own along (AutoModel)" in fails(f"hf:{checkpoint}")
+    assert "contains Python code of its own (AutoModel)" in fails(f"hf:{checkpoint}")
 
 
 def test_a_module_of_ones_own(tmp_path: Path) -> None:
@@ -186,7 +188,7 @@ def test_weights_that_do_not_fit_or_cannot_be_read(tmp_path: Path) -> None:
     torch.save(timm.create_model("resnet18").state_dict(), file)
     words = fails("timm:resnet34", weights=str(file))
     assert words.startswith(
-        f"{file} does not hold the weights of timm:resnet34: layer1.2.conv1.weight is missing; "
+        f"{file} does not contain the weights of timm:resnet34: layer1.2.conv1.weight is missing; "
     )
     words = fails("timm:resnet18d", weights=str(file))
     assert "conv1.0.weight is missing" in words
@@ -203,7 +205,7 @@ def test_weights_that_do_not_fit_or_cannot_be_read(tmp_path: Path) -> None:
     assert "could run code and is not loaded" in fails("timm:resnet18", weights=str(file))
     assert not (tmp_path / "PWNED").exists()
     assert fails("timm:resnet18") == (
-        "the weights of timm:resnet18 are not on this machine: nothing is downloaded\n"
+        "the weights of timm:resnet18 are not on this machine, and nothing is downloaded\n"
         "  Download them elsewhere and pass --weights FILE (.safetensors or .pth)."
     )
     assert fails("timm:resnet188").startswith("timm has no network 'resnet188'\n  Did you mean ")

@@ -88,7 +88,7 @@ def test_what_is_listed(command: Callable, tmp_path: Path, monkeypatch: pytest.M
     nothing = command("export", "list", "resnext")
     assert (nothing.code, nothing.err.splitlines()[0]) == (
         2,
-        "error: no network is called anything like 'resnext'",
+        "error: no network matches 'resnext'",
     )
 
 

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from sklearn.datasets import load_digits
 
-from headstart.classify.heads.calibrate import METHODS, fit_calibration
+from headstart.classify.heads.calibration import METHODS, fit_calibration
 from headstart.classify.heads.estimators import (
     HEADS,
     HeadOptions,
@@ -110,7 +110,7 @@ def test_an_onnx_form_that_differs_is_refused() -> None:
     head = finished(HeadOptions(), training)
     content = head_to_onnx(head, training.embeddings).content
     other = Answering(head.estimator, Calibration(temperature=1.1), head.threshold)
-    with pytest.raises(ParityError, match="the ONNX form of head answers otherwise than the esti"):
+    with pytest.raises(ParityError, match="the ONNX form of head differs from the estimator: by"):
         compare(other, content, training.embeddings)
 
 
@@ -191,8 +191,8 @@ def test_an_estimator_without_a_converter_is_refused_before_training(own: str) -
     options = FitOptions(HeadOptions(f"{own}:Centres"))
     training = digits(10, 1500)
     assert words(lambda: fit(training, options, lambda step: None)) == (
-        "the head my_heads:Centres cannot become ONNX: Unable to find a shape calculator for type "
-        "'<class 'my_heads.Centres'>'.\n"
+        "the head my_heads:Centres cannot be converted to ONNX: Unable to find a shape calculator "
+        "for type '<class 'my_heads.Centres'>'.\n"
         "  Use estimators that skl2onnx supports: https://onnx.ai/sklearn-onnx/supported.html"
     )
     assert importlib.import_module(own).Centres.seen == [200]
@@ -219,29 +219,31 @@ def test_what_is_no_estimator_of_the_users(own: str) -> None:
 
     assert said("nowhere:head") == (
         "--head nowhere:head: No module named 'nowhere'\n"
-        "  Give package.module:factory, of a module that Python finds from here."
+        "  Give package.module:factory; Python must find the module from this folder."
     )
     assert said(f"{own}:gone") == (
         "--head my_heads:gone: module 'my_heads' has no attribute 'gone'\n"
-        "  Give package.module:factory, of a module that Python finds from here."
+        "  Give package.module:factory; Python must find the module from this folder."
     )
     assert said(f"{own}:forest", leaves=3) == (
-        "--head my_heads:forest cannot be called: forest() got an unexpected keyword argument "
-        "'leaves'\n  The factory gets what --param says, and nothing else."
+        "--head my_heads:forest cannot be called with these parameters: forest() got an unexpected "
+        "keyword argument 'leaves'\n"
+        "  The factory is called with the parameters of --param, by name."
     )
     assert said(f"{own}:regression") == (
-        "--head my_heads:regression gave LinearRegression, which is no classifier\n"
-        "  Return a scikit-learn classifier that was not trained."
+        "--head my_heads:regression returned LinearRegression, which is not a classifier\n"
+        "  Return an untrained scikit-learn classifier."
     )
 
 
 def test_options_that_are_not_possible() -> None:
     assert words(lambda: HeadOptions("logistics")) == (
         "unknown head 'logistics'\n  Did you mean logistic? Known are logistic, linear-svm, "
-        "rbf-svm, knn, ridge, lda, boosting, keras, auto, and package.module:factory for your own."
+        "rbf-svm, knn, ridge, lda, boosting, keras, auto, and package.module:factory for a custom "
+        "head."
     )
     assert words(lambda: HeadOptions("knn", {"neighbours": 2.5, "c": 1}, "balanced")) == (
-        "1. the head knn has no class weights\n"
+        "1. the head knn does not support class weights\n"
         "  Leave --class-weight out, or choose one of logistic, linear-svm, rbf-svm, ridge, "
         "boosting, keras.\n"
         "2. --param neighbours=2.5 is not possible\n  Give a whole number above 0.\n"
@@ -261,8 +263,8 @@ def test_options_that_are_not_possible() -> None:
         "--class-weight equal is not possible\n  Give balanced, or none."
     )
     assert words(lambda: HeadOptions("my_heads:forest", {}, "balanced")) == (
-        "--class-weight is not passed to a head of your own\n"
-        "  Set it inside the factory, and leave --class-weight out."
+        "--class-weight is not passed to a custom head\n"
+        "  Set it in the factory, and leave --class-weight out."
     )
     assert parse_parameters(["c=0.1", "gamma=scale", "epochs=3"]) == {
         "c": 0.1,
@@ -270,7 +272,7 @@ def test_options_that_are_not_possible() -> None:
         "epochs": 3,
     }
     assert words(lambda: parse_parameters(["c"])) == (
-        "--param c is not possible\n  Give NAME=VALUE, as c=0.1."
+        "--param c is not possible\n  Give NAME=VALUE, such as c=0.1."
     )
 
 

@@ -154,8 +154,8 @@ def test_a_broken_conversion_is_found(digits: KerasHead, monkeypatch: pytest.Mon
     with pytest.raises(ParityError) as caught:
         to_onnx(digits, 64)
     assert str(caught.value) == (
-        "the ONNX form of the Keras head is broken: it has [('embedding', 'tensor(float)', "
-        "['batch', 64]), ('mean', 'tensor(float)', ['batch', 64])] and answers "
+        "the ONNX form of the Keras head is broken: its inputs are [('embedding', "
+        "'tensor(float)', ['batch', 64]), ('mean', 'tensor(float)', ['batch', 64])], its outputs "
         "[('scores', 'tensor(float)', ['batch', 10])]\n  Choose another head."
     )
 
@@ -231,7 +231,7 @@ def test_a_missing_package_is_named_with_its_cure(
 
 def test_the_module_is_imported_without_tensorflow() -> None:
     script = (
-        "import json, sys, classify.keras_head\n"
+        "import json, sys, headstart.classify.heads.keras_head\n"
         "print(json.dumps(sorted({'keras', 'tensorflow', 'tf2onnx'} & set(sys.modules))))"
     )
     answer = subprocess.run(

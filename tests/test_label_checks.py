@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.classify.splits.label_checks import check_groups, label_warnings, spelling
+from headstart.classify.splits.label_checks import label_warnings, spelling
+from headstart.classify.splits.splitting import check_groups
 from headstart.data.common.errors import InputError
 
 
@@ -88,10 +89,10 @@ def test_a_group_that_is_the_label_is_refused() -> None:
     with pytest.raises(InputError) as caught:
         check_groups(labels, np.array([5, 5, 3, 3, 4, 4]))
     assert str(caught.value) == (
-        "the group is the label: each of the 3 classes is one group, so that no class can be both "
-        "trained on and tested\n"
-        "  A group is what belongs together across classes, such as a module, a speaker or a "
-        "patient. Give that, or no group, and extract again."
+        "the groups are the same as the labels: each of the 3 classes is one group, so no class "
+        "can be both trained on and tested\n"
+        "  A group holds examples of one origin, such as a module, a speaker or a patient. Name "
+        "such a column, or no group, and extract again."
     )
     check_groups(labels, None)
     check_groups(labels, np.array([0, 1, 2, 3, 4, 4]))  # a class of several groups

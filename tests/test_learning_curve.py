@@ -116,11 +116,11 @@ def test_what_allows_no_forecast_has_none() -> None:
         return head(train, test)
 
     found = curve(labels, uneven)
-    assert found.advice == "The curve is too uneven to say what more labels would bring."
+    assert found.advice == "The curve is too irregular to estimate the effect of more labels."
     assert (found.more, found.gain) == (0, None)
     few = curve(np.arange(20) % 2, Pretended(np.arange(20) % 2, 0.1))
     assert few.labels_per_class.tolist() == [2, 5]
-    assert few.advice == "To say what more labels would bring, 32 of each class are needed."
+    assert few.advice == "To estimate the effect of more labels, 32 of each class are needed."
     assert learning_curve(np.arange(6) % 2, Pretended(np.arange(6) % 2, 0.1)) is None
     # Each class in a fold of its own: there is nothing to learn.
     apart = np.repeat([0, 1], 40)
@@ -147,10 +147,10 @@ def test_ten_thousand_classes() -> None:
 
 def test_advice_in_words() -> None:
     assert advise(100, Interval(0.012, 0.004, 0.02)) == (
-        "100 more labels of each class would bring about +1.2 points (95 %: 0.4 to 2.0)."
+        "100 more labels of each class would add about +1.2 points (95 %: 0.4 to 2.0)."
     )
     assert advise(1, Interval(0.001, 0.0, 0.003)) == (
-        "More labels would hardly help: 1 more label of each class would bring about +0.1 points "
+        "More labels would hardly help: 1 more label of each class would add about +0.1 points "
         "(95 %: 0.0 to 0.3)."
     )
     assert [round_number(there) for there in (1, 1.9, 4, 7, 10, 131, 999, 5000)] == [

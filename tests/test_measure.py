@@ -1,4 +1,4 @@
-"""Edge models beside each other: size, latency, memory, and what they answer."""
+"""Edge models compared: size, latency, memory, and predictions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from conftest import paint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.classify.heads.calibrate import AnswerOptions
+from headstart.classify.heads.calibration import AnswerOptions
 from headstart.classify.heads.estimators import HeadOptions
 from headstart.classify.heads.fitting import FitOptions
 from headstart.classify.training import RunOptions, train
@@ -92,8 +92,10 @@ def test_a_table_of_edge_models(edge: Path, unsure: Path, photos: Path, command:
     assert "left out: 2 that cannot be read: red/00.png (the file has no bytes); red/01.png (" in (
         answer.err
     )
-    assert '"unknown" is no answer: in the accuracy it counts as wrong\n' in answer.err
-    assert "20 runs each in turns; memory: the largest resident size of the process" in answer.err
+    assert '"unknown" counts as wrong in the accuracy\n' in answer.err
+    assert (
+        "20 runs each, alternating; memory: the largest resident size of the process" in answer.err
+    )
 
 
 def test_the_answers_are_those_of_the_file(edge: Path, unsure: Path, photos: Path) -> None:
@@ -232,9 +234,9 @@ def test_mistakes_are_told_at_once(
     fix = "Write one with: python -m export classifier MODEL --backbone backbone.onnx -o edge.onnx"
     assert answer.err == (
         f"error: 1. {tiny_backbone} is a headstart backbone, not an edge model\n  {fix}\n"
-        f"2. the edge models tell different classes apart: only {edge} knows 'red'; only {other} "
-        "knows 'violet'\n  Measure models of the same classes.\n"
-        f"3. {photos} has labels that the models do not know: 'yellow'\n"
+        f"2. the edge models have different classes: only {edge} has 'red'; only {other} "
+        "has 'violet'\n  Measure models of the same classes.\n"
+        f"3. {photos} has labels that are not classes of the models: 'yellow'\n"
         "  Their classes are 'blue', 'green', 'red'.\n"
     )
 
@@ -245,17 +247,16 @@ def test_a_source_without_labels(edge: Path, photos: Path, tmp_path: Path) -> No
     with pytest.raises(SourceError) as caught:
         measure([edge], MeasureOptions(20, manifest))
     fix = (
-        "Sort the photographs into a folder for each class, or give a manifest with a column "
-        "'label'."
+        "Sort the photographs into one folder per class, or give a manifest with a column 'label'."
     )
     assert str(caught.value) == (
-        f"{manifest} has no labels, so there is no accuracy to measure\n  {fix}"
+        f"{manifest} has no labels, so accuracy cannot be measured\n  {fix}"
     )
     manifest.write_text("path,label,split\nred/00.png,red,train\nred/01.png,,test\n")
     with pytest.raises(SourceError) as caught:
         measure([edge], MeasureOptions(20, manifest))
     assert str(caught.value) == (
-        f"the split 'test' of {manifest} has no labels, so there is no accuracy to measure\n  {fix}"
+        f"the split 'test' of {manifest} has no labels, so accuracy cannot be measured\n  {fix}"
     )
 
 
@@ -299,7 +300,7 @@ def test_a_process_that_ends(edge: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert not isinstance(caught.value, InputError)
     assert str(caught.value) == (
         f"the process that ran {edge} ended (exit code 9)\n"
-        "  Often the memory is too small: measure fewer models at once."
+        "  Usually there is not enough memory: measure fewer models at once."
     )
 
 
@@ -340,7 +341,7 @@ def test_a_model_whose_held_out_photographs_say_nothing(
     with pytest.raises(ModelError) as caught:
         measure([other], MeasureOptions(20, model=model))
     assert str(caught.value) == (
-        f"the model {model} knows other classes than the edge models\n"
+        f"the model {model} has other classes than the edge models\n"
         "  Name the model that they were exported from."
     )
     examples = pq.read_table(model / "examples.parquet")
@@ -349,7 +350,7 @@ def test_a_model_whose_held_out_photographs_say_nothing(
     with pytest.raises(ModelError) as nothing:
         measure([edge], MeasureOptions(20, model=model))
     assert str(nothing.value) == (
-        f"the model {model} held no labelled photographs out\n  Name some with --source."
+        f"the model {model} held out no labelled photographs\n  Name some with --source."
     )
 
 
@@ -365,8 +366,8 @@ def test_a_model_that_loses_too_much_is_an_error(
     assert answer.code == 1
     assert "same label as the first" in answer.out  # what it rests on is shown first
     assert f"{unsure} loses {first - second:.2f} points of accuracy (--most-loss" in answer.err
-    assert "Ship the first model, or train a head on features of the lower" in answer.err
+    assert "Use the first model, or train a head on features of the lower" in answer.err
     assert command(*arguments, "--most-loss", f"{first - second + 0.5:.2f}").code == 0
     alone = command("export", "measure", edge, "--most-loss", 1)
     assert alone.code == 2
-    assert "--most-loss wants photographs to measure the accuracy on" in alone.err
+    assert "--most-loss needs photographs to measure the accuracy on" in alone.err

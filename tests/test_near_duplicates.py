@@ -60,9 +60,9 @@ def test_planted_copies_are_found_and_others_are_not(digits: list[Image.Image]) 
     assert np.array_equal(np.sort(found.test), np.flatnonzero(found.is_duplicate))
     assert (np.diff(found.similarity) <= 0).all()
     assert found.similarity.min() > 0.9
-    assert found.how.startswith("The nearest training example is nearer than 0.")
+    assert found.how.startswith("The distance to the nearest training example is less than 0.")
     assert found.how.endswith(
-        " times the distance to the tenth: of independent examples, one in 1,000 is."
+        " times that to the tenth; for independent examples, this is so for one in 1,000."
     )
 
 
@@ -117,7 +117,9 @@ def test_what_has_no_neighbourhood_has_no_duplicates() -> None:
     few = np.eye(20, dtype=np.float32)
     found = near_duplicates(few, few)
     assert (len(found.test), found.is_duplicate.tolist()) == (0, [False] * 20)
-    assert found.how == ("Near-duplicates are not looked for with fewer than 50 training examples.")
+    assert found.how == (
+        "Near-duplicates are not searched for with fewer than 50 training examples."
+    )
     train = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
     assert len(near_duplicates(train, train[:0]).test) == 0
     # Embeddings that are all the same have no directions, and nothing is usual among them.

@@ -23,7 +23,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from headstart.classify.pareto.compare import Candidate, Cost, Pareto, pareto, unbeaten
+from headstart.classify.pareto.compare import Candidate, Cost, Pareto, pareto, pareto_optimal
 from headstart.classify.pareto.plot import draw, short_names, write_plot
 from headstart.classify.report.drawing import STYLE
 from headstart.classify.training import RunOptions, train
@@ -47,8 +47,8 @@ def test_a_table_of_stores(features: Path, narrow: Path, tmp_path: Path, command
     assert answer.code == 0, answer.err
     first, *rows = answer.out.splitlines()
     assert re.split(r"  +", first.strip()) == [
-        *("store", "unbeaten", "accuracy", "backbone", "input", "precision", "dim"),
-        "bytes an example",
+        *("store", "Pareto", "accuracy", "backbone", "input", "precision", "dim"),
+        "bytes per example",
     ]
     assert [row.split()[0] for row in rows] == [str(features), str(narrow)]
     assert answer.err.endswith(
@@ -60,7 +60,7 @@ def test_a_table_of_stores(features: Path, narrow: Path, tmp_path: Path, command
     answer = command("classify", "pareto", narrow, features, *backbones, "-o", plot)
     assert answer.code == 0, answer.err
     assert re.split(r"  +", answer.out.splitlines()[0].strip())[-5:] == [
-        *("dim", "bytes an example", "file", "img/s", "layers")
+        *("dim", "bytes per example", "file", "img/s", "layers")
     ]
     assert "flat (none)" in answer.out
     assert answer.out.endswith(f"wrote {plot}\n")
@@ -134,9 +134,9 @@ def test_json_has_what_the_backbones_cost(
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12))
-def test_unbeaten(merits: list[tuple[float, ...]]) -> None:
+def test_pareto_optimal(merits: list[tuple[float, ...]]) -> None:
     """By the definition: no other is as good in everything and better in something."""
-    marks = unbeaten(merits)
+    marks = pareto_optimal(merits)
     assert any(marks)
     for own, mark in zip(merits, marks, strict=True):
         beaten = [
@@ -150,7 +150,15 @@ def test_unbeaten(merits: list[tuple[float, ...]]) -> None:
 def candidate(name: str, accuracy: float, speed: float | None, dim: int = 1280) -> Candidate:
     made = Fingerprint("net", "0" * 64, "224x224 squash bilinear", "fp32", dim)
     cost = None if speed is None else Cost("b.onnx", ("head",), "avg", 10**7, speed)
-    return Candidate(name, made, accuracy, 0.01, 4.0 * dim, cost, True)
+    return Candidate(
+        store=name,
+        fingerprint=made,
+        accuracy=accuracy,
+        std=0.01,
+        bytes_per_example=4.0 * dim,
+        cost=cost,
+        best=True,
+    )
 
 
 def found(*candidates: Candidate) -> Pareto:
@@ -247,7 +255,7 @@ def test_other_examples_or_labels(
         f"{features} and {tmp_path / 'moved'} do not hold the same labelled examples: "
         "1 only in the first, such as 'red/00.png'; 1 only in the second, such as "
         "'green/zz.png'; 1 with other bytes, such as 'red/01.png'\n  Extract both from the same "
-        "source; where photographs failed, once more with --retry-failed."
+        "source; if photographs failed, again with --retry-failed."
     )
     rows = [f"{p.relative_to(photos)},red" for p in sorted(photos.rglob("*.png"))]
     (photos / "m.csv").write_text("\n".join(["path,label", *rows, ""]))
@@ -264,7 +272,7 @@ def test_backbones_that_do_not_belong(features: Path, narrow: Path, tmp_path: Pa
         f"1. no store was made with the backbone {tmp_path / 'other.onnx'}: {other.fingerprint}\n"
         "  Leave it out, or name the store.\n"
         f"2. the backbone of {narrow} is not given: {FeatureStore.open(narrow).fingerprint}\n"
-        "  Name it with --backbone, or leave all of them out: a speed that is not known cannot be "
+        "  Name it with --backbone, or leave all of them out: a store without a speed cannot be "
         "compared."
     )
 
@@ -293,7 +301,7 @@ def test_mistakes_are_told_at_once(tmp_path: Path, command: Callable) -> None:
     assert answer.code == 2
     assert answer.err == (
         "error: 1. --seed -1 is not possible\n  Give 0 or more.\n"
-        f"2. {tmp_path / 'p.pdf'} is no plot that can be written\n"
+        f"2. {tmp_path / 'p.pdf'} is not a plot that can be written\n"
         "  Known are .png, .svg, .html.\n"
         f"3. {tmp_path / 'none'}: no such feature store\n"
         "  Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES\n"

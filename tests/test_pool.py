@@ -164,7 +164,8 @@ def test_workers_that_never_come_up_stop_the_job(
         run(photos, tiny_backbone, tmp_path / "f")
     assert str(caught.value) == (
         "3 workers died one after the other as they started: its process was killed or crashed; "
-        "short memory is the usual cause\n  Check the memory of the machines and Ray's logs.\n"
+        "short memory is the usual cause\n  Check the memory of the machines, what is installed on "
+        "them, and Ray's logs.\n"
         "  What is done is kept. Run the same command again to go on."
     )
 

@@ -491,9 +491,9 @@ def test_a_model_folder_takes_features_only(
         answer = command("classify", "predict", model, source, "-o", tmp_path / "p.csv")
         assert (answer.code, said(answer)) == (
             2,
-            f"error: {source} is a source of photographs; a model folder takes features\n"
+            f"error: {source} is a source of photographs; a model folder needs features\n"
             f"  Extract them: python -m extract {source} --backbone backbone.onnx -o FEATURES\n"
-            "  Or give the photographs to an edge model, which `python -m export classifier` "
+            "  Or use the photographs with an edge model, which `python -m export classifier` "
             "writes.\n",
         )
     (tmp_path / "empty").mkdir()
@@ -510,11 +510,13 @@ def test_options_that_have_no_use(
     answer = command(*asked, "--workers", 2, "--batch", 4)
     assert (answer.code, said(answer)) == (
         2,
-        "error: --workers and --batch have no use with a model folder and features\n"
-        "  Leave out what is for an edge model and photographs.\n",
+        "error: --workers and --batch cannot be used with a model folder and features\n"
+        "  Leave out what is for an edge model and photographs only.\n",
     )
     answer = command(*asked, "--max-bad", 0.5)
-    assert answer.err.startswith("error: --max-bad has no use with a model folder and features\n")
+    assert answer.err.startswith(
+        "error: --max-bad cannot be used with a model folder and features\n"
+    )
     assert not (tmp_path / "p.csv").exists()
 
 

@@ -98,16 +98,16 @@ def test_shapes_strides_offsets_and_dtypes(tmp_path: Path) -> None:
     [
         (b"", "Ran out of input"),
         (dump(1), "it does not begin with PyTorch's magic number"),
-        (b"PK\x03\x04", "no readable PyTorch state dict of the legacy layout"),
-        (pth({}, {}), "it holds no dictionary of tensors"),
-        (pth({"a": 1}, {}), "it holds more than tensors"),
+        (b"PK\x03\x04", "is not a readable PyTorch state dict of the legacy format"),
+        (pth({}, {}), "it does not contain a dictionary of tensors"),
+        (pth({"a": 1}, {}), "it contains other objects than tensors"),
         (pth({"a": 1}, {}, little=False), "it was written on a big-endian machine"),
         (pth({"a": tensor(Storage("0", 6), 0, (7,), (1,))}, {"0": SIX}), "beyond the end"),
-        (pth({"a": tensor(Storage("0", 6), -1, (2,), (1,))}, {"0": SIX}), "else than counts"),
+        (pth({"a": tensor(Storage("0", 6), -1, (2,), (1,))}, {"0": SIX}), "are not counts"),
         (pth({"a": tensor(Storage("0", 6), 0, (10**6,), (0,))}, {"0": SIX}), "beyond the end"),
         (
             pth({"a": tensor(Storage("0", 6), 0, (2,), (1, 1))}, {"0": SIX}),
-            "another number of strides",
+            "more or fewer strides than dimensions",
         ),
         (
             pth({"a": tensor(Storage("0", 6), 0, (6,), (1,))}, {"0": SIX})[:-3],
@@ -115,7 +115,7 @@ def test_shapes_strides_offsets_and_dtypes(tmp_path: Path) -> None:
         ),
         (
             pth({"a": tensor(Storage("9", 6), 0, (6,), (1,))}, {}),
-            "names a storage that the file does not",
+            "refers to a storage that is not in the file",
         ),
     ],
 )
@@ -145,7 +145,7 @@ def test_nothing_but_tensors_is_built(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name = f"{evil.function.module}.{evil.function.name}"
-    with pytest.raises(BackboneError, match=f"it asks for {name}, which is no tensor"):
+    with pytest.raises(BackboneError, match=f"it asks for {name}, which is not a tensor"):
         read(tmp_path, pth({"a": evil}, {}))
     assert os.listdir(tmp_path) == ["w.pth"]
 
@@ -158,7 +158,7 @@ def test_an_object_changed_after_it_was_built_is_still_checked(tmp_path: Path) -
     state = good[: position + 1] + build + good[position + 1 :]
     head = dump(MAGIC) + dump(PROTOCOL) + dump({"little_endian": True})
     body = dump(["0"]) + (6).to_bytes(8, "little") + SIX.tobytes()
-    with pytest.raises(BackboneError, match="else than counts"):
+    with pytest.raises(BackboneError, match="are not counts"):
         read(tmp_path, head + state + body)
 
 

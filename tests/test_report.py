@@ -38,9 +38,10 @@ from headstart.classify.report.sections.curves import ranking
 from headstart.classify.report.sections.embedding_map import embedding_map, project
 from headstart.classify.report.sections.galleries import mistakes
 from headstart.classify.report.sections.scores import bootstrapped, per_class
-from headstart.classify.report.thumbnails import SIDE, Thumbnails
+from headstart.classify.report.thumbnails import Thumbnails
 from headstart.classify.scores.metrics import ClassScores, Scores, score
 from headstart.data.common.intervals import Interval, proportion
+from headstart.data.modalities.image.modality import SIDE
 from headstart.data.storage.places import folder_at
 
 VOID = {"meta", "link", "img", "br", "input"}
@@ -132,7 +133,7 @@ def test_the_headline(tmp_path: Path) -> None:
     accuracy = Interval(0.9, 0.8, 1)
     page = render(replace(content, summary=replace(content.summary, accuracy=accuracy)))
     assert (
-        "90.0\u00a0% of 80 held-out examples are classified rightly (95\u00a0% interval "
+        "90.0\u00a0% of 80 held-out examples are classified correctly (95\u00a0% interval "
         "80.0\u00a0% to 100.0\u00a0%): 2 classes, head logistic, trained on 1,200 examples."
     ) in page
 
@@ -172,7 +173,17 @@ def test_classes_without_examples_are_named_and_of_many_the_worst_are_shown() ->
             ClassScores(f"c{row}", 0.5, 0.5, 1 - row / 1000, count)
             for row, count in enumerate(support)
         )
-        return Scores(sum(support), 0.5, 0.5, 0.5, 1.0, proportion(1, 2), 0.1, found, ())
+        return Scores(
+            examples=sum(support),
+            accuracy=0.5,
+            balanced_accuracy=0.5,
+            macro_f1=0.5,
+            log_loss=1.0,
+            accuracy_interval=proportion(1, 2),
+            calibration_error=0.1,
+            per_class=found,
+            confusion=(),
+        )
 
     section = per_class(scores(4, 0, 2))
     assert [row[0] for row in section.tables[0].rows] == ["c0", "c2"]
@@ -200,7 +211,7 @@ def test_confusion_is_a_matrix_or_the_most_confused_pairs() -> None:
         ("c5", "c6", "1", "100.0\u00a0%"),
     )
     section = confusion(HeldOut(Examples(ids, ids), labels, np.eye(21)[labels]), names)
-    assert section.text == "No held-out example was taken for another class."
+    assert section.text == "No held-out example was predicted as another class."
 
 
 def test_curves_have_the_areas_of_scikit_learn() -> None:
@@ -230,7 +241,7 @@ def test_of_many_classes_the_averages_are_drawn(monkeypatch: pytest.MonkeyPatch)
     assert len(section.plots[0].keys) == 1
     alone = replace(answered, labels=np.zeros(240, np.int64))
     assert ranking(alone, names).text == (
-        "All held-out examples are of one class: there is nothing to tell apart."
+        "All held-out examples are of one class: there is nothing to rank."
     )
 
 
@@ -267,7 +278,7 @@ def test_what_the_threshold_does() -> None:
         )
     )
     nothing = replace(answered, threshold=0.95)
-    assert rejection(nothing).text.endswith("so it is for all of these examples.")
+    assert rejection(nothing).text.endswith("this holds for all of these examples.")
 
 
 # The map
@@ -377,7 +388,11 @@ def test_the_worst_mistakes_come_first(tmp_path: Path) -> None:
     )
     first = section.cards[0]
     assert first.thumbnails[0].id == "7.png"
-    assert first.facts == (("is", "cat"), ("taken for", "dog"), ("confidence", "99.9\u00a0%"))
+    assert first.facts == (
+        ("true class", "cat"),
+        ("predicted as", "dog"),
+        ("confidence", "99.9\u00a0%"),
+    )
     wrong = int((probabilities.argmax(axis=1) != labels).sum())
     assert section.text.startswith(f"{wrong} mistakes on held-out examples")
     confidences = [float(card.facts[2][1][:-2]) for card in section.cards]
@@ -447,10 +462,32 @@ def test_ten_thousand_classes(tmp_path: Path) -> None:
     )
     accuracy = proportion(int((predictions == labels).sum()), 800)
     content = ReportContent(
-        About(classes, "ridge", {}, "as declared", "tiny", 90_000, 800, "/features"),
-        HeldOut(Examples(names, names), labels, probabilities, threshold=0.5),
-        Summary(Scores(800, accuracy.value, 0.5, 0.5, 1.0, accuracy, 0.1, per, ()), accuracy),
-        folder_at(tmp_path),
+        about=About(
+            classes=classes,
+            head="ridge",
+            parameters={},
+            split="as declared",
+            fingerprint="tiny",
+            training=90_000,
+            held_out=800,
+            features="/features",
+        ),
+        held_out=HeldOut(Examples(names, names), labels, probabilities, threshold=0.5),
+        summary=Summary(
+            Scores(
+                examples=800,
+                accuracy=accuracy.value,
+                balanced_accuracy=0.5,
+                macro_f1=0.5,
+                log_loss=1.0,
+                accuracy_interval=accuracy,
+                calibration_error=0.1,
+                per_class=per,
+                confusion=(),
+            ),
+            accuracy,
+        ),
+        root=folder_at(tmp_path),
         sample=Sample(points(40), labels[:40], [WRONG] * 40),
     )
     start = time.monotonic()

@@ -19,7 +19,8 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from headstart.classify.features.batches import Batches, needs
+from headstart.classify.features.batches import Batches
+from headstart.classify.features.loading import memory_needed
 from headstart.classify.streamed.logistic import LogisticOptions, fit_logistic
 from headstart.classify.streamed.moments import fit_lda, fit_ridge
 from headstart.data.common.errors import InputError
@@ -198,7 +199,9 @@ def test_a_part_is_read_on_from_where_the_storage_failed(
 
 
 def test_what_training_in_memory_needs(data: Data) -> None:
-    assert needs(data.store) == 800 * (DIM * 4 * 4 + len(data.store.manifest.classes) * 8 * 3)
+    assert memory_needed(data.store) == 800 * (
+        DIM * 4 * 4 + len(data.store.manifest.classes) * 8 * 3
+    )
 
 
 # Heads
@@ -291,11 +294,11 @@ FITS = [fit_logistic, fit_ridge, fit_lda]
 @pytest.mark.parametrize("fit", FITS)
 def test_a_class_without_training_examples_is_named(data: Data, fit: Callable) -> None:
     assert words(lambda: fit(data.batches, data.labels, (*data.classes, "moth"))) == (
-        "no training example is of 'moth'\n  Add examples, or change the splits."
+        "there are no training examples of 'moth'\n  Add examples, or change the splits."
     )
     many = (*data.classes, *map(str, range(1205)))
     assert words(lambda: fit(data.batches, data.labels, many)).startswith(
-        "no training example is of '0', '1', '2', '3', '4' and 1,200 more\n"
+        "there are no training examples of '0', '1', '2', '3', '4' and 1,200 more\n"
     )
 
 

@@ -95,11 +95,11 @@ def test_groups_are_any_column(digits: Path, tmp_path: Path) -> None:
     assert not set(writers[trained.split.train]) & set(writers[trained.split.test])
     assert "groups kept together" in trained.split.how
     assert words(lambda: train(digits, tmp_path / "m2", splits=SplitOptions(group="age"))) == (
-        "--group age: the features have no such column\n"
+        "--group age: the features do not have this column\n"
         "  They have id, path, content, stamp, label, split, group, writer."
     )
     said = words(lambda: train(digits, tmp_path / "m2", splits=SplitOptions(group="label")))
-    assert said.startswith("the group is the label: each of the 10 classes is one group")
+    assert said.startswith("the groups are the same as the labels: each of the 10 classes is one")
 
 
 def test_a_store_above_the_budget_is_streamed_and_says_so(

@@ -1,1 +1,1 @@
-"""A finished head enters; leaks, probable label errors and the use of more labels leave."""
+"""A finished head goes in; near-duplicates, probable label errors and a learning curve come out."""

@@ -1,4 +1,4 @@
-"""What a finished head tells about the data: leaks, label errors, and whether more would help."""
+"""Diagnose the data by a finished head: leaks, label errors, and whether more labels would help."""
 
 from __future__ import annotations
 
@@ -10,56 +10,55 @@ import numpy as np
 from headstart.classify.diagnosis.learning_curve import LearningCurve, learning_curve
 from headstart.classify.diagnosis.near_duplicates import NearDuplicates, near_duplicates
 from headstart.classify.diagnosis.suspects import Suspects, suspects
-from headstart.classify.features.embeddings import InMemory
-from headstart.classify.features.loading import Loaded
+from headstart.classify.features.loading import InMemory, Loaded
 from headstart.classify.heads.fitting import Fitted
 from headstart.classify.heads.folds import MANY, fit_head
 from headstart.classify.splits.held_out import Answers, Training
 from headstart.classify.splits.splitting import Split
 from headstart.data.common.intervals import Interval, proportion
 
-PRODUCTS = 2e11  # multiplications that the search for near-duplicates may take: some seconds
+PRODUCTS = 2e11  # multiplications that the search for near-duplicates may take: a few seconds
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """Test examples that look like training examples, and the accuracy without them.
+    """Test examples that are near-duplicates of training examples, and the accuracy without them.
 
     Parameters
     ----------
-    looked_at
-        Rows of the test examples that were compared, a random sample of very many, int64.
+    compared
+        Rows of the test examples that were compared, int64; a random sample if there are many.
     pairs
-        The near-duplicates; their test rows count within `looked_at`.
+        The near-duplicates; their test rows are indices into `compared`.
     accuracy
-        Of the examples that were looked at and have none; none if there is no such example.
+        Of the compared examples without a near-duplicate; none if there are none.
     """
 
-    looked_at: np.ndarray
+    compared: np.ndarray
     pairs: NearDuplicates
     accuracy: Interval | None
 
     @property
     def test_rows(self) -> np.ndarray:
         """Rows of the test examples with a near-duplicate, the most similar first, int64."""
-        return self.looked_at[self.pairs.test]
+        return self.compared[self.pairs.test]
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found out after the head was finished.
+    """What was found after the head was finished.
 
     Parameters
     ----------
     leaks
-        None where it was not looked for.
+        None if they were not searched for.
     suspects
-        Of the training examples that were scored out of fold: rows count within `rows`.
+        Of the training examples that were scored out of fold; their rows are indices into `rows`.
     rows
         Those training examples, int64.
     curve
-        None for too few or too many examples.
+        None if there are too few or too many examples.
     """
 
     leaks: Leaks | None
@@ -68,13 +67,13 @@ class Diagnosis:
     curve: LearningCurve | None
 
     def to_json(self) -> dict[str, Any]:
-        """In short, for `model.json`."""
+        """A summary for `model.json`."""
         leaks, curve = self.leaks, self.curve
         return {
             "near_duplicates": None
             if leaks is None
             else {
-                "looked_at": len(leaks.looked_at),
+                "looked_at": len(leaks.compared),
                 "found": len(leaks.test_rows),
                 "accuracy_without": asdict(leaks.accuracy) if leaks.accuracy else None,
             },
@@ -86,7 +85,7 @@ class Diagnosis:
 def diagnose(
     loaded: Loaded, split: Split, fitted: Fitted, answers: Answers, seed: int
 ) -> Diagnosis:
-    """Look into the data by a finished head; only suspects where embeddings are not in memory."""
+    """Diagnose the data by a finished head; only suspects if embeddings are not in memory."""
     data, scored = loaded.data, fitted.out_of_fold
     labels = data.labels[split.train]
     probabilities = fitted.answering.calibration.probabilities(scored.scores)
@@ -102,14 +101,14 @@ def diagnose(
 
 def _leaks(training: np.ndarray, test: np.ndarray, answers: Answers) -> Leaks:
     most = max(1, int(PRODUCTS / training.size))
-    looked_at = np.arange(len(test))
+    compared = np.arange(len(test))
     if len(test) > most:
-        looked_at = np.sort(np.random.default_rng(SEED).permutation(len(test))[:most])
-    pairs = near_duplicates(training, test[looked_at])
-    others = looked_at[~pairs.is_duplicate]
+        compared = np.sort(np.random.default_rng(SEED).permutation(len(test))[:most])
+    pairs = near_duplicates(training, test[compared])
+    others = compared[~pairs.is_duplicate]
     right = answers.probabilities[others].argmax(axis=1) == answers.labels[others]
     accuracy = proportion(int(right.sum()), len(others)) if len(others) else None
-    return Leaks(looked_at, pairs, accuracy)
+    return Leaks(compared, pairs, accuracy)
 
 
 def _curve(training: Training, fitted: Fitted, seed: int) -> LearningCurve | None:

@@ -1,4 +1,4 @@
-"""Would more labels help? Accuracy against labels, and a careful look ahead."""
+"""Would more labels help? Accuracy by number of labels, extrapolated by a power law."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FitPredict = Callable[[np.ndarray, np.ndarray], np.ndarray]
 FOLDS = 2
 MOST_SIZES = 6
 LEAST_LABELS = 2  # of each class, on average, at the smallest size
-LEAST_SIZES = 4  # for a forecast: one more than the power law has parameters
+LEAST_SIZES = 4  # for a forecast: one more than the parameters of the power law
 RESAMPLES = 200
-HARDLY = 0.005  # of accuracy: less is not worth the labelling
-UNEVEN = 0.01  # p value below which the power law does not fit
-SCATTER = 0.5  # of another draw of training examples, in binomial standard deviations of its size
+HARDLY = 0.005  # of accuracy; a smaller gain is not worth the labelling
+IRREGULAR = 0.01  # p value below which the power law does not fit
+SCATTER = 0.5  # between draws of training examples, in binomial standard deviations
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class LearningCurve:
     accuracy, low, high
         Mean over the test examples of all folds, and its 95 % interval, float64 `[sizes]`.
     advice
-        What more labels would bring, as a sentence.
+        The effect of more labels, as a sentence.
     more
-        How many more labels of each class that is about; 0 without a forecast.
+        How many more labels of each class the advice is about; 0 without a forecast.
     gain
-        Accuracy that they would add, with its 95 % interval; none without a forecast.
+        Accuracy gained by them, with its 95 % interval; none without a forecast.
     """
 
     labels_per_class: np.ndarray
@@ -58,31 +58,32 @@ def learning_curve(
     groups: np.ndarray | None = None,
     seed: int = 0,
 ) -> LearningCurve | None:
-    """Train on halves, quarters, eighths ... of the training set, and test on the other half.
+    """Train on a half, quarter, eighth ... of the training set, and test on the other half.
 
-    Two stratified folds; the sizes are nested, and take the same share of every class. A head whose
-    time grows with the number of examples spends as much as on two fits of the whole set. Groups
-    are kept in one fold, and come into a training set whole but for the last.
+    There are two stratified folds; the smaller training sets are subsets of the larger ones, with
+    the same share of every class. For a head of linear cost, all fits together take as long as two
+    fits of the whole set. Groups are kept in one fold, and are added to a training set as a whole,
+    except the last.
 
-    The error is taken to fall as a + b n^-c, an inverse power law (Cortes et al. 1993), and is
-    looked up for the whole training set and for at most twice as many labels. The interval is that
-    of 200 bootstrap samples of the test examples, or of their groups; it does not know that
-    new labels may be of another kind than the old ones.
+    The error is modelled as a + b n^-c, an inverse power law (Cortes et al. 1993), and evaluated at
+    the whole training set and at up to twice as many labels. The interval comes from 200 bootstrap
+    samples of the test examples, or of their groups; it does not account for new labels that differ
+    in kind from the old ones.
 
     Parameters
     ----------
     labels
         Of the training set alone, int64 `[examples]`.
     fit_predict
-        Given rows to train on and rows to test on, the classes predicted for the latter, int
-        `[test rows]`. A rare class may be missing among the rows to train on.
+        Takes rows to train on and rows to test on, and returns the classes predicted for the
+        latter, int `[test rows]`. A rare class may be missing among the rows to train on.
     groups
         Index of the group, int `[examples]`.
 
     Returns
     -------
     LearningCurve or None
-        None if there are too few labels for two sizes, or a half would have one class only.
+        None if there are too few labels for two sizes, or a half would have only one class.
     """
     folds = list(_folds(labels, groups, seed))
     classes = len(np.unique(labels))
@@ -102,15 +103,15 @@ def learning_curve(
                 right[test, column] = fit_predict(rows, test) == labels[test]
                 trained[column] += len(rows) / FOLDS
                 advance(1)
-    return _look_ahead(right, trained, classes, groups, seed)
+    return _extrapolate(right, trained, classes, groups, seed)
 
 
 def _folds(
     labels: np.ndarray, groups: np.ndarray | None, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each fold the training rows, in the order that they are taken in, and the test rows."""
+    """For each fold, the training rows in the order in which they are added, and the test rows."""
     random = np.random.default_rng(seed)
-    # A class with one example cannot be in both folds: it counts to the largest class there.
+    # A class with one example cannot be in both folds: it is stratified with the largest class.
     counts = np.bincount(labels)
     strata = np.where(counts[labels] < FOLDS, counts.argmax(), labels)
     if groups is None:
@@ -135,38 +136,46 @@ def first_share(order: np.ndarray, labels: np.ndarray, share: float) -> np.ndarr
     return np.sort(order[by_class[rank < wanted]])
 
 
-def _look_ahead(
+def _extrapolate(
     right: np.ndarray,
     trained: np.ndarray,
     classes: int,
     groups: np.ndarray | None,
     seed: int,
 ) -> LearningCurve:
-    """From what was right, bool `[examples, sizes]`, to the curve and its forecast."""
+    """The curve and its forecast, from the correct predictions, bool `[examples, sizes]`."""
     accuracy = right.mean(axis=0)
     samples = _resampled(right, groups, seed)
-    # Another draw of the training examples is not in the bootstrap: it comes on top as noise,
-    # which is largest where the sizes are small.
+    # The bootstrap does not include the variance between draws of training examples: it is added
+    # as noise, which is largest for small sizes.
     scatter = SCATTER * np.sqrt(accuracy * (1 - accuracy) / trained)
     samples = samples + np.random.default_rng(seed).normal(0, 1, samples.shape) * scatter
     if groups is None:
         intervals = [proportion(int(count), len(right)) for count in right.sum(axis=0)]
         low = np.array([interval.low for interval in intervals])
         high = np.array([interval.high for interval in intervals])
-    else:  # Wilson's interval would take them as independent
+    else:  # Wilson's interval assumes independent examples
         low, high = np.percentile(samples, [2.5, 97.5], axis=0)
     sizes, there = trained / classes, len(right) / classes
     more = round_number(there)
     advice, gain = _forecast(sizes, accuracy, samples, (there, there + more))
     labels_per_class = np.round(sizes).astype(np.int64)
-    return LearningCurve(labels_per_class, accuracy, low, high, advice, more if gain else 0, gain)
+    return LearningCurve(
+        labels_per_class=labels_per_class,
+        accuracy=accuracy,
+        low=low,
+        high=high,
+        advice=advice,
+        more=more if gain else 0,
+        gain=gain,
+    )
 
 
 def _resampled(right: np.ndarray, groups: np.ndarray | None, seed: int) -> np.ndarray:
     """Accuracies of bootstrap samples, float64 `[200, sizes]`.
 
-    Without groups, what is drawn are the patterns of right and wrong with their counts, of which
-    there are at most 64 however many examples there are.
+    Without groups, the distinct rows of `right` are resampled by their counts: there are at most 64
+    of them, whatever the number of examples.
     """
     random = np.random.default_rng(seed)
     if groups is None:
@@ -187,16 +196,16 @@ def _resampled(right: np.ndarray, groups: np.ndarray | None, seed: int) -> np.nd
 def _forecast(
     sizes: np.ndarray, accuracy: np.ndarray, samples: np.ndarray, ahead: tuple[float, float]
 ) -> tuple[str, Interval | None]:
-    """The advice, and what accuracy gains from the first size of `ahead` to the second."""
+    """The advice, and the gain of accuracy from the first size of `ahead` to the second."""
     more = round(ahead[1] - ahead[0])
     if len(sizes) < LEAST_SIZES:
         least = FOLDS * LEAST_LABELS * 2 ** (LEAST_SIZES - 1)
-        return f"To say what more labels would bring, {least} of each class are needed.", None
+        return f"To estimate the effect of more labels, {least} of each class are needed.", None
     spread = np.maximum(samples.std(axis=0), 1e-3)  # 0 where all were right
     law = PowerLaw.fit(sizes, 1 - accuracy, spread)
     misfit = (((1 - accuracy - law.error(sizes)) / spread) ** 2).sum()
-    if chi2.sf(misfit, len(sizes) - 3) < UNEVEN:
-        return "The curve is too uneven to say what more labels would bring.", None
+    if chi2.sf(misfit, len(sizes) - 3) < IRREGULAR:
+        return "The curve is too irregular to estimate the effect of more labels.", None
     laws = [PowerLaw.fit(sizes, 1 - sample, spread) for sample in samples]
     low, high = np.percentile([one.gain(*ahead) for one in laws], [2.5, 97.5])
     gain = Interval(law.gain(*ahead), float(low), float(high))
@@ -204,16 +213,16 @@ def _forecast(
 
 
 def advise(more: int, gain: Interval) -> str:
-    """What more labels would bring, as a sentence."""
+    """The effect of more labels, as a sentence."""
     points = f"{100 * gain.value:+.1f} points (95 %: {100 * gain.low:.1f} to {100 * gain.high:.1f})"
     what = f"{more:,} more {'label' if more == 1 else 'labels'} of each class"
     if gain.high < HARDLY:
-        return f"More labels would hardly help: {what} would bring about {points}."
-    return f"{what} would bring about {points}."
+        return f"More labels would hardly help: {what} would add about {points}."
+    return f"{what} would add about {points}."
 
 
 def round_number(there: float) -> int:
-    """The largest of 1, 2, 5, 10, 20, 50 ... that is no more than `there`, which is 1 or more."""
+    """The largest of 1, 2, 5, 10, 20, 50 ... that is at most `there`, which is at least 1."""
     power = 10 ** int(np.floor(np.log10(there)))
     return max(step * power for step in (1, 2, 5) if step * power <= there)
 
@@ -254,6 +263,6 @@ class PowerLaw:
         return self.floor + self.fall * (sizes / self.unit) ** -self.rate
 
     def gain(self, before: float, after: float) -> float:
-        """By how much the error falls from one size to another."""
+        """The decrease of the error from one size to another."""
         first, last = self.error(np.array([before, after]))
         return float(first - last)

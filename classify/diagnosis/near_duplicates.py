@@ -1,4 +1,4 @@
-"""Test examples that look like a training example: what they add to a score is remembered."""
+"""Near-duplicates of training examples among the test examples: they make scores too optimistic."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from headstart.data.common import console
 
 NEIGHBOURS = 10
-CHANCE = 1e-3  # share of independent examples that may be taken for near-duplicates
-LEAST_TRAINING = 50  # below that, ten neighbours are not a neighbourhood
-TEST_BLOCK, TRAIN_BLOCK = 1024, 8192  # rows of a product: 32 MiB of float32
+CHANCE = 1e-3  # share of independent examples that may be counted as near-duplicates
+LEAST_TRAINING = 50  # with fewer, the ten nearest are not near
+TEST_BLOCK, TRAIN_BLOCK = 1024, 8192  # rows of one matrix product: 32 MiB of float32
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class NearDuplicates:
     Parameters
     ----------
     test, train
-        Rows of the two arrays: a test example and its nearest training example, int64 `[pairs]`;
-        no test row twice.
+        Rows of the test examples and of their nearest training examples, int64 `[pairs]`; test rows
+        are unique.
     similarity
-        Cosine of the two embeddings around the training mean, float32 `[pairs]`.
+        Cosine similarity of the two embeddings minus the training mean, float32 `[pairs]`.
     is_duplicate
-        Which test rows those are, bool `[test rows]`.
+        Whether a test row has a near-duplicate, bool `[test rows]`.
     how
         How they were found, as a sentence.
     """
@@ -39,29 +39,30 @@ class NearDuplicates:
 
 
 def near_duplicates(train: np.ndarray, test: np.ndarray) -> NearDuplicates:
-    """Find the test rows that lie far closer to a training row than independent examples would.
+    """Find the test rows that are much closer to a training row than independent examples would be.
 
-    Distances are those of directions around the training mean, so that the backbone's scale does
-    not count. In a neighbourhood of intrinsic dimension m the distances d1 and d10 to
-    the 1st and 10th neighbour of an independent example follow (d1 / d10)^m ~ Beta(1, 9)
-    (Levina and Bickel 2004 have the model). m comes from the data: the median of d5 / d10, which a
-    few copies do not move, since (d5 / d10)^m ~ Beta(5, 5) has the median 1/2. A test row is a
-    near-duplicate if d1 is below the ratio that one independent example in a thousand stays below,
-    times its own d10, and times the median d10 as well: a dense or an odd corner of the data alone
-    does not make duplicates. It follows that a row with ten near-duplicates or more in training is
-    not found; groups are for those. Nor is a copy that the backbone itself sees as another picture,
-    as many do with a crop or a turn.
+    Distances are between unit vectors of the embeddings minus the training mean, so they do not
+    depend on the backbone's scale. In a neighbourhood of intrinsic dimension m, the distances d1
+    and d10 to the 1st and 10th neighbour of an independent example follow (d1 / d10)^m ~ Beta(1, 9)
+    (model of Levina and Bickel 2004). m is estimated from the median of d5 / d10, which is robust
+    to a few copies: (d5 / d10)^m ~ Beta(5, 5) has the median 1/2. This gives a ratio of d1 to
+    d10 that one independent example in a thousand stays below. A test row is a near-duplicate if
+    its d1 is below that ratio times its own d10, and also below the ratio times the median d10, so
+    that dense or sparse regions of the data alone do not give near-duplicates.
+
+    Not found are rows with ten or more near-duplicates in training (use groups for those), and
+    copies to which the backbone gives a different embedding, as many do after a crop or rotation.
 
     Parameters
     ----------
     train, test
-        Embeddings, finite, float32 `[rows, dim]`. Beside them, about 250 MB are needed at most at
-        1,280 dimensions, and a product of all pairs in time.
+        Embeddings, finite, float32 `[rows, dim]`. The search takes at most about 250 MB in addition
+        at 1,280 dimensions, and the time of a product of all pairs.
 
     Returns
     -------
     NearDuplicates
-        None are found where training has under 50 rows.
+        No pairs if training has fewer than 50 rows.
     """
     if len(train) < LEAST_TRAINING or not len(test):
         nothing = np.empty(0, np.int64)
@@ -70,7 +71,7 @@ def near_duplicates(train: np.ndarray, test: np.ndarray) -> NearDuplicates:
             nothing,
             np.empty(0, np.float32),
             np.zeros(len(test), bool),
-            "Near-duplicates are not looked for with fewer than "
+            "Near-duplicates are not searched for with fewer than "
             f"{LEAST_TRAINING} training examples.",
         )
     similarity, row = nearest(train, test, NEIGHBOURS)
@@ -86,8 +87,8 @@ def near_duplicates(train: np.ndarray, test: np.ndarray) -> NearDuplicates:
         row[order, 0],
         similarity[order, 0],
         found,
-        f"The nearest training example is nearer than {ratio:.2f} times the distance to the tenth: "
-        f"of independent examples, one in {1 / CHANCE:,.0f} is.",
+        f"The distance to the nearest training example is less than {ratio:.2f} times that to the "
+        f"tenth; for independent examples, this is so for one in {1 / CHANCE:,.0f}.",
     )
 
 
@@ -112,14 +113,15 @@ def chance_ratio(distance: np.ndarray) -> float:
 def nearest(train: np.ndarray, test: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The `count` most similar training rows of every test row, the most similar first.
 
-    Returns cosines around the training mean, float32 `[test rows, count]`, and rows of `train`,
-    int64, of the same shape. Both sides are taken in blocks, so that neither is copied whole.
+    Returns the cosine similarities after subtracting the training mean, float32
+    `[test rows, count]`, and the rows of `train`, int64 of the same shape. Both arrays are
+    processed in blocks, so that neither is copied as a whole.
     """
     mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
     best = np.full((len(test), count), -np.inf, np.float32)
     rows = np.zeros((len(test), count), np.int64)
     blocks = -(-len(train) // TRAIN_BLOCK)
-    with console.progress("looking for near-duplicates", blocks * len(test)) as advance:
+    with console.progress("searching for near-duplicates", blocks * len(test)) as advance:
         for start in range(0, len(train), TRAIN_BLOCK):
             ours = directions(train[start : start + TRAIN_BLOCK], mean)
             for top in range(0, len(test), TEST_BLOCK):
@@ -131,7 +133,7 @@ def nearest(train: np.ndarray, test: np.ndarray, count: int) -> tuple[np.ndarray
 
 
 def directions(embeddings: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Rows minus the mean, at length 1, float32; a row at the mean stays 0."""
+    """Rows minus the mean, scaled to length 1, float32; a row equal to the mean stays 0."""
     centered = embeddings - mean
     length = np.linalg.norm(centered, axis=1, keepdims=True)
     centered /= np.maximum(length, np.finfo(np.float32).tiny)
@@ -139,7 +141,7 @@ def directions(embeddings: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 
 def _merge(best: np.ndarray, rows: np.ndarray, products: np.ndarray, start: int) -> None:
-    """Put what is better in a block of products into `best` and `rows`, in place."""
+    """Merge a block of products into the best so far, `best` and `rows`, in place."""
     count = best.shape[1]
     if products.shape[1] > count:
         kept = np.argpartition(products, -count, axis=1)[:, -count:]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK = 4_000_000  # probabilities looked at at a time: 32 MB a temporary array
+BLOCK = 4_000_000  # probabilities processed at a time: 32 MB for a temporary array
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Suspects:
     Parameters
     ----------
     rows
-        Rows of the labels that were given, int64 `[examples]`.
+        Rows of the input labels, int64 `[examples]`.
     given, suggested
         The label, and the most probable other class, as indices, int64 `[examples]`.
     score
@@ -25,8 +25,8 @@ class Suspects:
     is_error
         What confident learning counts as label errors, bool `[examples]`.
     share
-        Of all labels that are wrong, as confident learning estimates it from the joint distribution
-        of given and true labels.
+        Share of all labels that are wrong, as confident learning estimates it from the joint
+        distribution of given and true labels.
     how
         How they were found and what the score is, as a sentence.
     """
@@ -41,19 +41,19 @@ class Suspects:
 
 
 def suspects(labels: np.ndarray, probabilities: np.ndarray) -> Suspects:
-    """Rank labels by how much the probabilities speak against them.
+    """Rank labels by how strongly the probabilities contradict them.
 
-    A class is confident of an example if its probability is at least the mean that the class has
-    where it is the label. The example is an error if, among the classes that are confident of it,
-    the most probable is not its label (the confident joint off its diagonal).
+    An example is confidently of a class if the class's probability is at least its mean over the
+    examples with that label. The label is an error if the most probable of these classes is not the
+    label (the off-diagonal part of the confident joint).
 
     Parameters
     ----------
     labels
         As given, int64 `[examples]`.
     probabilities
-        Out-of-fold: by heads that did not train on the example, float `[examples, classes]`.
-        With those of the training set a head repeats the errors that it learnt.
+        Out-of-fold, from heads that were not trained on the example, float `[examples, classes]`.
+        A head's probabilities for its own training examples would reproduce the label errors.
     """
     threshold = _thresholds(labels, probabilities)
     margin = np.empty(len(labels))
@@ -64,7 +64,7 @@ def suspects(labels: np.ndarray, probabilities: np.ndarray) -> Suspects:
         part = slice(start, start + step)
         block, own = probabilities[part].astype(np.float64), labels[part]
         position = np.arange(len(own))
-        # Below its threshold a class is at -1; where all are, none is confident.
+        # A class below its threshold is set to -1; if all are, no class is confident.
         above = np.where(block >= threshold, block, -1)
         best = above.argmax(axis=1)
         confident[part] = np.where(above[position, best] >= 0, best, -1)
@@ -76,14 +76,14 @@ def suspects(labels: np.ndarray, probabilities: np.ndarray) -> Suspects:
     rows = np.argsort(margin, kind="stable")
     share = _error_share(labels, confident)
     return Suspects(
-        rows,
-        labels[rows],
-        other[rows],
-        margin[rows],
-        is_error[rows],
-        share,
-        f"Confident learning on out-of-fold probabilities; it estimates that {share:.1%} of the "
-        "labels are wrong. The score is the label's probability minus the largest of another "
+        rows=rows,
+        given=labels[rows],
+        suggested=other[rows],
+        score=margin[rows],
+        is_error=is_error[rows],
+        share=share,
+        how=f"Confident learning on out-of-fold probabilities; it estimates that {share:.1%} of "
+        "the labels are wrong. The score is the label's probability minus the largest of another "
         "class.",
     )
 
@@ -98,10 +98,10 @@ def _thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 
 def _error_share(labels: np.ndarray, confident: np.ndarray) -> float:
-    """The share of wrong labels: what is off the diagonal of the joint.
+    """The share of wrong labels: the off-diagonal part of the joint.
 
     The rows of the confident joint are scaled to the number of examples with each label. Only its
-    diagonal and its sums are needed, so that 10,000 classes need no matrix.
+    diagonal and row sums are needed, so no matrix is built for 10,000 classes.
     """
     counted = confident >= 0
     size = int(labels.max(initial=-1)) + 1

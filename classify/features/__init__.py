@@ -1,1 +1,1 @@
-"""A feature store enters, labelled embeddings leave: in memory, or in batches from the disk."""
+"""A feature store goes in; labelled embeddings come out, in memory or in batches from disk."""

@@ -1,6 +1,6 @@
-"""Embeddings of a store in batches, so that a head can learn from more of them than fit in memory.
+"""Embeddings of a store in batches, to train on more of them than fit in memory.
 
-Each pass reads the parts in their order. While one batch is at work, a thread reads the next one.
+Each pass reads the parts in order. A thread reads the next batch while the current one is used.
 """
 
 from __future__ import annotations
@@ -20,38 +20,30 @@ from headstart.data.contracts.store import FeatureStore, PartRecord, damaged, em
 
 Item = TypeVar("Item")
 
-COPIES = 4  # of the embeddings in memory: as read, joined, training rows, scaled
-SCORES = 3  # float64 arrays of a number for each example and class, while a head is fitted
 BATCH_BYTES = 16 * 2**20
-READ_BYTES = 8 * 2**20  # a part is one row group: without a limit it would be read at once
-
-
-def needs(store: FeatureStore) -> int:
-    """The most memory that training on a store's embeddings in memory takes, bytes."""
-    row = store.fingerprint.dim * 4 * COPIES + len(store.manifest.classes) * 8 * SCORES
-    return store.manifest.rows * row
+READ_BYTES = 8 * 2**20  # a part is one row group: without a limit it would be read whole
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Chosen rows of a store's embeddings, a batch at a time, as often as it is iterated.
+    """Chosen rows of a store's embeddings in batches; can be iterated repeatedly.
 
-    An iteration gives pairs: row numbers int64 `[batch]`, in the order of `FeatureStore.read`, and
-    embeddings float32 `[batch, dim]`. No pair is empty. Parts without a chosen row are not read.
+    An iteration yields pairs: row numbers int64 `[batch]`, in the order of `FeatureStore.read`, and
+    embeddings float32 `[batch, dim]`. No batch is empty. Parts without a chosen row are not read.
 
     Parameters
     ----------
     chosen
         Which rows of the store to read, bool `[rows of the store]`.
     first, last
-        The parts to read, as a range of the manifest's; all parts without `last`.
+        Range of the manifest's parts to read; all parts from `first` on without `last`.
     size
-        Largest number of rows of a batch; 0 for as many as 16 MB hold.
+        Largest number of rows in a batch; 0 for as many as fit into 16 MiB.
 
     Raises
     ------
     StoreError
-        While iterating, if a part cannot be read or has another number of rows than its record.
+        While iterating, if a part cannot be read or its number of rows differs from its record.
     """
 
     store: FeatureStore
@@ -62,16 +54,16 @@ class Batches:
 
     @property
     def dim(self) -> int:
-        """Numbers of an embedding."""
+        """Width of the embeddings."""
         return self.store.fingerprint.dim
 
     @property
     def rows(self) -> int:
-        """How many rows an iteration gives."""
+        """How many rows an iteration yields."""
         return sum(int(self.chosen[rows].sum()) for _, rows in self._parts())
 
     def divided(self, count: int) -> list[Batches]:
-        """The same rows in at most `count` pieces of about as many parts each, in order."""
+        """The same rows, in order, in at most `count` pieces with about as many parts each."""
         last = len(self.store.manifest.parts) if self.last is None else self.last
         edges = np.linspace(self.first, last, count + 1).astype(int).tolist()
         return [
@@ -104,7 +96,7 @@ class Batches:
 
 
 class _PartReader:
-    """The embeddings of one part, `size` rows at a time; goes on where the storage failed."""
+    """The embeddings of one part, `size` rows at a time; resumes after a storage error."""
 
     def __init__(self, store: FeatureStore, part: PartRecord, size: int) -> None:
         self.folder, self.part, self.size = store.folder, part, size
@@ -140,7 +132,7 @@ class _PartReader:
 
 
 def _ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items; a thread fetches the next one while the last is in use."""
+    """The same items; a thread fetches the next one while the current one is used."""
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, items, None)
         while (item := coming.result()) is not None:
@@ -149,7 +141,7 @@ def _ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 
 def check_finite(store: FeatureStore, embeddings: np.ndarray) -> None:
-    """Raise `InputError` if there is a NaN or an infinite number among embeddings."""
+    """Raise `InputError` if embeddings have NaN or infinite numbers."""
     if not np.isfinite(embeddings).all():
         raise InputError(
             f"{store.folder} holds embeddings with NaN or infinite numbers", "Extract them again."
@@ -168,7 +160,7 @@ def check_classes(batches: Batches, labels: np.ndarray, classes: tuple[str, ...]
     missing = [classes[i] for i in np.flatnonzero(counts == 0)]
     if missing:
         raise InputError(
-            f"no training example is of {', '.join(map(repr, missing[:5]))}"
+            f"there are no training examples of {', '.join(map(repr, missing[:5]))}"
             + (f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""),
             "Add examples, or change the splits.",
         )

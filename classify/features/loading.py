@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,15 +11,84 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headstart.classify.features.batches import check_finite, needs
-from headstart.classify.features.embeddings import Embeddings, InMemory, Streamed, memory_budget
-from headstart.classify.splits.label_checks import check_groups
+from headstart.classify.features.batches import Batches, check_finite
 from headstart.classify.splits.splitting import Labelled, labelled
 from headstart.data.common.console import human_bytes
 from headstart.data.common.errors import InputError
+from headstart.data.common.memory import machine_memory
 from headstart.data.contracts.store import FeatureStore, embeddings_of
 
+COPIES = 4  # of the embeddings in memory: as read, joined, training rows, scaled
+SCORES = 3  # float64 arrays [examples, classes] while a head is fitted
 COLUMNS = ("id", "path", "content", "label", "split", "group")
+
+
+class Embeddings(ABC):
+    """Embeddings by the row of their example; rows are always in ascending order."""
+
+    @abstractmethod
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The embeddings of some rows, float32 `[rows, dim]`."""
+
+    @abstractmethod
+    def batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """As `take`, in batches float32 `[batch, dim]`."""
+
+
+@dataclass(frozen=True)
+class InMemory(Embeddings):
+    """All embeddings, as one array float32 `[examples, dim]`."""
+
+    array: np.ndarray
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The embeddings of some rows, float32 `[rows, dim]`."""
+        return self.array[rows]
+
+    def batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """All of them at once."""
+        yield self.take(rows)
+
+
+@dataclass(frozen=True)
+class Streamed(Embeddings):
+    """Embeddings that stay in the store.
+
+    Parameters
+    ----------
+    rows
+        The row of each labelled example in the store, ascending, int64 `[examples]`.
+    """
+
+    store: FeatureStore
+    rows: np.ndarray
+
+    def chosen(self, rows: np.ndarray) -> Batches:
+        """Some examples as batches that can be iterated repeatedly; row numbers are the store's."""
+        mask = np.zeros(self.store.manifest.rows, bool)
+        mask[self.rows[rows]] = True
+        return Batches(self.store, mask)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The embeddings of some rows, float32 `[rows, dim]`."""
+        dim = self.store.fingerprint.dim
+        return np.concatenate([np.empty((0, dim), np.float32), *self.batches(rows)])
+
+    def batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """As `take`, in batches float32 `[batch, dim]`."""
+        for _, embeddings in self.chosen(rows):
+            yield embeddings
+
+
+def memory_needed(store: FeatureStore) -> int:
+    """The most memory that training on a store's embeddings in memory takes, bytes."""
+    row = store.fingerprint.dim * 4 * COPIES + len(store.manifest.classes) * 8 * SCORES
+    return store.manifest.rows * row
+
+
+def memory_budget() -> int:
+    """Half of the memory of this machine, or of the container it runs in, in bytes."""
+    return machine_memory() // 2
 
 
 @dataclass(frozen=True)
@@ -31,9 +102,9 @@ class Loaded:
     unlabelled
         The examples without a label, without their embeddings.
     others
-        Embeddings of those, by their rows.
+        Embeddings of the examples without a label, by their rows.
     why_streamed
-        Why the embeddings stay in the store, in words; empty if they are in memory.
+        Why the embeddings are streamed from the store, as text; empty if they are in memory.
     """
 
     data: Labelled
@@ -51,12 +122,12 @@ def load(store: FeatureStore, group: str = "", memory: int | None = None) -> Loa
     group
         As for `labelled`.
     memory
-        Bytes that embeddings may take; none for half of the machine's.
+        Bytes that embeddings may take; none for half of the machine's memory.
 
     Raises
     ------
     InputError
-        If there are no embeddings, not enough labels, or numbers that are none.
+        If there are no embeddings, not enough labels, or embeddings with NaN or infinite numbers.
     """
     if not store.manifest.rows:
         raise InputError(
@@ -64,7 +135,7 @@ def load(store: FeatureStore, group: str = "", memory: int | None = None) -> Loa
             f"The reasons are in {store.folder}/_errors.",
         )
     budget = memory_budget() if memory is None else memory
-    streamed = needs(store) > budget
+    streamed = memory_needed(store) > budget
     table = store.read(_columns(store, group) if streamed else None)
     has_label = pc.is_valid(table["label"])
     rows, other_rows = (
@@ -72,11 +143,10 @@ def load(store: FeatureStore, group: str = "", memory: int | None = None) -> Loa
         for mask in (has_label, pc.invert(has_label))
     )
     data = labelled(table, group)
-    check_groups(data.labels, data.groups)
     unlabelled = table.filter(pc.invert(has_label)).select(COLUMNS)
     if streamed:
         why = (
-            f"training on them in memory takes {human_bytes(needs(store))}, "
+            f"training on them in memory takes {human_bytes(memory_needed(store))}, "
             f"and --memory is {human_bytes(budget)}"
         )
         return Loaded(data, Streamed(store, rows), unlabelled, Streamed(store, other_rows), why)
@@ -90,7 +160,7 @@ def load(store: FeatureStore, group: str = "", memory: int | None = None) -> Loa
 
 
 def _columns(store: FeatureStore, group: str) -> list[str]:
-    """All columns that training needs but the embeddings; an unknown group is found out later."""
+    """All columns that training needs except the embeddings; an unknown group is reported later."""
     parts = [part.rows_file for part in store.manifest.parts if part.rows_file]
     names = store.folder.attempt(lambda: pq.read_schema(store.folder.open(parts[0]))).names
     return [*COLUMNS, *([group] if group in names and group not in COLUMNS else [])]

@@ -1,1 +1,1 @@
-"""Training examples enter, a finished head leaves: chosen, calibrated, written as ONNX."""
+"""Training examples go in; a finished head comes out: chosen, calibrated, written as ONNX."""

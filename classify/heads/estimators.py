@@ -1,4 +1,4 @@
-"""Heads: what stands on the embeddings. Each is a scikit-learn estimator."""
+"""The kinds of head, their parameters, and how each is built as a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from headstart.data.common.errors import Checklist, InputError
 from headstart.data.contracts.calibration import DECISION, PROBABILITY
 
 AUTO = "auto"
-WORDS = {"gamma": "scale", "shrinkage": "auto"}  # that stand for a number
-SHARES = ("dropout", "shrinkage")
+WORDS = {"gamma": "scale", "shrinkage": "auto"}  # accepted instead of a number
+SHARES = ("dropout", "shrinkage")  # from 0 to 1
 Parameters = Mapping[str, float | int | str]
 
 
@@ -40,15 +40,15 @@ class Kind:
     Parameters
     ----------
     build
-        From parameters, class weight and seed to an untrained estimator.
+        Makes an untrained estimator from parameters, class weight and seed.
     defaults
-        Its parameters.
+        All its parameters, with their default values.
     search
-        For each parameter that a search varies, the values that it tries.
+        The values that a search tries, for each parameter that it varies.
     weights
-        Whether it takes class weights.
+        Whether it supports class weights.
     cheap
-        Whether its cost grows in proportion to the examples, so that a search may try it on many.
+        Whether its cost is linear in the number of examples, so that a search may try it on many.
     """
 
     build: Callable[[Parameters, str | None, int], BaseEstimator]
@@ -71,7 +71,7 @@ def _linear_svm(given: Parameters, weight: str | None, seed: int) -> BaseEstimat
 
 
 def _rbf_svm(given: Parameters, weight: str | None, seed: int) -> BaseEstimator:
-    # One against the rest: the usual one against one ends in a vote, whose scores jump.
+    # One-vs-rest: the usual one-vs-one ends in a vote, whose scores are not continuous.
     svm = SVC(C=given["c"], gamma=given["gamma"], class_weight=weight)
     return make_pipeline(StandardScaler(), OneVsRestClassifier(svm))
 
@@ -94,7 +94,7 @@ def _lda(given: Parameters, weight: str | None, seed: int) -> BaseEstimator:
 
 
 def _boosting(given: Parameters, weight: str | None, seed: int) -> BaseEstimator:
-    # No scaler: it changes nothing for a tree but the last bit of its thresholds.
+    # No scaler: scaling changes only the last bit of a tree's thresholds.
     return make_pipeline(
         HistGradientBoostingClassifier(
             learning_rate=given["learning_rate"],
@@ -155,14 +155,14 @@ class HeadOptions:
     Parameters
     ----------
     name
-        Of `HEADS`; `auto` for the best of a search; or `package.module:factory`, whose factory
-        takes the parameters by name and returns a scikit-learn classifier.
+        One of `HEADS`; `auto` for the best found by a search; or `package.module:factory`, a
+        function that takes the parameters by name and returns a scikit-learn classifier.
     parameters
-        Those that are not the defaults. Embeddings have as many dimensions as a small data set has
-        examples: a weaker regularization than the defaults' soon learns them by heart.
+        Those that differ from the defaults. Embeddings have about as many dimensions as a small
+        data set has examples, so weaker regularization than the default soon overfits.
     class_weight
-        `balanced`: rare classes count as much as frequent ones. None: every example counts the
-        same.
+        `balanced`: rare classes count as much as frequent ones. None: every example has the same
+        weight.
     """
 
     name: str = "logistic"
@@ -178,16 +178,16 @@ class HeadOptions:
                 raise InputError(
                     f"--class-weight {self.class_weight} is not possible", "Give balanced, or none."
                 )
-            if self.class_weight and self.own:
+            if self.class_weight and self.is_custom:
                 raise InputError(
-                    "--class-weight is not passed to a head of your own",
-                    "Set it inside the factory, and leave --class-weight out.",
+                    "--class-weight is not passed to a custom head",
+                    "Set it in the factory, and leave --class-weight out.",
                 )
             kind = HEADS.get(self.name)
             if self.class_weight and kind and not kind.weights:
                 able = ", ".join(name for name, other in HEADS.items() if other.weights)
                 raise InputError(
-                    f"the head {self.name} has no class weights",
+                    f"the head {self.name} does not support class weights",
                     f"Leave --class-weight out, or choose one of {able}.",
                 )
         for name in self.parameters:
@@ -196,18 +196,18 @@ class HeadOptions:
         checks.finish()
 
     def _check_name(self) -> None:
-        if self.name in KNOWN or self.own:
+        if self.name in KNOWN or self.is_custom:
             return
         near = difflib.get_close_matches(self.name, KNOWN, 1, 0.5)
         hint = f"Did you mean {near[0]}? " if near else ""
         raise InputError(
             f"unknown head {self.name!r}",
-            f"{hint}Known are {', '.join(KNOWN)}, and package.module:factory for your own.",
+            f"{hint}Known are {', '.join(KNOWN)}, and package.module:factory for a custom head.",
         )
 
     def _check_parameter(self, name: str) -> None:
-        if self.own:
-            return  # the factory itself says what it takes
+        if self.is_custom:
+            return  # checked by calling the factory
         if self.name == AUTO:
             raise InputError(
                 f"--param {name} is not possible with --head auto: the search chooses",
@@ -237,13 +237,13 @@ class HeadOptions:
             )
 
     @property
-    def own(self) -> bool:
-        """Whether it is the user's own factory."""
+    def is_custom(self) -> bool:
+        """Whether it comes from a factory of the user's."""
         return ":" in self.name
 
     @property
     def all_parameters(self) -> dict[str, Any]:
-        """The defaults and what was given."""
+        """The defaults, updated with the given parameters."""
         kind = HEADS.get(self.name)
         return {**(kind.defaults if kind else {}), **self.parameters}
 
@@ -253,27 +253,27 @@ class HeadOptions:
 
 
 def make_head(options: HeadOptions, seed: int = 0) -> BaseEstimator:
-    """An untrained scikit-learn estimator on embeddings.
+    """An untrained scikit-learn estimator for embeddings.
 
     Raises
     ------
     InputError
-        If it is the user's own, and cannot be made.
+        If it is a custom head, and its factory fails.
     """
-    if options.own:
-        return _own_head(options)
+    if options.is_custom:
+        return _custom_head(options)
     kind = HEADS[options.name]
     return kind.build(options.all_parameters, options.class_weight, seed)
 
 
 def score_method(options: HeadOptions, estimator: BaseEstimator) -> str:
-    """The estimator's method that its scores come from."""
-    if options.own:
+    """The estimator's method that returns the scores."""
+    if options.is_custom:
         return PROBABILITY if hasattr(estimator, "predict_proba") else DECISION
     return PROBABILITY if options.name == "knn" else DECISION
 
 
-def _own_head(options: HeadOptions) -> BaseEstimator:
+def _custom_head(options: HeadOptions) -> BaseEstimator:
     module, _, name = options.name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -283,31 +283,31 @@ def _own_head(options: HeadOptions) -> BaseEstimator:
     except (ImportError, AttributeError) as error:
         raise InputError(
             f"--head {options.name}: {error}",
-            "Give package.module:factory, of a module that Python finds from here.",
+            "Give package.module:factory; Python must find the module from this folder.",
         ) from None
     try:
         head = factory(**options.parameters)
     except TypeError as error:
         raise InputError(
-            f"--head {options.name} cannot be called: {error}",
-            "The factory gets what --param says, and nothing else.",
+            f"--head {options.name} cannot be called with these parameters: {error}",
+            "The factory is called with the parameters of --param, by name.",
         ) from None
     if not (isinstance(head, BaseEstimator) and is_classifier(head)):
         raise InputError(
-            f"--head {options.name} gave {type(head).__name__}, which is no classifier",
-            "Return a scikit-learn classifier that was not trained.",
+            f"--head {options.name} returned {type(head).__name__}, which is not a classifier",
+            "Return an untrained scikit-learn classifier.",
         )
     if not (hasattr(head, "predict_proba") or hasattr(head, "decision_function")):
         raise InputError(
-            f"--head {options.name} gave {type(head).__name__}, which has neither predict_proba "
-            "nor decision_function",
-            "Probabilities are made from one of the two.",
+            f"--head {options.name} returned {type(head).__name__}, which has neither "
+            "predict_proba nor decision_function",
+            "Probabilities are computed from one of the two.",
         )
     return head
 
 
 def variants(options: HeadOptions) -> list[HeadOptions]:
-    """What a search tries of a kind: every combination of its values."""
+    """The variants of a head that a search tries: every combination of its values."""
     kind = HEADS[options.name]
     return [
         HeadOptions(
@@ -320,19 +320,21 @@ def variants(options: HeadOptions) -> list[HeadOptions]:
 
 
 def parse_parameters(texts: list[str]) -> dict[str, float | int | str]:
-    """`NAME=VALUE` of the command line, with `c=0.1` becoming a number.
+    """Parse `NAME=VALUE` of the command line; numbers are converted.
 
     Raises
     ------
     InputError
-        If one is not of this form.
+        If a text does not have this form.
     """
     checks, found = Checklist(), {}
     for text in texts:
         with checks.item():
             name, equals, value = text.partition("=")
             if not (name and equals and value):
-                raise InputError(f"--param {text} is not possible", "Give NAME=VALUE, as c=0.1.")
+                raise InputError(
+                    f"--param {text} is not possible", "Give NAME=VALUE, such as c=0.1."
+                )
             found[name.strip()] = _number(value.strip())
     checks.finish()
     return found

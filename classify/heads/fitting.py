@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.classify.heads.calibrate import (
+from headstart.classify.heads.calibration import (
     AnswerOptions,
     Threshold,
     choose_threshold,
@@ -23,19 +23,19 @@ from headstart.classify.splits.held_out import Training
 from headstart.classify.splits.splitting import hold_back
 from headstart.data.contracts.calibration import Calibration, scores_of
 
-TRIAL = 200  # training examples that the conversion of a user's own head is tried on
-COMPARED = 500  # training examples that the ONNX form is compared on, at most
+TRIAL = 200  # training examples on which the conversion of a custom head is tried
+COMPARED = 500  # training examples on which the ONNX form is compared, at most
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Which head, how it answers, and the seed of all that is drawn.
+    """Which head, how it is calibrated, and the random seed.
 
     Parameters
     ----------
     calibration_folds
-        Folds whose examples the calibration is chosen on, at most 5: each costs one more training.
-        A search is by all folds in any case.
+        Number of folds that the calibration is fitted on, at most 5; each costs one more training.
+        A search always uses all folds.
     """
 
     head: HeadOptions = HeadOptions()
@@ -51,15 +51,15 @@ class Fitted:
     Parameters
     ----------
     head
-        With the parameters that a search chose.
+        With the parameters that a search chose, if there was one.
     written
         Its ONNX form.
     out_of_fold
-        Scores of training examples by estimators that did not see them.
+        Scores of training examples by estimators that were not trained on them.
     trials
-        What the search tried; empty without one.
+        What a search tried; empty without a search.
     converged
-        Whether training came to its end.
+        Whether training converged.
     """
 
     head: HeadOptions
@@ -77,18 +77,18 @@ def fit(training: Training, options: FitOptions, advance: Callable[[int], None])
     Parameters
     ----------
     advance
-        Is called with the number of steps done, `steps` in all.
+        Called with the number of steps done, `steps` in total.
 
     Raises
     ------
     InputError
-        If a search, the threshold or the conversion is not possible; of the user's own head, the
-        conversion is tried on few examples before anything else.
+        If a search, the threshold or the conversion is not possible. The conversion of a custom
+        head is tried on a few examples first.
     ParityError
-        If the ONNX form answers otherwise than the estimator.
+        If the ONNX form differs from the estimator.
     """
     head, seed = options.head, options.seed
-    if head.own:
+    if head.is_custom:
         _check_converts(head, training, seed)
     folds = make_folds(training, seed)
     trials: tuple[Trial, ...] = ()
@@ -96,13 +96,13 @@ def fit(training: Training, options: FitOptions, advance: Callable[[int], None])
     if head.name == AUTO:
         found = search(head, training, folds, seed)
         head, scores, trials = found.head, found.scores, found.trials
-    one_part = len(training.labels) > MANY and bool(folds)
+    one_fold = len(training.labels) > MANY and bool(folds)
     estimator, converged = fit_head(
-        head, training.take(folds[0].train) if one_part else training, seed
+        head, training.take(folds[0].train) if one_fold else training, seed
     )
     advance(1)
     source = score_method(head, estimator)
-    if scores is None and one_part:
+    if scores is None and one_fold:
         held = training.embeddings[folds[0].held]
         scores = OutOfFold(folds[0].held, scores_of(estimator, held, source))
     elif scores is None:
@@ -117,15 +117,15 @@ def fit(training: Training, options: FitOptions, advance: Callable[[int], None])
 
 
 def _check_converts(head: HeadOptions, training: Training, seed: int) -> None:
-    """Convert the user's own estimator, trained on few examples, before the long work."""
-    spared = hold_back(training.labels, max(0, len(training.labels) - TRIAL), seed)
-    some = training.take(np.delete(np.arange(len(training.labels)), spared))
+    """Convert a custom estimator, trained on a few examples, before the long work."""
+    left_out = hold_back(training.labels, max(0, len(training.labels) - TRIAL), seed)
+    some = training.take(np.delete(np.arange(len(training.labels)), left_out))
     estimator = make_head(head, seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             estimator.fit(some.embeddings, some.labels)
-        except Exception:  # it may need more examples; else training itself says what is wrong
+        except Exception:  # it may need more examples; otherwise training reports the error
             return
     trial = Answering(estimator, Calibration(score_method(head, estimator)))
     check_converts(trial, some.embeddings.shape[1], len(some.classes), _named(head))
@@ -157,10 +157,13 @@ def finish(
     threshold = choose_threshold(options.answers, calibration.probabilities(scores.scores), labels)
     answering = Answering(estimator, calibration, threshold.value if threshold else None)
     written = head_to_onnx(answering, sample, _named(head))
-    return Fitted(head, answering, written, scores, threshold)
+    return Fitted(
+        head=head, answering=answering, written=written, out_of_fold=scores, threshold=threshold
+    )
 
 
 def steps(options: FitOptions, examples: int) -> int:
     """How many steps `fit` takes; a search shows its own progress."""
-    one = options.head.name == AUTO or examples > MANY
-    return 1 if one else 1 + options.calibration_folds
+    if options.head.name == AUTO or examples > MANY:
+        return 1
+    return 1 + options.calibration_folds

@@ -1,4 +1,4 @@
-"""Scores of training examples by estimators that did not see them."""
+"""Cross-validation: scores of training examples by estimators that were not trained on them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from headstart.classify.splits.splitting import hold_back
 from headstart.data.contracts.calibration import scores_of
 
 FOLDS = 5
-MANY = 20_000  # examples from which one held-back part is as good as five folds
-SHARE = 0.05  # of them
+MANY = 20_000  # examples above which one held-out part is used instead of five folds
+SHARE = 0.05  # of the examples in that part
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows that train and rows that are scored, as indices."""
+    """Rows to train on and rows to score, as indices."""
 
     train: np.ndarray
     held: np.ndarray
@@ -31,17 +31,18 @@ class Fold:
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Scores, float `[examples, classes]`, of the rows that were in a fold, int64 `[examples]`."""
+    """Scores, float `[examples, classes]`, of the rows that were held out, int64 `[examples]`."""
 
     rows: np.ndarray
     scores: np.ndarray
 
 
 def make_folds(training: Training, seed: int) -> list[Fold]:
-    """Five folds, or of many examples one part in twenty, which then trains no estimator at all.
+    """Five folds; with many examples, a single one that holds out a twentieth of them.
 
-    Every class is among the rows that train, groups are kept together. Of classes with one example
-    nothing is held back. The list is empty where groups allow no fold.
+    The final estimator is not trained on the rows of a single fold either. Every class is among the
+    rows to train on, and groups are not divided; a class with one example is not held out. The list
+    is empty if the groups allow no fold.
     """
     labels = training.labels
     rows = np.arange(len(labels))
@@ -66,7 +67,7 @@ def make_folds(training: Training, seed: int) -> list[Fold]:
         return []
     splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes with less examples than folds
+        warnings.simplefilter("ignore", UserWarning)  # a class has fewer examples than folds
         divided = list(splitter.split(several, labels[several]))
     return [Fold(np.concatenate([alone, several[a]]), several[b]) for a, b in divided]
 
@@ -76,7 +77,7 @@ def _has_every_class(labels: np.ndarray, rows: np.ndarray) -> bool:
 
 
 def fit_head(options: HeadOptions, training: Training, seed: int) -> tuple[Any, bool]:
-    """Train an estimator; also whether it converged."""
+    """Train an estimator; also returns whether it converged."""
     estimator = make_head(options, seed)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
@@ -85,14 +86,14 @@ def fit_head(options: HeadOptions, training: Training, seed: int) -> tuple[Any, 
 
 
 def score_fold(options: HeadOptions, training: Training, fold: Fold, seed: int) -> np.ndarray:
-    """Scores of a fold's held rows, float32 `[held, classes]`."""
+    """Scores of a fold's held-out rows, float32 `[held, classes]`."""
     estimator, _ = fit_head(options, training.take(fold.train), seed)
     held = training.embeddings[fold.held]
     return scores_of(estimator, held, score_method(options, estimator)).astype(np.float32)
 
 
-def gather(folds: list[Fold], scores: list[np.ndarray], classes: int) -> OutOfFold:
-    """The scores of all folds."""
+def join_folds(folds: list[Fold], scores: list[np.ndarray], classes: int) -> OutOfFold:
+    """Join the scores of all folds."""
     if not folds:
         return OutOfFold(np.zeros(0, np.int64), np.zeros((0, classes), np.float32))
     return OutOfFold(np.concatenate([fold.held for fold in folds]), np.concatenate(scores))
@@ -103,11 +104,11 @@ def score_folds(
     training: Training,
     folds: list[Fold],
     seed: int,
-    done: Callable[[int], None],
+    advance: Callable[[int], None],
 ) -> OutOfFold:
-    """Out-of-fold scores of one head; `done` is called after each fold."""
+    """Out-of-fold scores of one head; `advance(1)` is called after each fold."""
     scores = []
     for fold in folds:
         scores.append(score_fold(options, training, fold, seed))
-        done(1)
-    return gather(folds, scores, len(training.classes))
+        advance(1)
+    return join_folds(folds, scores, len(training.classes))

@@ -16,18 +16,18 @@ from sklearn.utils import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.data.common.errors import InputError, ParityError
-from headstart.data.common.onnx_graphs import name_batch_axis, rename_values
+from headstart.data.common.onnx_graphs import IR_VERSION, OPSET, name_batch_axis, rename_values
+from headstart.data.common.onnx_runtime import open_session
 from headstart.data.common.packages import import_keras
 
 PURPOSE = "the Keras head needs Keras"
 INPUT, SCORES = "embedding", "scores"
-OPSET, IR_VERSION = 18, 8
-VALIDATION = 0.15  # of the training examples, held back to know when to stop
-FEWEST = math.ceil(1 / VALIDATION)  # examples of a class, so that one of them is held back
-PATIENCE = 5  # epochs without a better loss on them
-ROWS = 8192  # embeddings that are looked at in one go
+VALIDATION = 0.15  # of the training examples, held out for early stopping
+FEWEST = math.ceil(1 / VALIDATION)  # examples of a class, so that one of them is held out
+PATIENCE = 5  # epochs without a better validation loss
+ROWS = 8192  # embeddings in one call
 
-# What five published descriptions of transfer learning with such a head used.
+# From five published descriptions of transfer learning with such a head.
 GRID: dict[str, list[float]] = {
     "learning_rate": [0.0005, 0.0007, 0.001, 0.0015],
     "dropout": [0.25, 0.35],
@@ -37,31 +37,31 @@ GRID: dict[str, list[float]] = {
 class KerasHead(ClassifierMixin, BaseEstimator):
     """Normalization, dropout, a dense layer with ReLU, and softmax; trained by Adam.
 
-    Adam is of Kingma and Ba (arXiv:1412.6980), dropout of Srivastava et al. (JMLR 2014). A part of
-    the training examples (15 %, of every class) is held back; training stops when their loss has
-    not fallen for 5 epochs, and the weights of the best epoch are kept. Where a class has fewer
-    than 7 examples, none is held back, and all epochs are trained.
+    Adam is by Kingma and Ba (arXiv:1412.6980), dropout by Srivastava et al. (JMLR 2014). 15 % of
+    the training examples of every class are held out for validation; training stops when their loss
+    has not decreased for 5 epochs, and the weights of the best epoch are kept. If a class has fewer
+    than 7 examples, none are held out, and all epochs are trained.
 
-    The same seed gives the same weights, bit for bit, on one machine's CPU; on GPUs TensorFlow sums
-    in any order.
+    The same seed gives the same weights, bit for bit, on the CPU of one machine; on GPUs TensorFlow
+    sums in any order.
 
     Parameters
     ----------
     hidden
         Width of the dense layer.
     dropout
-        Share of the embedding's dimensions that are left out in each step: raise it where the loss
-        on held-back examples rises early.
+        Share of the embedding's dimensions that are dropped in each step; raise it if the
+        validation loss rises early.
     learning_rate
         Of Adam.
     epochs
-        At most.
+        Maximum number of epochs.
     batch_size
-        Examples a step. Larger is faster, but a small data set then has few steps.
+        Examples per step. Larger is faster, but leaves few steps for a small data set.
     class_weight
         As in scikit-learn: a weight for each class, "balanced", or none.
     random_state
-        Seed of the first weights, the dropout, the order, and the examples held back.
+        Seed of the initial weights, the dropout, the order, and the validation examples.
 
     Attributes
     ----------
@@ -70,11 +70,11 @@ class KerasHead(ClassifierMixin, BaseEstimator):
     model_
         The Keras model: float32 `[batch, dim]` to probabilities.
     early_stopping_
-        Whether examples were held back.
+        Whether examples were held out.
     best_epoch_
         The epoch, from 1, whose weights were kept.
     validation_losses_
-        Cross-entropy of the held-back examples after each epoch; empty without them.
+        Cross-entropy of the validation examples after each epoch; empty without them.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class KerasHead(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         sample_weight
-            How much each example counts, `[examples]`; only ratios matter.
+            Weight of each example, `[examples]`; only ratios matter.
 
         Raises
         ------
@@ -118,14 +118,14 @@ class KerasHead(ClassifierMixin, BaseEstimator):
         if sample_weight is not None:
             weights = weights * np.asarray(sample_weight)
         weights = (weights / weights.mean()).astype(np.float32)
-        rows, held_back = self._divide(labels)
-        self.early_stopping_ = bool(len(held_back))
+        rows, held_out = self._divide(labels)
+        self.early_stopping_ = bool(len(held_out))
         self.model_ = self._build(keras, StandardScaler().fit(X))
-        self._train(keras, (X, labels, weights), rows, held_back)
+        self._train(keras, (X, labels, weights), rows, held_out)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Logits, float32 `[examples, classes]`: two columns for two classes, too."""
+        """Logits, float32 `[examples, classes]`; two columns for two classes as well."""
         check_is_fitted(self)
         return _run(scores_of(self.model_), validate_data(self, X, dtype=np.float32, reset=False))
 
@@ -140,7 +140,7 @@ class KerasHead(ClassifierMixin, BaseEstimator):
         return self.classes_[self.decision_function(X).argmax(axis=1)]
 
     def _divide(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The rows that are trained on, and those held back."""
+        """The rows to train on, and those held out."""
         rows = np.arange(len(labels))
         if np.bincount(labels).min() < FEWEST:
             return rows, rows[:0]
@@ -151,7 +151,7 @@ class KerasHead(ClassifierMixin, BaseEstimator):
 
     def _build(self, keras: ModuleType, scaler: StandardScaler) -> Any:
         layers, seed = keras.layers, self.random_state
-        # A dimension that never varied has a scale of 1: Keras would divide it by almost nothing.
+        # A constant dimension has scale 1 here; Keras's own `adapt` would divide by almost zero.
         normalization = layers.Normalization(
             mean=scaler.mean_.astype(np.float32), variance=(scaler.scale_**2).astype(np.float32)
         )
@@ -163,9 +163,9 @@ class KerasHead(ClassifierMixin, BaseEstimator):
         return keras.Model(embedding, layers.Softmax(name="probabilities")(scores))
 
     def _train(
-        self, keras: ModuleType, data: tuple, rows: np.ndarray, held_back: np.ndarray
+        self, keras: ModuleType, data: tuple, rows: np.ndarray, held_out: np.ndarray
     ) -> None:
-        """Adam over `rows`, an epoch in one compiled call; Keras's own `fit` takes far longer."""
+        """Adam over `rows`, an epoch in one compiled call; Keras's own `fit` takes much longer."""
         import tensorflow as tf
 
         network = scores_of(self.model_)
@@ -173,7 +173,7 @@ class KerasHead(ClassifierMixin, BaseEstimator):
         variables, adam = network.trainable_variables, keras.optimizers.Adam(self.learning_rate)
         adam.build(variables)
         features, labels, weights = (tf.constant(values[rows]) for values in data)
-        kept_features, kept_labels, kept_weights = (values[held_back] for values in data)
+        kept_features, kept_labels, kept_weights = (values[held_out] for values in data)
 
         @tf.function
         def train_epoch(epoch: Any) -> None:
@@ -214,7 +214,7 @@ class KerasHead(ClassifierMixin, BaseEstimator):
 
 
 def _run(network: Any, features: np.ndarray) -> np.ndarray:
-    """What a Keras model answers, a few thousand rows at once."""
+    """The outputs of a Keras model, computed a few thousand rows at a time."""
     parts = [network(features[start : start + ROWS]) for start in range(0, len(features), ROWS)]
     return np.concatenate([part.numpy() for part in parts])
 
@@ -226,7 +226,7 @@ def scores_of(model: Any) -> Any:
 
 
 def to_onnx(head: KerasHead, dim: int) -> Any:
-    """Convert a trained head; dropout and softmax are gone, the normalization is inside.
+    """Convert a trained head to ONNX, with the normalization, without dropout and softmax.
 
     Parameters
     ----------
@@ -242,11 +242,10 @@ def to_onnx(head: KerasHead, dim: int) -> Any:
     Raises
     ------
     ParityError
-        If the converter wrote other inputs or outputs.
+        If the converted model's inputs or outputs are wrong.
     """
     import_keras(PURPOSE)
     import onnx
-    import onnxruntime
     import tensorflow as tf
     import tf2onnx
 
@@ -256,9 +255,7 @@ def to_onnx(head: KerasHead, dim: int) -> Any:
     name_batch_axis(proto)
     proto.ir_version, proto.producer_name, proto.doc_string = IR_VERSION, "headstart", ""
     onnx.checker.check_model(proto, full_check=True)
-    session = onnxruntime.InferenceSession(
-        proto.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = open_session(proto.SerializeToString())
     found = [
         [(value.name, value.type, value.shape) for value in values]
         for values in (session.get_inputs(), session.get_outputs())
@@ -266,7 +263,8 @@ def to_onnx(head: KerasHead, dim: int) -> Any:
     expected = [(INPUT, dim), (SCORES, len(head.classes_))]
     if found != [[(name, "tensor(float)", ["batch", width])] for name, width in expected]:
         raise ParityError(
-            f"the ONNX form of the Keras head is broken: it has {found[0]} and answers {found[1]}",
+            f"the ONNX form of the Keras head is broken: its inputs are {found[0]}, its outputs "
+            f"{found[1]}",
             "Choose another head.",
         )
     return proto

@@ -1,4 +1,4 @@
-"""`--head auto`: which head, with which parameters, by cross-validation on training examples."""
+"""`--head auto`: choose a head and its parameters by cross-validation on training examples."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from headstart.classify.heads.estimators import HEADS, HeadOptions, variants
-from headstart.classify.heads.folds import Fold, OutOfFold, gather, score_fold
+from headstart.classify.heads.folds import Fold, OutOfFold, join_folds, score_fold
 from headstart.classify.splits.held_out import Training
 from headstart.data.common import console
 from headstart.data.common.errors import InputError
 from headstart.data.common.ray_session import ray_session
 
-FEW = 10_000  # training examples up to which heads are tried whose cost grows faster than they do
-FINALISTS = 2  # kinds whose parameters are varied
+FEW = 10_000  # training examples up to which heads of more than linear cost are tried
+FINALISTS = 2  # kinds of head whose parameters are varied
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Trial:
     mean, std
         Of the accuracy over the folds.
     seconds
-        Of all folds, on one CPU each.
+        Training time of all folds, each on one CPU.
     """
 
     head: str
@@ -47,7 +47,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Found:
-    """The best head, its out-of-fold scores, and all that was tried, the best first."""
+    """The best head, its out-of-fold scores, and all trials, the best first."""
 
     head: HeadOptions
     scores: OutOfFold
@@ -55,19 +55,19 @@ class Found:
 
 
 def search(options: HeadOptions, training: Training, folds: list[Fold], seed: int) -> Found:
-    """Try every kind of head as it comes, then vary the parameters of the two best kinds.
+    """Try every kind of head with default parameters, then vary those of the two best kinds.
 
-    Each fold of each head is a Ray task; the embeddings are in the object store once. The winner
-    has the highest mean accuracy over the folds; of equal ones, the first tried.
+    Each fold of each head is a Ray task; the embeddings are put into the object store once. The
+    best head has the highest mean accuracy over the folds; among equals, the first tried.
 
     Raises
     ------
     InputError
-        If there are no folds to compare on.
+        If there are no folds to compare heads on.
     """
     if not folds:
         raise InputError(
-            "--head auto has nothing to compare heads on: every class is in too few groups",
+            "--head auto cannot compare heads: the classes are in too few groups",
             "Name a head with --head, or add groups.",
         )
     kinds = candidates(options, len(training.labels))
@@ -86,7 +86,7 @@ def search(options: HeadOptions, training: Training, folds: list[Fold], seed: in
     _, head, scores = tried[0]
     trials = [trial for trial, *_ in tried]
     best = Trial(**trials[0].to_json() | {"chosen": True})
-    return Found(head, gather(folds, scores, len(training.classes)), (best, *trials[1:]))
+    return Found(head, join_folds(folds, scores, len(training.classes)), (best, *trials[1:]))
 
 
 Tried = tuple[Trial, HeadOptions, list[np.ndarray]]
@@ -97,12 +97,12 @@ def _rank(tried: Tried) -> float:
 
 
 def candidates(options: HeadOptions, examples: int) -> list[str]:
-    """The kinds of head that a search tries."""
+    """The names of the kinds of head that a search tries."""
     names = [name for name, kind in HEADS.items() if kind.cheap or examples <= FEW]
     if options.class_weight:
         names = [name for name in names if HEADS[name].weights]
     if "keras" in names and importlib.util.find_spec("keras") is None:
-        console.note("the keras head is not tried: Keras is not installed")
+        console.note("the keras head is skipped: Keras is not installed")
         names.remove("keras")
     return names
 
@@ -114,7 +114,7 @@ def _try(
 
     task = ray.remote(num_cpus=1)(_timed)
     shared = ray.put(training)
-    # The slow ones first, so that none is left over at the end.
+    # Slow heads first, so that the search does not end with waiting for one.
     order = sorted(range(len(heads)), key=lambda number: HEADS[heads[number].name].cheap)
     pending = {
         task.remote(heads[number], shared, fold, seed): (number, place)

@@ -1,8 +1,8 @@
-"""`head.onnx`: estimator, calibration and threshold as one ONNX graph, held against the original.
+"""`head.onnx`: estimator, calibration and threshold as one ONNX graph, compared with the original.
 
-Scaling, linear heads, the RBF SVM and nearest neighbours are written here, since their formulas
-are short and the converters' forms of them round otherwise or are wrong; trees and estimators of
-the user's go through skl2onnx, the Keras head through tf2onnx.
+Scaling, linear heads, the RBF SVM and nearest neighbours are written here: their formulas are
+short, and the converters' versions round differently or are wrong. Trees and custom estimators are
+converted by skl2onnx, the Keras head by tf2onnx.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from sklearn.svm import SVC, LinearSVC
 
 from headstart.classify.heads import keras_head
 from headstart.classify.heads.keras_head import KerasHead
-from headstart.classify.heads.onnx_graph import OPSET, PREFIX, Graph
 from headstart.classify.prediction.features import run_head
 from headstart.data.common.errors import InputError, ParityError, first_line
-from headstart.data.common.onnx_graphs import name_batch_axis, rename_values
+from headstart.data.common.onnx_builder import GraphBuilder
+from headstart.data.common.onnx_graphs import BATCH, OPSETS, name_batch_axis, rename_values
 from headstart.data.contracts.calibration import (
     DECISION,
     PROBABILITY,
@@ -39,7 +39,8 @@ from headstart.data.contracts.calibration import (
 from headstart.data.contracts.model import INPUT, LABEL, PROBABILITIES, SCORES
 
 TOLERANCE = 1e-4  # largest difference of a probability between ONNX and the estimator
-RANDOM = 500  # random embeddings that it is compared on, beside the real ones
+RANDOM = 500  # random embeddings that it is compared on, in addition to the real ones
+CONVERTED = "estimator/"  # what the names in a converter's graph begin with
 LINEAR = (LogisticRegression, LinearSVC, RidgeClassifier, LinearDiscriminantAnalysis)
 
 
@@ -52,8 +53,8 @@ class Written:
     content
         The bytes of `head.onnx`.
     with_scores
-        The same graph with a third output `scores`, float32 `[batch, classes]`: what there is
-        before calibration.
+        The same graph with a third output `scores`, float32 `[batch, classes]`: the scores before
+        calibration.
     """
 
     content: bytes
@@ -62,7 +63,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Answering:
-    """A trained estimator, and how its scores become probabilities and an answer."""
+    """A trained estimator with its calibration and threshold."""
 
     estimator: Any
     calibration: Calibration
@@ -75,49 +76,49 @@ class Answering:
 
 
 def head_to_onnx(head: Answering, sample: np.ndarray, name: str = "head") -> Written:
-    """Write a trained head as ONNX, and hold the result against it.
+    """Write a trained head as ONNX, and compare the result with it.
 
     Parameters
     ----------
     sample
         Embeddings to compare on, float32 `[examples, dim]`; 500 random ones are added.
     name
-        Of the head, for messages.
+        Name of the head, for messages.
 
     Raises
     ------
     InputError
-        If the estimator is the user's own, and no converter knows it.
+        If the estimator is custom, and no converter supports it.
     ParityError
         If a probability differs by more than 1e-4, or a label (see `compare`).
     """
     classes = len(head.probabilities(sample[:1])[0])
-    graph = Graph()
+    graph = GraphBuilder()
     scores = _scores(graph, head, sample.shape[1], classes, name)
     probabilities = _calibrate(graph, head.calibration, scores)
     label = graph.add("ArgMax", probabilities, axis=1, keepdims=0)
     if head.threshold is not None:
-        axes = graph.constant([1], np.int64)
+        axes = graph.integers(1)
         confidence = graph.add("ReduceMax", probabilities, axes, keepdims=0)
         unsure = graph.add("Less", confidence, graph.constant(head.threshold))
         label = graph.add("Where", unsure, graph.constant(UNKNOWN, np.int64), label)
-    graph.finish(label, LABEL, TensorProto.INT64, [])
-    graph.finish(probabilities, PROBABILITIES, TensorProto.FLOAT, [classes])
+    graph.output(label, LABEL, TensorProto.INT64, [BATCH])
+    graph.output(probabilities, PROBABILITIES, TensorProto.FLOAT, [BATCH, classes])
     content = graph.to_bytes("head")
     compare(head, content, _with_random(sample), name)
-    graph.finish(scores, SCORES, TensorProto.FLOAT, [classes])
+    graph.output(scores, SCORES, TensorProto.FLOAT, [BATCH, classes])
     return Written(content, graph.to_bytes("head"))
 
 
 def check_converts(head: Answering, dim: int, classes: int, name: str = "head") -> None:
-    """Convert a trained head and drop the result: whether a converter knows the estimator.
+    """Convert a trained head and discard the result, to check that a converter supports it.
 
     Raises
     ------
     InputError
-        If none does.
+        If none supports it.
     """
-    _scores(Graph(), head, dim, classes, name)
+    _scores(GraphBuilder(), head, dim, classes, name)
 
 
 def compare(head: Answering, content: bytes, embeddings: np.ndarray, name: str = "head") -> float:
@@ -126,7 +127,7 @@ def compare(head: Answering, content: bytes, embeddings: np.ndarray, name: str =
     Raises
     ------
     ParityError
-        If it is above 1e-4, or a label differs; at the threshold either side is right.
+        If it is above 1e-4, or a label differs. At the threshold, both labels are accepted.
     """
     labels, got = run_head(content, embeddings)
     expected = head.probabilities(embeddings)
@@ -134,7 +135,7 @@ def compare(head: Answering, content: bytes, embeddings: np.ndarray, name: str =
     wrong = changed(labels, expected, head.threshold, TOLERANCE)
     if not difference <= TOLERANCE or len(wrong):
         raise ParityError(
-            f"the ONNX form of {name} answers otherwise than the estimator: by up to "
+            f"the ONNX form of {name} differs from the estimator: by up to "
             f"{difference:.1e} in a probability, and in {len(wrong)} of {len(labels)} labels",
             "Choose another head.",
         )
@@ -142,26 +143,26 @@ def compare(head: Answering, content: bytes, embeddings: np.ndarray, name: str =
 
 
 def _with_random(sample: np.ndarray) -> np.ndarray:
-    """The sample, and embeddings that are as wide as it in every dimension, but random."""
+    """The sample, and random embeddings with its mean and twice its spread in each dimension."""
     random = np.random.default_rng(0)
     mean, std = sample.mean(axis=0), sample.std(axis=0)
     wild = random.normal(mean, 2 * std, (RANDOM, sample.shape[1]))
     return np.concatenate([sample, wild.astype(np.float32)])
 
 
-def _scores(graph: Graph, head: Answering, dim: int, classes: int, name: str) -> str:
+def _scores(graph: GraphBuilder, head: Answering, dim: int, classes: int, name: str) -> str:
     estimator = head.estimator
     if isinstance(estimator, KerasHead):
         return _converted(graph, keras_head.to_onnx(estimator, dim))
     written = _writer(estimator, head.calibration.scores)
     if written is None:
         return _by_skl2onnx(graph, head, dim, classes, name)
-    value = _scale(graph, graph.begin(INPUT, dim), estimator[0])
+    value = _scale(graph, graph.input(INPUT, TensorProto.FLOAT, [BATCH, dim]), estimator[0])
     return written(graph, value, estimator[1])
 
 
 def _writer(estimator: Any, scores: str) -> Any:
-    """What writes the second step of a pipeline that begins with scaling; none if unknown."""
+    """The function that writes what follows scaling in a pipeline of two; none if unknown."""
     if not (isinstance(estimator, Pipeline) and len(estimator) == 2):
         return None
     scaler, last = estimator[0], estimator[1]
@@ -176,7 +177,7 @@ def _writer(estimator: Any, scores: str) -> Any:
     return _rbf if svms and all(type(one) is SVC and one.kernel == "rbf" for one in svms) else None
 
 
-def _scale(graph: Graph, value: str, scaler: StandardScaler) -> str:
+def _scale(graph: GraphBuilder, value: str, scaler: StandardScaler) -> str:
     """As scikit-learn does on float32: each step in float64, and rounded."""
     for operator, numbers in (("Sub", scaler.mean_), ("Div", scaler.scale_)):
         wide = graph.add("Cast", value, to=TensorProto.DOUBLE)
@@ -185,9 +186,9 @@ def _scale(graph: Graph, value: str, scaler: StandardScaler) -> str:
     return value
 
 
-def _linear(graph: Graph, value: str, model: Any) -> str:
+def _linear(graph: GraphBuilder, value: str, model: Any) -> str:
     coefficients, intercept = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
-    if len(coefficients) == 1:  # one decision between two classes
+    if len(coefficients) == 1:  # one decision for two classes
         coefficients, intercept = _both_sides(coefficients.T, intercept)
         coefficients = coefficients.T
     return graph.add(
@@ -201,8 +202,8 @@ def _both_sides(columns: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray,
     return columns @ sides, (intercept[:, None] @ sides)[0]
 
 
-def _rbf(graph: Graph, value: str, model: OneVsRestClassifier) -> str:
-    """Kernels to all support vectors, then every class's weights of them.
+def _rbf(graph: GraphBuilder, value: str, model: OneVsRestClassifier) -> str:
+    """Kernels with all support vectors, then a weighted sum for each class.
 
     In float64, as libsvm computes: the weights of hundreds of vectors nearly cancel out.
     """
@@ -229,14 +230,14 @@ def _rbf(graph: Graph, value: str, model: OneVsRestClassifier) -> str:
     return graph.add("Cast", scores, to=TensorProto.FLOAT)
 
 
-def _distances(graph: Graph, value: str, rows: np.ndarray) -> str:
+def _distances(graph: GraphBuilder, value: str, rows: np.ndarray) -> str:
     """Squared Euclidean distances `[batch, rows]`, computed in float64.
 
     The rows are embeddings, float32 in fact, and kept so: half the size.
     """
     value = graph.add("Cast", value, to=TensorProto.DOUBLE)
     rows = np.asarray(rows, np.float64)
-    squares = graph.add("ReduceSumSquare", value, graph.constant([1], np.int64), keepdims=1)
+    squares = graph.add("ReduceSumSquare", value, graph.integers(1), keepdims=1)
     narrow = graph.constant(-2 * rows.T)
     product = graph.add("MatMul", value, graph.add("Cast", narrow, to=TensorProto.DOUBLE))
     lengths = graph.constant((rows**2).sum(axis=1), np.float64)
@@ -244,29 +245,29 @@ def _distances(graph: Graph, value: str, rows: np.ndarray) -> str:
     return graph.add("Max", total, graph.constant(0, np.float64))
 
 
-def _neighbours(graph: Graph, value: str, model: KNeighborsClassifier) -> str:
+def _neighbours(graph: GraphBuilder, value: str, model: KNeighborsClassifier) -> str:
     """In float64, as scikit-learn measures: a float32 distance would exchange near neighbours."""
     distances = _distances(graph, value, model._fit_X)
-    count = graph.constant([model.n_neighbors], np.int64)
-    _, nearest = graph.several("TopK", 2, distances, count, axis=1, largest=0)
+    count = graph.integers(model.n_neighbors)
+    _, nearest = graph.add_multiple("TopK", 2, distances, count, axis=1, largest=0)
     labels = graph.add("Gather", graph.constant(model._y, np.int64), nearest)
     classes = graph.constant(len(model.classes_), np.int64)
     hits = graph.add("OneHot", labels, classes, graph.constant([0, 1]), axis=-1)
-    share = graph.add("ReduceMean", hits, graph.constant([1], np.int64), keepdims=0)
+    share = graph.add("ReduceMean", hits, graph.integers(1), keepdims=0)
     return _logarithm(graph, share, len(model.classes_))
 
 
-def _logarithm(graph: Graph, probabilities: str, classes: int) -> str:
+def _logarithm(graph: GraphBuilder, probabilities: str, classes: int) -> str:
     return graph.add("Log", graph.add("Add", probabilities, graph.constant(SMOOTHING / classes)))
 
 
-def _by_skl2onnx(graph: Graph, head: Answering, dim: int, classes: int, name: str) -> str:
+def _by_skl2onnx(graph: GraphBuilder, head: Answering, dim: int, classes: int, name: str) -> str:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
 
     estimator, decision = head.estimator, head.calibration.scores == DECISION
     last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
-    # Its converter of linear SVMs has no option to leave ZipMap out, since it never adds one.
+    # Its converter of linear SVMs never adds a ZipMap and has no option to leave it out.
     options: dict[str, bool] = {} if isinstance(last, LinearSVC) else {"zipmap": False}
     if decision:
         options["raw_scores"] = True
@@ -275,11 +276,11 @@ def _by_skl2onnx(graph: Graph, head: Answering, dim: int, classes: int, name: st
             estimator,
             initial_types=[(INPUT, FloatTensorType([None, dim]))],
             options={id(last): options},
-            target_opset=OPSET,
+            target_opset=OPSETS,
         )
-    except Exception as error:  # converters raise errors of many classes for what they lack
+    except Exception as error:  # converters raise many classes of errors
         raise InputError(
-            f"{name} cannot become ONNX: {first_line(error)}",
+            f"{name} cannot be converted to ONNX: {first_line(error)}",
             "Use estimators that skl2onnx supports: https://onnx.ai/sklearn-onnx/supported.html",
         ) from error
     name_batch_axis(proto)
@@ -287,18 +288,17 @@ def _by_skl2onnx(graph: Graph, head: Answering, dim: int, classes: int, name: st
     if not decision:
         return _logarithm(graph, scores, classes)
     if classes == 2:
-        return graph.add("Mul", scores, graph.constant(0.5))  # it gives -d and d
+        return graph.add("Mul", scores, graph.constant(0.5))  # skl2onnx returns -d and d
     return scores
 
 
-def _converted(graph: Graph, proto: Any) -> str:
-    """Take a converter's graph over; its last output are the scores."""
+def _converted(graph: GraphBuilder, proto: Any) -> str:
+    """Copy a converter's graph; its last output is the scores."""
     rename_values(proto, {proto.graph.input[0].name: INPUT})
-    graph.take(proto)
-    return PREFIX + proto.graph.output[-1].name
+    return graph.add_model(proto, CONVERTED)[-1]
 
 
-def _calibrate(graph: Graph, calibration: Calibration, scores: str) -> str:
+def _calibrate(graph: GraphBuilder, calibration: Calibration, scores: str) -> str:
     if calibration.temperature != 1:
         scores = graph.add("Div", scores, graph.constant(calibration.temperature))
     probabilities = graph.add("Softmax", scores, axis=1)
@@ -312,5 +312,5 @@ def _calibrate(graph: Graph, calibration: Calibration, scores: str) -> str:
     start = graph.add("GatherElements", graph.constant(curves[:-1]), index, axis=0)
     rise = graph.add("GatherElements", graph.constant(np.diff(curves, axis=0)), index, axis=0)
     curved = graph.add("Add", start, graph.add("Mul", share, rise))
-    total = graph.add("ReduceSum", curved, graph.constant([1], np.int64), keepdims=1)
+    total = graph.add("ReduceSum", curved, graph.integers(1), keepdims=1)
     return graph.add("Div", curved, total)

@@ -1,1 +1,1 @@
-"""Feature stores and their backbones enter, a table and a plot of accuracy against cost leave."""
+"""Feature stores and backbones go in; a table and a plot of accuracy against cost come out."""

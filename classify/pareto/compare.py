@@ -1,5 +1,5 @@
-"""What a backbone, its layers and its precision are worth: feature stores of the same examples,
-by the accuracy of a light head and by what the embeddings cost."""
+"""Compare backbones, layers and precisions: feature stores of the same examples, by the accuracy of
+a light head and the cost of the embeddings."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headstart.classify.features.batches import check_finite, needs
-from headstart.classify.features.embeddings import memory_budget
-from headstart.classify.features.loading import COLUMNS
+from headstart.classify.features.batches import check_finite
+from headstart.classify.features.loading import COLUMNS, memory_budget, memory_needed
 from headstart.classify.heads.estimators import HeadOptions
 from headstart.classify.heads.folds import fit_head
-from headstart.classify.pareto.candidates import Candidate, Cost, Pareto, unbeaten
+from headstart.classify.pareto.candidates import Candidate, Cost, Pareto, pareto_optimal
 from headstart.classify.splits.held_out import Training
-from headstart.classify.splits.label_checks import check_groups
 from headstart.classify.splits.splitting import (
     Labelled,
     Split,
@@ -36,11 +34,11 @@ from headstart.data.contracts.store import FeatureStore, embeddings_of
 from headstart.data.storage.files import check_output, local_path
 
 REPEATS = 5
-SECONDS = 2.0  # of timing, for each backbone
+SECONDS = 2.0  # of timing each backbone
 PLOTS = (".png", ".svg", ".html")
-SAME = ("id", "label", "content")  # what must be the same in all stores
+SAME = ("id", "label", "content")  # columns that must be the same in all stores
 EXTRACT_AGAIN = (
-    "Extract both from the same source; where photographs failed, once more with --retry-failed."
+    "Extract both from the same source; if photographs failed, again with --retry-failed."
 )
 
 
@@ -53,12 +51,12 @@ def pareto(
 ) -> Pareto:
     """Score the default head on each store, over the same five stratified 75/25 splits.
 
-    The accuracy is that of `classify train --repeats 5`, but for the order of the examples.
+    The accuracy equals that of `classify train --repeats 5`, except for the order of the examples.
 
     Parameters
     ----------
     backbones
-        The files that the stores were extracted with, in any order; for all stores, or none.
+        The backbone files that the stores were extracted with, in any order; of all stores or none.
     output
         A plot to write: `.png`, `.svg` or `.html`.
 
@@ -66,7 +64,7 @@ def pareto(
     ------
     InputError
         If a store or backbone cannot be used, the stores hold different examples or labels,
-        backbones and stores do not belong together, or the plot cannot be written.
+        a backbone does not match any store, or the plot cannot be written.
     """
     checks = Checklist()
     with checks.item():
@@ -90,7 +88,7 @@ def pareto(
     if backbones:
         found = _with_costs(found, matched)
     if path is not None:
-        from headstart.classify.pareto.plot import write_plot  # to draw takes a second to import
+        from headstart.classify.pareto.plot import write_plot  # takes a second to import
 
     result = Pareto(_ranked(found), len(data.labels), len(data.classes), REPEATS, divided[0].how)
     if path is not None:
@@ -102,7 +100,7 @@ def _plot_path(output: str | Path, overwrite: bool) -> Path:
     path = local_path(output)
     if path.suffix.lower() not in PLOTS:
         raise InputError(
-            f"{output} is no plot that can be written", f"Known are {', '.join(PLOTS)}."
+            f"{output} is not a plot that can be written", f"Known are {', '.join(PLOTS)}."
         )
     check_output(path, overwrite)
     return path
@@ -110,10 +108,10 @@ def _plot_path(output: str | Path, overwrite: bool) -> Path:
 
 def _open(path: str | Path) -> FeatureStore:
     store = FeatureStore.open(path)
-    if needs(store) > memory_budget():
+    if memory_needed(store) > memory_budget():
         raise StoreError(
-            f"comparing {path} takes {console.human_bytes(needs(store))} of memory, and there are "
-            f"{console.human_bytes(memory_budget())}",
+            f"comparing {path} takes {console.human_bytes(memory_needed(store))} of memory, and "
+            f"there are {console.human_bytes(memory_budget())}",
             "Extract a part of the photographs for the comparison.",
         )
     return store
@@ -125,7 +123,7 @@ def _match(
     names: Sequence[str | Path],
     files: Sequence[Backbone],
 ) -> list[Backbone]:
-    """The backbone of each store; empty if none are given."""
+    """The backbone of each store; empty if no backbones are given."""
     if not files:
         return []
     by_fingerprint = {fingerprint: file for file in files for fingerprint in file.makes}
@@ -143,7 +141,7 @@ def _match(
             if store.fingerprint not in by_fingerprint:
                 raise InputError(
                     f"the backbone of {place} is not given: {store.fingerprint}",
-                    "Name it with --backbone, or leave all of them out: a speed that is not known "
+                    "Name it with --backbone, or leave all of them out: a store without a speed "
                     "cannot be compared.",
                 )
     checks.finish()
@@ -151,7 +149,7 @@ def _match(
 
 
 def _common_examples(places: Sequence[str | Path], stores: Sequence[FeatureStore]) -> Labelled:
-    """The labelled examples, sorted by id so that all stores are divided alike."""
+    """The labelled examples, sorted by id so that all stores get the same splits."""
     first = None
     checks = Checklist()
     for place, store in zip(places, stores, strict=True):
@@ -168,9 +166,7 @@ def _common_examples(places: Sequence[str | Path], stores: Sequence[FeatureStore
                     EXTRACT_AGAIN,
                 )
     checks.finish()
-    data = labelled(first)
-    check_groups(data.labels, data.groups)
-    return data
+    return labelled(first)
 
 
 def _differences(first: pa.Table, other: pa.Table) -> list[str]:
@@ -211,11 +207,11 @@ def _score(
                 advance(1)
             found.append(
                 Candidate(
-                    str(place),
-                    store.fingerprint,
-                    float(np.mean(scores)),
-                    float(np.std(scores, ddof=1)),
-                    _bytes(store) / store.manifest.rows,
+                    store=str(place),
+                    fingerprint=store.fingerprint,
+                    accuracy=float(np.mean(scores)),
+                    std=float(np.std(scores, ddof=1)),
+                    bytes_per_example=_bytes(store) / store.manifest.rows,
                 )
             )
     for place in dict.fromkeys(unfinished):
@@ -224,7 +220,7 @@ def _score(
 
 
 def _embeddings(store: FeatureStore) -> np.ndarray:
-    """Of the labelled examples, sorted by id: float32 `[examples, dim]`."""
+    """Embeddings of the labelled examples, sorted by id, float32 `[examples, dim]`."""
     table = store.read(["id", "label", "embedding"])
     table = table.filter(pc.is_valid(table["label"]))
     embeddings = embeddings_of(table)[pc.sort_indices(table["id"]).to_numpy()]
@@ -233,7 +229,7 @@ def _embeddings(store: FeatureStore) -> np.ndarray:
 
 
 def _bytes(store: FeatureStore) -> int:
-    """What the embeddings take in the store's files."""
+    """Bytes of the embeddings in the store's files."""
     total = 0
     for part in store.manifest.parts:
         if (file := part.rows_file) is None:
@@ -254,7 +250,7 @@ def _footer(store: FeatureStore, file: str) -> pq.FileMetaData:
 
 
 def _with_costs(found: list[Candidate], matched: Sequence[Backbone]) -> list[Candidate]:
-    """With size and speed of their backbones, each of which is timed once."""
+    """Candidates with size and speed of their backbones; each backbone is timed once."""
     distinct = list({file.fingerprint: file for file in matched}.values())
     with console.status(f"timing {len(distinct)} backbones on one thread"):
         contents = [file.content for file in distinct]
@@ -270,7 +266,7 @@ def _with_costs(found: list[Candidate], matched: Sequence[Backbone]) -> list[Can
 
 
 def _ranked(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """By accuracy, the highest first; those that nothing beats are marked."""
+    """Sorted by accuracy, the highest first, with the Pareto-optimal ones marked."""
     order = sorted(found, key=lambda each: each.merits, reverse=True)
-    best = unbeaten([each.merits for each in order])
+    best = pareto_optimal([each.merits for each in order])
     return tuple(replace(each, best=mark) for each, mark in zip(order, best, strict=True))

@@ -1,4 +1,4 @@
-"""Accuracy against cost as a plot, with the line of what nothing beats."""
+"""The plot of accuracy against cost, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from headstart.classify.pareto.candidates import Candidate, Pareto, unbeaten
-from headstart.classify.pareto.table import in_words, table
+from headstart.classify.pareto.candidates import Candidate, Pareto, in_words, pareto_optimal, table
 from headstart.classify.report.drawing import INK, MUTED, PALETTE, STYLE
 from headstart.data.storage.files import write_whole
 
 INCHES, DPI = (8.0, 5.0), 150
-WIDE = 4  # from this ratio of the fastest to the slowest on, the axis is logarithmic
-NEAR, FAR = 9, (18, 30, 44, 60)  # points from a dot to its label; far ones get a line
-ANGLES = (0, 180, 90, 270, 45, 315, 135, 225)  # degrees, in the order that they are tried
-LONGEST = 24  # letters of a label
-MARGIN = 4  # pixels that are kept free around what is drawn
+WIDE = 4  # ratio of the fastest to the slowest from which the axis is logarithmic
+NEAR, FAR = 9, (18, 30, 44, 60)  # points from a dot to its label; a far label gets a line
+ANGLES = (0, 180, 90, 270, 45, 315, 135, 225)  # degrees, in the order in which they are tried
+LONGEST = 24  # characters of a label
+MARGIN = 4  # pixels kept free around what is drawn
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -62,7 +61,7 @@ def write_plot(found: Pareto, path: Path) -> None:
     """Write the plot: `.png`, `.svg`, or `.html` with the table below it."""
     kind = path.suffix.lower()
     style = STYLE | {"figure.facecolor": "white", "font.size": 10}
-    # A letter that the font lacks is a box in a PNG, and whole in what a browser shows.
+    # A character missing from the font is a box in a PNG; a browser shows it in an SVG.
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)
         figure = draw(found)
@@ -83,7 +82,7 @@ def _page(found: Pareto, svg: str) -> str:
 
 
 def draw(found: Pareto) -> Figure:
-    """The plot, on a figure of its own; to be called within the style."""
+    """The plot, on a new figure; call it with the style set."""
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -97,8 +96,8 @@ def draw(found: Pareto) -> Figure:
     )
     what = "accuracy, speed and size" if costs else "accuracy and width"
     for mask, face, label in (
-        (best, PALETTE[0], f"nothing beats it in {what}"),
-        (~best, "white", "something beats it"),
+        (best, PALETTE[0], f"Pareto-optimal in {what}"),
+        (~best, "white", "not Pareto-optimal"),
     ):
         if mask.any():
             axes.scatter(x[mask], y[mask], 46, face, edgecolors=PALETTE[0], label=label, zorder=3)
@@ -108,7 +107,7 @@ def draw(found: Pareto) -> Figure:
     _scale(axes, x)
     steps = _front(axes, x, y, faster_is_better=costs)
     figure.legend(loc="outside upper left", ncols=3, frameon=False)
-    figure.draw_without_rendering()  # places the axes, which the labels are then placed in
+    figure.draw_without_rendering()  # places the axes, before the labels are placed in them
     names = [_cut(name) for name in short_names([each.store for each in found.candidates])]
     _label(axes, names, np.stack([x, y], axis=1), spread, steps)
     return figure
@@ -119,7 +118,7 @@ def _cost(each: Candidate) -> float:
 
 
 def _scale(axes: Axes, x: np.ndarray) -> None:
-    """Room at both sides for the labels; a logarithmic axis where the costs lie far apart."""
+    """Set the cost axis: room for labels at both sides; logarithmic if the costs differ widely."""
     if x.max() >= WIDE * x.min():
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -134,9 +133,9 @@ def _scale(axes: Axes, x: np.ndarray) -> None:
 
 
 def _front(axes: Axes, x: np.ndarray, y: np.ndarray, faster_is_better: bool) -> np.ndarray:
-    """The best accuracy for a cost: a step at each dot that nothing beats in both; its corners."""
+    """Draw the best accuracy for each cost, with a step at each dot on it; returns its corners."""
     sign = 1 if faster_is_better else -1
-    on = np.flatnonzero(unbeaten(list(zip((sign * x).tolist(), y.tolist(), strict=True))))
+    on = np.flatnonzero(pareto_optimal(list(zip((sign * x).tolist(), y.tolist(), strict=True))))
     on = on[np.argsort(-sign * x[on], kind="stable")]  # the cheapest first
     left, right = axes.get_xlim()
     corners = [(x[on[0]], axes.get_ylim()[0])]
@@ -151,7 +150,7 @@ def _front(axes: Axes, x: np.ndarray, y: np.ndarray, faster_is_better: bool) -> 
 
 
 def short_names(stores: Sequence[str]) -> list[str]:
-    """The last parts of the paths, as few as tell them apart."""
+    """The shortest ends of the paths that are distinct."""
     parts = [PurePosixPath(store).parts for store in stores]
     for count in range(1, max(map(len, parts)) + 1):
         names = [str(PurePosixPath(*part[-count:])) for part in parts]
@@ -161,7 +160,7 @@ def short_names(stores: Sequence[str]) -> list[str]:
 
 
 def _cut(name: str) -> str:
-    """Without its middle, if it is long; the table has all of it."""
+    """Without its middle if it is long; the table has the full name."""
     half = LONGEST // 2
     return name if len(name) <= LONGEST else f"{name[:half]}…{name[-half:]}"
 
@@ -169,34 +168,34 @@ def _cut(name: str) -> str:
 def _label(
     axes: Axes, names: Sequence[str], dots: np.ndarray, spread: np.ndarray, steps: np.ndarray
 ) -> None:
-    """Names beside their dots, each where it covers the least of what is drawn."""
+    """Write names beside their dots, each where it covers the least of what is drawn."""
     to_pixels = axes.transData.transform
-    taken: list[tuple[Bbox, float]] = []  # and how bad it is to cover it
+    occupied: list[tuple[Bbox, float]] = []  # boxes, and the penalty for covering them
     for (x, y), around in zip(dots, spread, strict=True):
         bar = to_pixels([(x, y - around), (x, y + around)])
-        taken += [(Bbox(bar).padded(2), 1), (Bbox([to_pixels((x, y))] * 2).padded(9), 5)]
-    taken += [
+        occupied += [(Bbox(bar).padded(2), 1), (Bbox([to_pixels((x, y))] * 2).padded(9), 5)]
+    occupied += [
         (Bbox([np.minimum(a, b), np.maximum(a, b)]), 1) for a, b in pairwise(to_pixels(steps))
     ]
     for name, dot in zip(names, dots, strict=True):
-        taken.append((_place(axes, name, dot, taken), 5))
+        occupied.append((_place(axes, name, dot, occupied), 5))
 
 
-def _place(axes: Axes, name: str, dot: np.ndarray, taken: Sequence[tuple[Bbox, float]]) -> Bbox:
-    """Write a name; the box that it takes."""
+def _place(axes: Axes, name: str, dot: np.ndarray, occupied: Sequence[tuple[Bbox, float]]) -> Bbox:
+    """Write a name where it covers least; returns its box."""
 
     def badness(place: tuple[float, float]) -> float:
         text = _write(axes, name, dot, *place)
         box = text.get_window_extent().padded(MARGIN)
         text.remove()
         outside = box.width * box.height - _overlap(box, axes.bbox)
-        covered = sum(weight * _overlap(box, other) for other, weight in taken)
+        covered = sum(weight * _overlap(box, other) for other, weight in occupied)
         return covered + 30 * outside + 8 * (place[0] - NEAR)
 
     near = [(NEAR, angle) for angle in ANGLES]
-    # From afar not along a level: the line to the dot would look like the one of the best.
+    # Not far away at the same height: the line to the dot would look like the front.
     far = [(distance, angle) for distance in FAR for angle in ANGLES if angle % 180]
-    best = min(near + far, key=badness)  # of equal ones the first
+    best = min(near + far, key=badness)  # among equals, the first
     text = _write(axes, name, dot, *best, line=best[0] != NEAR)
     return text.get_window_extent().padded(MARGIN)
 
@@ -217,12 +216,12 @@ def _write(
         bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
         zorder=2.5,  # above the bars, below the dots
     )
-    text.set_in_layout(False)  # the axes stay where the labels were placed in
+    text.set_in_layout(False)  # so that the axes do not move after the labels are placed
     return text
 
 
 def _overlap(a: Bbox, b: Bbox) -> float:
-    """The area that two boxes share; a line shares its length."""
+    """The area that two boxes share; a line counts by its length."""
     width = min(a.x1, b.x1) - max(a.x0, b.x0)
     height = min(a.y1, b.y1) - max(a.y0, b.y0)
     return max(width, 1) * max(height, 1) if width >= 0 and height >= 0 else 0.0

@@ -1,1 +1,1 @@
-"""A head or an edge model and something new enter, a table of answers leaves."""
+"""A head or an edge model and new examples go in; a table of predictions comes out."""

@@ -1,4 +1,4 @@
-"""Predictions: the table of them, and the file that they are written to."""
+"""The table of predictions, and the file that it is written to."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PREDICTION, PROBABILITIES = "prediction", "probabilities"
 
 
 def check_predictions_file(output: str | Path, overwrite: bool) -> Path:
-    """The local path of a predictions file to be.
+    """Check the name of a predictions file to write; returns its local path.
 
     Raises
     ------
     InputError
-        If its name has no ending that we write, or something is there already.
+        If its suffix is not supported, or something exists there already.
     """
     path = local_path(output)
     if path.suffix.lower() not in FORMATS:
@@ -39,7 +39,7 @@ def check_predictions_file(output: str | Path, overwrite: bool) -> Path:
 def answers_in_words(
     labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Names of the predicted classes, none for "unknown", and the confidence in them."""
+    """Names of the predicted classes, none for "unknown", and their confidence."""
     names = np.array(classes, object)[labels]
     names[labels < 0] = None
     return names, probabilities.max(axis=1, initial=0)
@@ -82,7 +82,7 @@ def answers_table(
 
 
 def write_answers(path: Path, table: pa.Table, classes: tuple[str, ...]) -> None:
-    """Write a predictions table whole; in a CSV, probabilities are a JSON object by class."""
+    """Write a predictions table at once; in a CSV, probabilities are a JSON object by class."""
     csv = path.suffix.lower() == ".csv"
     write_whole(path, _to_csv(table, classes) if csv else _to_parquet(table))
 

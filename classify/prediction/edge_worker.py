@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from headstart.data.common.errors import ModelError, PredictionError, first_line
+from headstart.data.common.onnx_runtime import open_session
 from headstart.data.contracts.calibration import UNKNOWN
 from headstart.data.contracts.model import LABEL, PROBABILITIES
 from headstart.data.workers.inputs import Batch, Failure
@@ -107,16 +108,9 @@ class EdgeSession:
     """
 
     def __init__(self, path: str, content: bytes, input: str) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what fails is raised, and becomes an error of its row
         self.input = input
-        try:
-            self._session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
+        try:  # quiet: what fails is raised, and becomes an error of its row
+            self._session = open_session(content, threads=1, quiet=True)
         except Exception as error:  # onnxruntime has no one class for files that it cannot load
             raise ModelError(
                 f"{path} cannot be loaded: {first_line(error)}", "Export the classifier again."

@@ -1,4 +1,4 @@
-"""Classes for embeddings, by onnxruntime alone: no scikit-learn, no TensorFlow."""
+"""Predictions for embeddings with onnxruntime alone, without scikit-learn or TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,25 +14,22 @@ from headstart.classify.prediction.answers import (
     write_answers,
 )
 from headstart.data.common.errors import Checklist, ModelError, StoreError
+from headstart.data.common.onnx_runtime import open_session
 from headstart.data.contracts.model import HEAD, INPUT, LABEL, PROBABILITIES, TRAIN_COMMAND, Model
 from headstart.data.contracts.store import MANIFEST, RECORDS, FeatureStore, embeddings_of
 from headstart.data.examples.opening import FILES
 from headstart.data.modalities.image.decoding import EXTENSIONS
 from headstart.data.storage.places import folder_at, folder_holding
 
-ROWS = 4096  # embeddings in one go: a head of neighbours holds distances to all of its own
+ROWS = 4096  # embeddings in one call: a k-nearest-neighbours head holds distances to all its rows
 
 
 class HeadSession:
-    """`head.onnx`, loaded; raises `ModelError` if that is not possible."""
+    """`head.onnx`, loaded; raises `ModelError` if it cannot be loaded."""
 
     def __init__(self, content: bytes, outputs: Sequence[str] = (LABEL, PROBABILITIES)) -> None:
-        import onnxruntime
-
         try:
-            self._session = onnxruntime.InferenceSession(
-                content, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(content)
         except Exception as error:  # onnxruntime has no one class for files that it cannot load
             raise ModelError(f"{HEAD} cannot be loaded: {error}", TRAIN_COMMAND) from error
         self._outputs = list(outputs)
@@ -54,7 +51,7 @@ def run_head(content: bytes, embeddings: np.ndarray) -> list[np.ndarray]:
 
 
 def is_edge_model(model: str | Path) -> bool:
-    """Whether what was named is to be read as an edge model, and not as a model folder."""
+    """Whether a path names an edge model rather than a model folder."""
     if "://" in str(model) and not str(model).startswith("file://"):
         return str(model).lower().endswith(".onnx")
     folder, name = folder_holding(model)
@@ -63,12 +60,12 @@ def is_edge_model(model: str | Path) -> bool:
 
 
 def open_pair(model: str | Path, features: str | Path) -> tuple[Model, FeatureStore]:
-    """Open a model and the features that it is to be used on.
+    """Open a model and the features to use it on.
 
     Raises
     ------
     InputError
-        If either is not there, they come from different backbones, or photographs were named
+        If either does not exist, they come from different backbones, or photographs were given
         instead of features.
     """
     checks = Checklist()
@@ -92,9 +89,9 @@ def _open_features(features: str | Path) -> FeatureStore:
         if not _holds_photographs(features):
             raise
     raise StoreError(
-        f"{features} is a source of photographs; a model folder takes features",
+        f"{features} is a source of photographs; a model folder needs features",
         f"Extract them: python -m extract {features} --backbone backbone.onnx -o FEATURES\n"
-        "  Or give the photographs to an edge model, which `python -m export classifier` writes.",
+        "  Or use the photographs with an edge model, which `python -m export classifier` writes.",
     )
 
 
@@ -120,7 +117,7 @@ def predict(
     Raises
     ------
     InputError
-        If model, features and output do not fit.
+        If model, features or output cannot be used, or model and features do not match.
     """
     checks = Checklist()
     with checks.item():

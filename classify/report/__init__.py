@@ -1,1 +1,1 @@
-"""What training found enters, one HTML file leaves that opens without a network."""
+"""The results of training go in; one HTML file comes out that needs no network."""

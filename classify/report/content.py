@@ -1,4 +1,4 @@
-"""What a report is made from: plain arrays and facts, whatever trained the head."""
+"""What a report shows: plain arrays and facts, taken from the results of training."""
 
 from __future__ import annotations
 
@@ -8,26 +8,39 @@ from typing import Any
 
 import numpy as np
 
+from headstart.classify.diagnosis.diagnose import Diagnosis
 from headstart.classify.diagnosis.learning_curve import LearningCurve
+from headstart.classify.heads.fitting import Fitted
 from headstart.classify.heads.search import Trial
-from headstart.classify.scores.metrics import Scores
+from headstart.classify.scores.metrics import HEADLINES, RepeatedScores, Scores
+from headstart.classify.splits.held_out import Answers
+from headstart.classify.splits.splitting import Labelled, Split
 from headstart.data.common.intervals import Interval
+from headstart.data.contracts.model import ModelCard
+from headstart.data.modalities.known import MODALITIES
+from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
+from headstart.data.storage.places import folder_at
 
 TRAINING, RIGHT, WRONG = "training", "right", "wrong"
+POINTS = 1000  # on the map, at most, from each side of the split
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples by id, and where their files are, relative to `ReportContent.root`."""
+    """Examples: ids and paths, relative to `ReportContent.root`."""
 
     ids: Sequence[str]
     paths: Sequence[str]
 
+    def at(self, row: int) -> tuple[str, str]:
+        """Id and path of one example."""
+        return self.ids[row], self.paths[row]
+
 
 @dataclass(frozen=True)
 class About:
-    """What was trained, on what, and with what.
+    """What was trained, on which data, and with which software.
 
     Parameters
     ----------
@@ -36,15 +49,15 @@ class About:
     head, parameters
         Name and parameters of the head.
     split
-        How the examples were divided, in words.
+        How the examples were divided, as text.
     fingerprint
-        Of the backbone that made the embeddings, in words.
+        Of the backbone that made the embeddings, as text.
     training, held_out
         Numbers of examples.
     features
         The feature store.
     versions
-        Of the packages that trained the head.
+        Versions of the packages that trained the head.
     """
 
     classes: tuple[str, ...]
@@ -60,20 +73,20 @@ class About:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The answers for the examples that training never saw; there is at least one.
+    """The predictions for the held-out examples; there is at least one.
 
     Parameters
     ----------
     labels
         True classes, int64 `[examples]`.
     probabilities
-        As the model gives them, float `[examples, classes]`.
+        As the model returns them, float `[examples, classes]`.
     uncalibrated
         Before calibration, of the same shape; none if nothing was calibrated.
     threshold
         Confidence below which the answer is "unknown"; none for never.
     threshold_for
-        What the threshold was chosen for, in words, such as `a precision of 99 %`.
+        What the threshold was chosen for, such as `a precision of 99 %`.
     """
 
     examples: Examples
@@ -99,7 +112,7 @@ class Summary:
     Parameters
     ----------
     without_duplicates
-        Accuracy on the held-out examples that are no near-duplicates of training examples.
+        Accuracy on the held-out examples that are not near-duplicates of training examples.
     duplicates
         How many held-out examples that leaves out.
     """
@@ -120,7 +133,7 @@ class Suspects:
     given, suggested
         Classes as indices, int `[suspects]`.
     score
-        What they are in order of, float `[suspects]`.
+        What they are sorted by, ascending, float `[suspects]`.
     how
         How they were found and what the score is, as a sentence.
     """
@@ -134,12 +147,12 @@ class Suspects:
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Pairs of examples that look alike, the most similar first.
+    """Pairs of similar examples, the most similar first.
 
     Parameters
     ----------
     similarity
-        Of the embeddings' directions (cosine), float `[pairs]`.
+        Cosine similarity of the embeddings, float `[pairs]`.
     how
         How they were found, as a sentence.
     """
@@ -161,7 +174,7 @@ class Sample:
     labels
         True classes, int64 `[points]`.
     marks
-        `training`, or of a held-out example `right` or `wrong`, `[points]`.
+        `training`, or `right` or `wrong` for a held-out example, `[points]`.
     """
 
     embeddings: np.ndarray
@@ -171,14 +184,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class ReportContent:
-    """All that a report shows; what is none is left out.
+    """All that a report shows; sections for what is none are left out.
 
     Parameters
     ----------
     root
         The folder that the examples' paths are relative to.
     trials
-        What the search for a head tried.
+        What a search (`--head auto`) tried.
+    modality
+        Of the examples.
     """
 
     about: About
@@ -190,3 +205,121 @@ class ReportContent:
     suspects: Suspects | None = None
     near_duplicates: NearDuplicates | None = None
     sample: Sample | None = None
+    modality: Modality = MODALITIES["image"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of training; rows are those of `data`."""
+
+    data: Labelled
+    split: Split
+    fitted: Fitted
+    answers: Answers
+    scores: Scores
+    repeated: RepeatedScores | None
+    diagnosis: Diagnosis
+
+
+def report_content(
+    results: Results, card: ModelCard, sample: tuple[np.ndarray, np.ndarray], modality: Modality
+) -> ReportContent:
+    """What `report.html` shows.
+
+    Parameters
+    ----------
+    sample
+        The rows of `sample_rows`, and their embeddings float32 `[rows, dim]`.
+    """
+    diagnosis, split, leaks = results.diagnosis, results.split, results.diagnosis.leaks
+    repeated = results.repeated
+    return ReportContent(
+        about=About(
+            classes=card.classes,
+            head=results.fitted.head.name,
+            parameters=results.fitted.head.all_parameters,
+            split=split.how,
+            fingerprint=str(card.fingerprint),
+            training=len(split.train),
+            held_out=len(split.test),
+            features=card.features,
+            versions=card.versions,
+        ),
+        held_out=_held_out(results),
+        summary=Summary(
+            results.scores,
+            results.scores.accuracy_interval,
+            Repeated(repeated.repeats, {name: repeated.intervals[name] for name in HEADLINES})
+            if repeated
+            else None,
+            leaks.accuracy if leaks and len(leaks.test_rows) else None,
+            len(leaks.test_rows) if leaks else 0,
+        ),
+        root=folder_at(card.root),
+        trials=results.fitted.trials,
+        learning_curve=diagnosis.curve,
+        suspects=_suspects(results),
+        near_duplicates=_near_duplicates(results),
+        sample=_sample(results, *sample),
+        modality=modality,
+    )
+
+
+def sample_rows(split: Split, seed: int = 0) -> np.ndarray:
+    """Rows of the data to draw on the map, from both sides of the split, int64."""
+    random = np.random.default_rng(seed)
+    return np.concatenate([random.permutation(side)[:POINTS] for side in (split.train, split.test)])
+
+
+def _examples(data: Labelled, rows: np.ndarray) -> Examples:
+    table = data.examples.select(["id", "path"]).take(rows)
+    return Examples(table["id"].to_pylist(), table["path"].to_pylist())
+
+
+def _held_out(results: Results) -> HeldOut:
+    answers, threshold = results.answers, results.fitted.threshold
+    calibrated = results.fitted.answering.calibration.method != "none"
+    return HeldOut(
+        _examples(results.data, results.split.test),
+        answers.labels,
+        answers.probabilities,
+        answers.uncalibrated if calibrated else None,
+        threshold.value if threshold else None,
+        threshold.chosen_for if threshold else "",
+    )
+
+
+def _suspects(results: Results) -> Suspects:
+    """The examples that confident learning counts as label errors."""
+    found, train = results.diagnosis.suspects, results.split.train
+    wrong = found.is_error
+    rows = train[results.diagnosis.rows[found.rows[wrong]]]
+    return Suspects(
+        _examples(results.data, rows),
+        found.given[wrong],
+        found.suggested[wrong],
+        found.score[wrong],
+        found.how,
+    )
+
+
+def _near_duplicates(results: Results) -> NearDuplicates | None:
+    leaks, split = results.diagnosis.leaks, results.split
+    if leaks is None:
+        return None
+    return NearDuplicates(
+        _examples(results.data, split.test[leaks.test_rows]),
+        _examples(results.data, split.train[leaks.pairs.train]),
+        leaks.pairs.similarity,
+        leaks.pairs.how,
+    )
+
+
+def _sample(results: Results, rows: np.ndarray, embeddings: np.ndarray) -> Sample:
+    right = results.answers.probabilities.argmax(axis=1) == results.answers.labels
+    place = {row: number for number, row in enumerate(results.split.test.tolist())}
+    marks = [
+        (RIGHT if right[place[row]] else WRONG) if row in place else TRAINING
+        for row in rows.tolist()
+    ]
+    return Sample(embeddings, results.data.labels[rows], marks)

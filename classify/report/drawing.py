@@ -1,6 +1,6 @@
-"""Drawings as SVG that takes its colours from the page, so that it follows light and dark.
+"""Drawings as SVG that take their colours from the page, for light and dark mode.
 
-No text of the user's is ever drawn: legends are HTML, which wraps, and knows every script.
+Text of the user's is never drawn: legends are HTML, which wraps and supports every script.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-# Of the colours of Okabe and Ito (2008), which colour-blind people can tell apart, those that stand
-# out from white; beyond these, a series is dashed or has another shape.
+# The colours of Okabe and Ito (2008), which colour-blind people can distinguish, that contrast with
+# white; further series are dashed or have another shape.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000001")
 INK, MUTED, GRID, PAGE = "#1f2328", "#59636e", "#d8dee4", "#fefefe"
 MOST_SERIES = 2 * len(PALETTE)
-WIDTH = 380  # points; text of 12 is still 10 pixels high on a telephone
-MOST_POINTS = 200  # of a curve: more cannot be seen
+WIDTH = 380  # points; text of 12 points is 10 pixels high on a phone
+MOST_POINTS = 200  # of a curve; more are not visible
 
 _VARIABLES = {colour: f"var(--series-{number})" for number, colour in enumerate(PALETTE)} | {
     INK: "var(--ink)",
@@ -29,7 +29,7 @@ _VARIABLES = {colour: f"var(--series-{number})" for number, colour in enumerate(
     GRID: "var(--grid)",
     PAGE: "var(--page)",
 }
-STYLE: dict[Any, Any] = {  # of keys that matplotlib types as literals
+STYLE: dict[Any, Any] = {  # matplotlib types the keys as literals
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "headstart",  # the same drawing, the same bytes
     "font.family": ["sans-serif"],
@@ -56,7 +56,7 @@ _UNSEEN = re.compile(
 
 
 def colour(series: int) -> str:
-    """The colour of a series; grey for -1."""
+    """The colour of a series; grey if it is -1."""
     return MUTED if series < 0 else PALETTE[series % len(PALETTE)]
 
 
@@ -71,13 +71,13 @@ def draw(name: str, alt: str, paint: Callable[[Figure], None], height: int = 300
     Parameters
     ----------
     name
-        Prefix of all ids in it; another for each drawing of a page.
+        Prefix of all ids in it; unique on a page.
     alt
-        What can be seen, for those who cannot.
+        A text description of the drawing, for screen readers.
     paint
-        Draws on an empty figure, with `PALETTE`, `INK`, `MUTED`, `GRID` and `PAGE` alone.
+        Draws on an empty figure, with only the colours `PALETTE`, `INK`, `MUTED`, `GRID`, `PAGE`.
     height
-        In points, the width being 380.
+        In points; the width is 380.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
@@ -99,7 +99,7 @@ def draw(name: str, alt: str, paint: Callable[[Figure], None], height: int = 300
 
 
 def thinned(*columns: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The same rows of every column, no more than can be seen; the first and the last stay."""
+    """The same rows of every column, at most `MOST_POINTS`, with the first and the last."""
     length = len(columns[0])
     rows = np.unique(np.linspace(0, length - 1, min(length, MOST_POINTS)).round().astype(np.int64))
     return tuple(column[rows] for column in columns)

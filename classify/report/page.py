@@ -1,4 +1,4 @@
-"""The report: one HTML file that opens without a network and runs no script."""
+"""The report: one HTML file that needs no network and runs no script."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from headstart.classify.report.thumbnails import Thumbnails
 def render(content: ReportContent) -> str:
     """The report as the text of one HTML file.
 
-    Everything of the user's is escaped, and the page's own policy (Content Security Policy Level 3)
-    lets nothing be loaded and no script run. A photograph that cannot be read is shown as the
-    reason; sections without data are left out or say why.
+    All text of the user's is escaped, and the page's Content Security Policy (Level 3) forbids
+    loading anything and running scripts. For a photograph that cannot be read, the reason is shown;
+    sections without data are left out or say why.
     """
     environment = Environment(
         loader=PackageLoader("headstart.classify.report", ""),
@@ -33,7 +33,7 @@ def render(content: ReportContent) -> str:
     about, accuracy = content.about, content.summary.accuracy
     lead = (
         f"{percent(accuracy.value)} of {count(about.held_out, 'held-out example')} are classified "
-        f"rightly ({INTERVAL} {percent(accuracy.low)} to {percent(accuracy.high)}): "
+        f"correctly ({INTERVAL} {percent(accuracy.low)} to {percent(accuracy.high)}): "
         f"{len(about.classes):,} classes, head {about.head}, trained on "
         f"{count(about.training, 'example')}."
     )
@@ -43,7 +43,7 @@ def render(content: ReportContent) -> str:
 
 def _sections(content: ReportContent) -> list[Section]:
     classes, held_out = content.about.classes, content.held_out
-    thumbnails = Thumbnails(content.root)
+    thumbnails = Thumbnails(content.root, content.modality)
     sections = [
         headlines(content),
         confusion(held_out, classes),

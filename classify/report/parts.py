@@ -1,11 +1,11 @@
-"""What a page is made of: sections of plots, tables and photographs. The template knows no more."""
+"""The elements of a page: sections of plots, tables and photographs, as the template takes them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-WIDEST_COLUMN = 6  # letters
-PERCENT = "\u00a0%"  # never at the start of a line
+WIDEST_COLUMN = 6  # characters
+PERCENT = "\u00a0%"  # a non-breaking space
 INTERVAL = f"95{PERCENT} interval"
 
 
@@ -16,11 +16,11 @@ class Key:
     Parameters
     ----------
     series
-        Number of the series, which decides colour and dash or shape; -1 for grey.
+        Number of the series, which determines colour and dash or shape; -1 for grey.
     shape
         `line`, `circle`, `triangle`, or `ring`.
     figure
-        A number that belongs to it; apart from the text, which may be cut short or run from right
+        A number shown after the text; separate from it, since the text may be cut or run from right
         to left.
     """
 
@@ -32,7 +32,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing (SVG without any of the user's text), its legend, and how to read it."""
+    """A drawing (SVG without text of the user's), its legend, and how to read it."""
 
     svg: str
     caption: str
@@ -41,7 +41,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; the first `texts` columns are text, the others numbers."""
+    """A table; the first `texts` columns are text, the others are numbers."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -50,7 +50,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a confusion matrix; `tint` is how much colour it has, 0 to 1."""
+    """A cell of a confusion matrix; `tint` is the opacity of its colour, 0 to 1."""
 
     count: int
     right: bool
@@ -59,29 +59,30 @@ class Cell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A confusion matrix: row: true class, column: prediction."""
+    """A confusion matrix; a row is a true class, a column a prediction."""
 
     classes: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
     @property
     def upright(self) -> bool:
-        """Whether the names above the columns are turned, being wider than numbers."""
+        """Whether the column names are rotated, because they are wider than the numbers."""
         return max(map(len, self.classes)) > WIDEST_COLUMN
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small photograph as a data URI, or why there is none."""
+    """A small picture as a data URI, or a text, or why there is neither."""
 
     id: str
     uri: str = ""
     reason: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True)
 class Card:
-    """One photograph or two, and what to say of them: names and values."""
+    """One or two photographs, with facts about them: names and values."""
 
     thumbnails: tuple[Thumbnail, ...]
     facts: tuple[tuple[str, str], ...]
@@ -109,7 +110,7 @@ class Section:
 
 
 def percent(share: float) -> str:
-    """A share such as `92.4 %`; only all is `100.0 %`, and only none is `0.0 %`."""
+    """A share such as `92.4 %`; `100.0 %` and `0.0 %` only if it is exact."""
     if 0 < share < 0.0005:
         return f"< 0.1{PERCENT}"
     if 0.9995 <= share < 1:

@@ -1,66 +1,42 @@
-"""Small photographs inside the page, as JPEG data URIs; what cannot be read says why."""
+"""What the page shows of an example, as its modality makes it, or why there is nothing."""
 
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
-from io import BytesIO
-
-import numpy as np
-from PIL import Image
 
 from headstart.classify.report.parts import Thumbnail
 from headstart.data.common.errors import StorageError
 from headstart.data.examples.reading import Reader, why_unread
-from headstart.data.modalities.image.preprocessing import Preprocessing, decode
-from headstart.data.modalities.image.resizing import resize
-from headstart.data.modalities.modality import DecodeError
+from headstart.data.modalities.known import MODALITIES
+from headstart.data.modalities.modality import DecodeError, Modality
 from headstart.data.storage.folder import Folder
-
-SIDE = 128  # pixels, at most
-QUALITY = 80
-
-
-@dataclass(frozen=True)
-class _Fitting(Preprocessing):
-    """Keeps the proportions: what is larger than the size shrinks, what is tiny grows by pixels."""
-
-    def apply(self, image: Image.Image, fast: bool = False) -> np.ndarray:
-        longest = max(image.size)
-        if longest <= self.width // 2:
-            factor = self.width // longest
-            image = image.resize(
-                (factor * image.width, factor * image.height), Image.Resampling.NEAREST
-            )
-        elif longest > self.width:
-            width, height = (max(1, round(side * self.width / longest)) for side in image.size)
-            image = resize(image, (width, height), Image.Resampling.LANCZOS, fast)
-        return np.asarray(image.convert("RGB"))
 
 
 class Thumbnails:
-    """Makes thumbnails of the photographs in a folder.
+    """Makes thumbnails of the examples in a folder.
 
     Parameters
     ----------
     folder
         The folder that the paths are relative to.
+    modality
+        Of the examples.
     """
 
-    def __init__(self, folder: Folder) -> None:
-        self._reader = Reader(folder)
+    def __init__(self, folder: Folder, modality: Modality = MODALITIES["image"]) -> None:
+        self._reader, self._modality = Reader(folder), modality
 
     def of(self, id: str, path: str) -> Thumbnail:
-        """The thumbnail of an example; one that cannot be read has a reason instead."""
+        """The thumbnail of an example, with a reason instead of it if it cannot be read."""
         try:
-            pixels = decode(self._reader.read(path), _Fitting(SIDE, SIDE))
+            preview = self._modality.preview(self._reader.read(path))
         except DecodeError as error:
             return Thumbnail(id, reason=error.message)
         except OSError as error:
             return Thumbnail(id, reason=why_unread(error)[1])
         except StorageError as error:
             return Thumbnail(id, reason=error.message)
-        buffer = BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY, optimize=True)
-        encoded = base64.b64encode(buffer.getvalue()).decode()
-        return Thumbnail(id, f"data:image/jpeg;base64,{encoded}")
+        if preview.media_type == "text/plain":
+            return Thumbnail(id, text=preview.content.decode())
+        encoded = base64.b64encode(preview.content).decode()
+        return Thumbnail(id, f"data:{preview.media_type};base64,{encoded}")

@@ -1,1 +1,1 @@
-"""Answers and true labels enter, scores with their intervals leave."""
+"""Labels and predictions go in; scores with their intervals and comparisons come out."""

@@ -1,4 +1,4 @@
-"""Two models on the same test examples, paired: is one really better?"""
+"""Paired comparison of two models on the same test examples: is one significantly better?"""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ SHOWN = 5  # class names in a message
 
 @dataclass(frozen=True)
 class Change:
-    """A test example that one model gets right and the other wrong, or that both get wrong in
-    different ways; an answer is none for "unknown"."""
+    """A test example that the models predict differently; a prediction is none for "unknown"."""
 
     id: str
     path: str
@@ -35,30 +34,29 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models, A and B, on the test examples that both have.
+    """Two models, A and B, on the test examples that they share.
 
     Parameters
     ----------
     a, b
         The model folders.
     accuracy_a, accuracy_b
-        With 95 % intervals (Wilson 1927); "unknown" is no right answer.
+        With 95 % intervals (Wilson 1927); "unknown" counts as wrong.
     difference
         Accuracy of B minus that of A, with its 95 % interval for paired examples (Newcombe 1998,
         Statistics in Medicine 17:2635, method 10).
     p_value
-        McNemar's test, exact: how probable examples that only one gets right are to fall so
-        unevenly, if neither is better.
+        Of McNemar's exact test, with the null hypothesis that neither model is better.
     log_loss_a, log_loss_b
         Mean negative logarithm (base e) of the probability given to the true class.
     both_right, only_a, only_b, none_right
-        Numbers of examples.
+        Numbers of examples that both, one, or neither of the models predicts correctly.
     left_out
-        Examples that are a test example of one model alone, or have another label in the other.
+        Examples that are a test example of only one model, or whose labels differ.
     seen
         How many of those the other model was trained on.
     changes
-        The examples that are answered differently.
+        The examples that are predicted differently.
     verdict
         As a sentence.
     """
@@ -92,16 +90,16 @@ class Comparison:
 
 
 def compare(a: str | Path, b: str | Path) -> Comparison:
-    """Compare two model folders on the test examples that both have, by the hash of the files.
+    """Compare two model folders on their common test examples, matched by the hash of the files.
 
-    Interval and test take the examples as independent; where groups of them are alike, as the
-    photographs of one module are, both are too sure.
+    Interval and test assume independent examples; where groups of examples are similar, such as
+    photographs of one module, both are too optimistic.
 
     Raises
     ------
     InputError
-        If a model cannot be read, holds no answers, they are the same or know different classes,
-        or they have no test example in common.
+        If a model cannot be read or holds no predictions, both are the same folder, their classes
+        differ, or they have no test example in common.
     """
     checks = Checklist()
     examples = []
@@ -130,36 +128,36 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
         .to_numpy(zero_copy_only=False)
         for name in "ab"
     )
-    counts = (
-        int((right_a & right_b).sum()),
-        int((right_a & ~right_b).sum()),
-        int((~right_a & right_b).sum()),
-        int((~right_a & ~right_b).sum()),
-    )
-    difference, p_value = paired_difference(*counts), mcnemar(counts[1], counts[2])
+    both, only_a = int((right_a & right_b).sum()), int((right_a & ~right_b).sum())
+    only_b, none = int((~right_a & right_b).sum()), int((~right_a & ~right_b).sum())
+    difference = paired_difference(both, only_a, only_b, none)
+    p_value = mcnemar(only_a, only_b)
     return Comparison(
-        str(a),
-        str(b),
-        pairs.num_rows,
-        proportion(int(right_a.sum()), len(right_a)),
-        proportion(int(right_b.sum()), len(right_b)),
-        difference,
-        p_value,
-        _log_loss(pairs["probability_a"]),
-        _log_loss(pairs["probability_b"]),
-        *counts,
-        left_out,
-        seen,
-        _changes(pairs),
-        verdict(difference, p_value),
+        a=str(a),
+        b=str(b),
+        examples=pairs.num_rows,
+        accuracy_a=proportion(int(right_a.sum()), len(right_a)),
+        accuracy_b=proportion(int(right_b.sum()), len(right_b)),
+        difference=difference,
+        p_value=p_value,
+        log_loss_a=_log_loss(pairs["probability_a"]),
+        log_loss_b=_log_loss(pairs["probability_b"]),
+        both_right=both,
+        only_a=only_a,
+        only_b=only_b,
+        none_right=none,
+        left_out=left_out,
+        seen=seen,
+        changes=_changes(pairs),
+        verdict=verdict(difference, p_value),
     )
 
 
 def paired_difference(both: int, only_a: int, only_b: int, none: int) -> Interval:
-    """The share right of B minus that of A, with its 95 % interval by Newcombe's method 10.
+    """Accuracy of B minus that of A, with its 95 % interval by Newcombe's method 10.
 
-    The two Wilson intervals are put together by their correlation phi, which is taken smaller
-    where it is positive, as a correction for continuity.
+    The two Wilson intervals are combined through the correlation phi; a positive phi is reduced by
+    a continuity correction.
     """
     total = both + only_a + only_b + none
     a, b = proportion(both + only_a, total), proportion(both + only_b, total)
@@ -185,19 +183,19 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def verdict(difference: Interval, p_value: float) -> str:
-    """Which one is better, if that can be told: the test and the interval must both say so."""
+    """Which model is better; both the test and the interval must be significant."""
     b_better = difference.low > 0
-    told = p_value < SIGNIFICANT and (b_better or difference.high < 0)
+    significant = p_value < SIGNIFICANT and (b_better or difference.high < 0)
     shown = difference
-    if told and not b_better:
+    if significant and not b_better:
         shown = Interval(-difference.value, -difference.high, -difference.low)
     points = (
         f"{100 * shown.value:+.1f} points (95 %: {100 * shown.low:.1f} to {100 * shown.high:.1f}), "
         f"McNemar {_p(p_value)}"
     )
-    if told:
+    if significant:
         return f"{'B' if b_better else 'A'} is better: {points}"
-    return f"no difference can be told: B has {points}"
+    return f"no significant difference: B has {points}"
 
 
 def _p(value: float) -> str:
@@ -207,12 +205,11 @@ def _p(value: float) -> str:
 
 
 def _answered(model: Model, place: str | Path) -> pa.Table:
-    """A model's examples; its test examples have answers."""
+    """The examples of a model, with predictions for its test examples."""
     examples = model.examples()
     if not set(ANSWERS) <= set(examples.column_names):
         raise ModelError(
-            f"{place} does not say what it answered for its test examples: an older headstart "
-            "wrote it",
+            f"{place} has no predictions for its test examples: an older headstart wrote it",
             TRAIN_AGAIN.format(model.card.features, place),
         )
     return examples
@@ -224,12 +221,12 @@ def _check_classes(a: Model, b: Model, places: tuple[str | Path, str | Path]) ->
         return
     only = [sorted(known[0] - known[1]), sorted(known[1] - known[0])]
     parts = [
-        f"only {place} knows {_listed(names)}"
+        f"only {place} has {_listed(names)}"
         for place, names in zip(places, only, strict=True)
         if names
     ]
     raise ModelError(
-        f"the models tell different classes apart: {'; '.join(parts)}",
+        f"the models have different classes: {'; '.join(parts)}",
         "Train both on the same classes.",
     )
 
@@ -240,9 +237,10 @@ def _listed(names: list[str]) -> str:
 
 
 def _pair(a: pa.Table, b: pa.Table) -> tuple[pa.Table, int, int]:
-    """The test examples of both with the answers of both; how many are left out; those seen.
+    """The common test examples with both predictions; how many are left out; how many of those the
+    other model trained on.
 
-    Of files with the same bytes, the first stands for all.
+    Of files with the same bytes, only the first is used.
     """
     tests = [_tests(table) for table in (a, b)]
     columns = ["content", "label", *ANSWERS]
@@ -260,13 +258,13 @@ def _pair(a: pa.Table, b: pa.Table) -> tuple[pa.Table, int, int]:
     agree = pc.equal(joined["label_a"], joined["label_b"])
     pairs = joined.filter(agree).rename_columns({"label_a": "label"}).sort_by("id")
     contents = pairs["content"].combine_chunks()
-    lone = [table.filter(pc.invert(pc.is_in(table["content"], contents))) for table in tests]
+    unpaired = [table.filter(pc.invert(pc.is_in(table["content"], contents))) for table in tests]
     seen = sum(
         pc.is_in(table["content"], _trained(other)).to_numpy(zero_copy_only=False).sum()
-        for table, other in zip(lone, (b, a), strict=True)
+        for table, other in zip(unpaired, (b, a), strict=True)
     )
-    relabelled = joined.num_rows - pairs.num_rows  # stands in both of `lone`
-    return pairs, sum(table.num_rows for table in lone) - relabelled, int(seen)
+    relabelled = joined.num_rows - pairs.num_rows  # in both of `unpaired`
+    return pairs, sum(table.num_rows for table in unpaired) - relabelled, int(seen)
 
 
 def _tests(examples: pa.Table) -> pa.Table:
@@ -286,7 +284,7 @@ def _log_loss(probability: pa.ChunkedArray) -> float:
 
 
 def _changes(pairs: pa.Table) -> tuple[Change, ...]:
-    unknown = "\0"  # no class name: so that two "unknown" are the same answer
+    unknown = "\0"  # not a class name; two "unknown" are the same prediction
     a, b = (pairs[f"prediction_{name}"].fill_null(unknown) for name in "ab")
     changed = pairs.filter(pc.not_equal(a, b))
     return tuple(

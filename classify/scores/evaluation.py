@@ -1,4 +1,4 @@
-"""Score a model folder on examples that its training never saw."""
+"""Score a model folder on examples that were not used to train it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headstart.data.contracts.store import embeddings_of
 class Evaluation:
     """Scores, and how many labelled examples were left out.
 
-    Those are the ones whose bytes training saw, and those of a declared validation split.
+    Those are examples whose bytes were used in training, or of a declared validation split.
     """
 
     scores: Scores
@@ -28,10 +28,10 @@ class Evaluation:
 
 
 def evaluate(model: str | Path, features: str | Path) -> Evaluation:
-    """Score a model on the held-out examples of a store, or on all of a store that is new to it.
+    """Score a model on the held-out examples of its store, or on all examples of another store.
 
-    What training saw is known by the hash of the files' bytes, so that a copy of a training
-    photograph under another name does not count either.
+    Training examples are recognized by the hash of their bytes, so a copy of a training photograph
+    under another name is left out as well.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def evaluate(model: str | Path, features: str | Path) -> Evaluation:
     fresh = held_out(opened, table)
     if not fresh.num_rows:
         raise InputError(
-            f"{features} has no labelled example that the training of {model} did not see",
+            f"{features} has no labelled example that was not used to train {model}",
             "Evaluate on other features.",
         )
     classes = opened.card.classes
@@ -52,7 +52,8 @@ def evaluate(model: str | Path, features: str | Path) -> Evaluation:
     if position.null_count:
         unknown = pc.unique(fresh["label"].filter(pc.is_null(position))).to_pylist()
         raise InputError(
-            f"{features} has labels that the model does not know: {', '.join(map(repr, unknown))}",
+            f"{features} has labels that are not classes of the model: "
+            f"{', '.join(map(repr, unknown))}",
             f"The model's classes are {', '.join(map(repr, classes))}.",
         )
     _, probabilities = run_head(opened.head, embeddings_of(fresh))
@@ -62,7 +63,7 @@ def evaluate(model: str | Path, features: str | Path) -> Evaluation:
 
 
 def held_out(model: Model, table: pa.Table) -> pa.Table:
-    """The rows of a table with a column `content` whose bytes the training never saw."""
+    """The rows of a table with a column `content` whose bytes were not used in training."""
     examples = model.examples()
     labelled = examples.filter(pc.is_valid(examples["label"]))
     used = labelled.filter(pc.not_equal(labelled["split"].fill_null(""), "test"))

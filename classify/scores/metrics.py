@@ -1,4 +1,4 @@
-"""How good a classifier is, on examples that training never saw."""
+"""How good a classifier is, and whether its confidence can be believed, on held-out examples."""
 
 from __future__ import annotations
 
@@ -14,10 +14,92 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from headstart.classify.scores.reliability import reliability
 from headstart.data.common.intervals import Interval, of_mean, proportion
 
-MOST_CLASSES = 1000  # whose confusion matrix is kept
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Predictions in bins of equal width by their confidence; empty bins are left out.
+
+    Parameters
+    ----------
+    confidence, accuracy
+        Means over the bin, `[bins]`.
+    count
+        Predictions in the bin, `[bins]`.
+    """
+
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    count: np.ndarray
+
+    @property
+    def expected_calibration_error(self) -> float:
+        """Mean distance between confidence and accuracy (Naeini et al. 2015; Guo et al. 2017)."""
+        gaps = np.abs(self.confidence - self.accuracy)
+        return float((gaps * self.count).sum() / max(1, self.count.sum()))
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> Reliability:
+    """Compare the confidence (probability of the predicted class) with the accuracy.
+
+    Parameters
+    ----------
+    labels
+        True classes, int `[examples]`.
+    probabilities
+        Float `[examples, classes]`.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    position = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    count = np.bincount(position, minlength=bins)
+    filled = count > 0
+    means = [
+        np.bincount(position, values, bins)[filled] / count[filled]
+        for values in (confidence, right)
+    ]
+    return Reliability(means[0], means[1], count[filled])
+
+
+@dataclass(frozen=True)
+class RiskCoverage:
+    """Coverage and precision for each possible threshold, the highest first.
+
+    Parameters
+    ----------
+    threshold
+        The lowest confidence that still gets an answer, float `[thresholds]`.
+    coverage
+        Share of the examples that get an answer, ascending, float `[thresholds]`.
+    precision
+        Share of those answers that are right, float `[thresholds]`; 1 minus the risk.
+    """
+
+    threshold: np.ndarray
+    coverage: np.ndarray
+    precision: np.ndarray
+
+
+def risk_coverage(labels: np.ndarray, probabilities: np.ndarray) -> RiskCoverage:
+    """Coverage and precision for every threshold (El-Yaniv and Wiener 2010).
+
+    The inputs are those of `reliability`.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    order = np.argsort(-confidence, kind="stable")
+    falling = confidence[order]
+    answered = np.arange(1, len(order) + 1)
+    # Examples with the same confidence are answered together, or not at all.
+    ends = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
+    precision = np.cumsum(right[order]) / answered
+    return RiskCoverage(falling[ends], answered[ends] / len(order), precision[ends])
+
+
+MOST_CLASSES = 1000  # up to which a confusion matrix is kept
 HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
 
 
@@ -34,7 +116,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Answered:
-    """Share of the examples above the threshold, and share of those that is right."""
+    """Share of the examples above the threshold, and the share of those that are right."""
 
     coverage: Interval
     precision: Interval | None
@@ -42,25 +124,25 @@ class Answered:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a classifier.
+    """Scores of a classifier on held-out examples.
 
     Parameters
     ----------
     accuracy_interval
-        The accuracy with its 95 % confidence interval, by the number of examples that were tested.
+        The accuracy with its 95 % confidence interval, from the number of test examples.
     log_loss
         Mean negative logarithm (base e) of the probability given to the true class.
     calibration_error
-        How far the probability of the predicted class is from the share that is right, on average
-        (expected calibration error): 0 for probabilities that can be taken at their word.
+        Expected calibration error: the mean distance between confidence and accuracy. 0 for
+        perfectly calibrated probabilities.
     confusion
         Row: true class, column: prediction; counts, in the order of `per_class`. Empty for more
         than 1,000 classes.
     answered
-        How many get an answer and how many of these are right, where a threshold lets the model say
-        "unknown". The other scores are those of an answer to every example.
+        How many examples get an answer and how many of the answers are right, if the model has a
+        threshold. The other scores are computed as if every example were answered.
     uncalibrated_error
-        The calibration error of the scores before calibration; none if that was not measured.
+        The calibration error of the scores before calibration; none if it was not measured.
     """
 
     examples: int
@@ -99,7 +181,7 @@ def score(
 
     Notes
     -----
-    A class that no test example has is left out of the averages over classes.
+    Classes without test examples are left out of the averages over classes.
     """
     indices = np.arange(len(classes))
     predictions = probabilities.argmax(axis=1)
@@ -107,7 +189,7 @@ def score(
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predictions, labels=indices, zero_division=0
     )
-    # float32 probabilities do not sum to one as exactly as log_loss asks of float64
+    # float32 probabilities do not sum to one as exactly as log_loss requires
     normalized = probabilities.astype(np.float64)
     normalized /= normalized.sum(axis=1, keepdims=True)
     recalls = recall[present]
@@ -151,7 +233,7 @@ def _answered(
 
 
 def _summarized(scores: Scores) -> dict[str, float]:
-    """What is averaged over splits, by name."""
+    """The scores that are averaged over splits, by name."""
     found = {name: getattr(scores, name) for name in (*HEADLINES, "calibration_error")}
     if scores.uncalibrated_error is not None:
         found["before_calibration"] = scores.uncalibrated_error
@@ -164,13 +246,13 @@ def _summarized(scores: Scores) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class RepeatedScores:
-    """Scores over repeated splits: of each the mean, sample standard deviation, and interval.
+    """Scores over repeated splits: mean, sample standard deviation and interval of each.
 
     Parameters
     ----------
     intervals
-        Of the mean, at 95 %. The splits share examples, so that the variance of their mean is not
-        the variance of one divided by their number; corrected after Nadeau and Bengio (2003).
+        95 % intervals of the mean. The splits share examples, so the variance of their mean is
+        larger than that of independent splits; corrected after Nadeau and Bengio (2003).
     """
 
     repeats: int
@@ -189,7 +271,7 @@ def summarize(scores: list[Scores], test_share: float) -> RepeatedScores:
     Parameters
     ----------
     test_share
-        Number of test examples divided by that of training examples.
+        Number of test examples divided by the number of training examples.
     """
     found = [_summarized(each) for each in scores]
     names = [name for name in found[0] if all(name in each for each in found)]

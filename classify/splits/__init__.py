@@ -1,1 +1,1 @@
-"""Labelled examples enter, training and test examples leave, with no group on both sides."""
+"""Labelled examples go in; training and test examples come out, with no group on both sides."""

@@ -1,8 +1,8 @@
-"""The wall between training and testing.
+"""Keeps test examples out of everything that is chosen in training.
 
-Whatever chooses anything (parameters, heads, calibration, threshold) gets a `Training`, which holds
-no test example. The test examples are in a `HeldOut`, which takes a finished `head.onnx` and gives
-answers once: nothing can be chosen by them, since what answers is finished by then.
+Whatever chooses anything (parameters, heads, calibration, threshold) gets a `Training`, which has
+no test examples. The test examples are in a `HeldOut`, which runs one finished `head.onnx` on them,
+and only once, so that no choice can depend on them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headstart.classify.features.embeddings import Embeddings, InMemory
+from headstart.classify.features.loading import Embeddings, InMemory
 from headstart.classify.prediction.features import HeadSession
 from headstart.classify.splits.splitting import Labelled, Split
 from headstart.data.contracts.calibration import softmax
@@ -20,18 +20,18 @@ from headstart.data.contracts.model import LABEL, PROBABILITIES, SCORES
 
 @dataclass(frozen=True)
 class Training:
-    """The examples to learn from.
+    """The training examples.
 
     Parameters
     ----------
     classes
-        Names, in the order of the labels.
+        Class names, in the order of the labels.
     embeddings
         Float32 `[examples, dim]`.
     labels
         Int64 `[examples]`.
     groups
-        Index of the group, `[examples]`; none if no example has one.
+        Index of each example's group, int64 `[examples]`; none if no example has a group.
     """
 
     classes: tuple[str, ...]
@@ -47,7 +47,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a finished head answered for the held-out examples.
+    """The predictions of a finished head for the held-out examples.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Answers:
     probabilities
         Float32 `[examples, classes]`.
     uncalibrated
-        Softmax of the scores before calibration, of the same shape.
+        Softmax of the scores before calibration, float32 `[examples, classes]`.
     """
 
     labels: np.ndarray
@@ -68,19 +68,29 @@ class Answers:
 
 
 class HeldOut:
-    """The test examples, sealed until a head is finished."""
+    """The test examples; they can be used once, by a finished head."""
 
     def __init__(self, embeddings: Embeddings, rows: np.ndarray, labels: np.ndarray) -> None:
         self.__sealed: Embeddings | None = embeddings
         self.__rows, self.__labels = rows, labels
 
     def answers(self, head: bytes) -> Answers:
-        """The answers of a finished head, an ONNX form that gives its scores as well.
+        """The predictions of a finished head.
 
-        A second call is an error of the program.
+        Parameters
+        ----------
+        head
+            Its ONNX form with the additional output `scores`.
+
+        Raises
+        ------
+        RuntimeError
+            At a second call: comparing heads on the test examples would be model selection.
         """
         if self.__sealed is None:
-            raise RuntimeError("the test examples have answered: a second head would be a choice")
+            raise RuntimeError(
+                "the test examples are used up: another head would be chosen by them"
+            )
         embeddings, self.__sealed = self.__sealed, None
         session = HeadSession(head, (LABEL, PROBABILITIES, SCORES))
         parts = [session.run(batch) for batch in embeddings.batches(self.__rows)]
@@ -89,11 +99,11 @@ class HeldOut:
 
 
 def divide(data: Labelled, embeddings: InMemory, split: Split) -> tuple[Training, HeldOut]:
-    """The two sides of a split of `data`."""
+    """The training and the test examples of a split of `data`."""
     everything = Training(data.classes, embeddings.array, data.labels, data.groups)
     return everything.take(split.train), hold_out(data, embeddings, split)
 
 
 def hold_out(data: Labelled, embeddings: Embeddings, split: Split) -> HeldOut:
-    """The test side of a split of `data`."""
+    """The test examples of a split of `data`."""
     return HeldOut(embeddings, split.test, data.labels[split.test])

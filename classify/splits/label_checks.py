@@ -1,4 +1,4 @@
-"""Labels that are probably not what was meant."""
+"""Warnings about labels that are probably wrong: spellings, rare classes, ids."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import unicodedata
 
 import numpy as np
 
-from headstart.data.common.errors import InputError
-
 FEW = 10  # examples of a class, below which its scores say little
 MANY = 1000  # classes, above which a label is often an id
-SHOWN = 5  # examples of a kind of mistake that are named
+SHOWN = 5  # cases of one kind of mistake that a warning lists
 
 
 def label_warnings(classes: tuple[str, ...], counts: np.ndarray) -> list[str]:
-    """What looks wrong with the labels, a sentence or two each.
+    """Warnings about the labels, a sentence or two each.
 
     Parameters
     ----------
@@ -24,38 +22,11 @@ def label_warnings(classes: tuple[str, ...], counts: np.ndarray) -> list[str]:
     return [*_alike(classes, counts), *_few(classes, counts), *_many(classes, counts)]
 
 
-def check_groups(labels: np.ndarray, groups: np.ndarray | None) -> None:
-    """Refuse groups that are the labels under another name.
-
-    Parameters
-    ----------
-    labels, groups
-        As indices, int `[examples]`; an example without a group has one of its own.
-
-    Raises
-    ------
-    InputError
-        If each group has one class and each class one group: a split that keeps groups together
-        would have no class on both sides.
-    """
-    if groups is None:
-        return
-    pairs = len(np.unique(np.stack([labels, groups]), axis=1).T)
-    count = len(np.unique(labels))
-    if pairs == count == len(np.unique(groups)):
-        raise InputError(
-            f"the group is the label: each of the {count:,} classes is one group, so that no class "
-            "can be both trained on and tested",
-            "A group is what belongs together across classes, such as a module, a speaker or a "
-            "patient. Give that, or no group, and extract again.",
-        )
-
-
 def spelling(label: str) -> str:
-    """What labels have in common that differ only in case, white space or Unicode form.
+    """A key that is equal for labels that differ only in case, white space or Unicode form.
 
-    That is compatibility caseless matching (Unicode Standard 3.13, D146) with white space collapsed
-    and cut off at both ends.
+    It is that of compatibility caseless matching (Unicode Standard 3.13, D146), with white space
+    collapsed and stripped at both ends.
     """
     text = unicodedata.normalize("NFD", label)
     for _ in range(2):
@@ -103,7 +74,7 @@ def _many(classes: tuple[str, ...], counts: np.ndarray) -> list[str]:
 
 
 def _named(indices: list[int], classes: tuple[str, ...], counts: np.ndarray) -> str:
-    """Classes with their counts; as escapes, where two would look the same."""
+    """Classes with their counts; escaped where two would look the same."""
     names = [classes[index] for index in indices]
     looks = {unicodedata.normalize("NFC", name) for name in names}
     show = repr if len(looks) == len(names) else ascii

@@ -15,18 +15,18 @@ from headstart.data.common.errors import Checklist, InputError
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """How examples are divided where the store does not say it.
+    """How examples are divided where the store declares no splits.
 
     Parameters
     ----------
     test_size
         Share of the examples that is held out, 0 to 1.
     repeats
-        How many stratified splits to score besides the recorded one; 0 for none.
+        How many random splits to score in addition; 0 for none.
     samples_per_class
         Train on this many examples of each class, drawn at random; none for all.
     group
-        Column of the store whose values are the groups; empty for its column `group`.
+        Column of the store with the groups; empty for its column `group`.
     """
 
     test_size: float = 0.25
@@ -62,10 +62,10 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows that train and rows that test, as indices, and how they were chosen, in words.
+    """Training and test rows, as indices, and how they were chosen, as text.
 
-    `copies` counts the examples taken out of the test rows since a file with the very same bytes
-    is among the training rows.
+    `copies` counts the examples that were removed from the test rows because a file with the same
+    bytes is among the training rows.
     """
 
     train: np.ndarray
@@ -83,9 +83,9 @@ class Labelled:
     labels
         Index into `classes`, int64 `[examples]`.
     groups
-        Index of the group, `[examples]`; none if no example has one.
+        Index of each example's group, `[examples]`; none if no example has a group.
     group
-        Column that has them.
+        Column with the groups.
     """
 
     examples: pa.Table
@@ -101,24 +101,24 @@ def labelled(features: pa.Table, group: str = "") -> Labelled:
     Parameters
     ----------
     group
-        Column whose values are the groups, instead of `group`.
+        Column with the groups, instead of `group`.
 
     Raises
     ------
     InputError
-        If there is no such column, no label, or only one class.
+        If there is no such column, no label, or only one class, or the groups are the labels.
     """
     if group and group not in features.column_names:
         columns = ", ".join(name for name in features.column_names if name != "embedding")
         raise InputError(
-            f"--group {group}: the features have no such column", f"They have {columns}."
+            f"--group {group}: the features do not have this column", f"They have {columns}."
         )
     examples = features
     if features["label"].null_count:
         examples = features.filter(pc.is_valid(features["label"]))
     if not examples.num_rows:
         raise InputError(
-            "no example has a label, so there is nothing to learn from",
+            "no example has a label, so there is nothing to train on",
             "Sort the photographs into a folder for each class, or give a manifest with a column "
             "'label', and extract again.",
         )
@@ -131,14 +131,42 @@ def labelled(features: pa.Table, group: str = "") -> Labelled:
     groups = None
     column = examples[group or "group"].cast(pa.string())
     if column.null_count < examples.num_rows:
-        # An example without a group is a group of its own.
+        # An example without a group is a group by itself.
         own = [name or f"\0{row}" for row, name in enumerate(column.to_pylist())]
         groups = np.unique(np.array(own, object), return_inverse=True)[1]
+    check_groups(labels, groups)
     return Labelled(examples, classes, labels, groups, group or "group")
 
 
+def check_groups(labels: np.ndarray, groups: np.ndarray | None) -> None:
+    """Reject groups that are the labels under another name.
+
+    Parameters
+    ----------
+    labels, groups
+        As indices, int `[examples]`; an example without a group is a group by itself.
+
+    Raises
+    ------
+    InputError
+        If each group has one class and each class one group: a split that keeps groups together
+        would have no class on both sides.
+    """
+    if groups is None:
+        return
+    pairs = len(np.unique(np.stack([labels, groups]), axis=1).T)
+    count = len(np.unique(labels))
+    if pairs == count == len(np.unique(groups)):
+        raise InputError(
+            f"the groups are the same as the labels: each of the {count:,} classes is one group, "
+            "so no class can be both trained on and tested",
+            "A group holds examples of one origin, such as a module, a speaker or a patient. Name "
+            "such a column, or no group, and extract again.",
+        )
+
+
 def _encode(names: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
-    """The sorted names, and the index of each example's name; no string a row is made."""
+    """The sorted names, and the index of each example's name, without a Python string per row."""
     encoded = names.combine_chunks().dictionary_encode()
     found = np.array(encoded.dictionary.to_pylist(), object)
     order = np.argsort(found)
@@ -148,15 +176,16 @@ def _encode(names: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def choose_split(data: Labelled, options: SplitOptions) -> Split:
-    """The splits that the store declares, or else a stratified one.
+    """The split that the store declares, or else a stratified one.
 
-    Declared: `train` and examples without a split train; `test` tests, or `validation` where there
-    is no `test`. Examples of one group never stand on both sides.
+    In a declared split, `train` and examples without a split are the training examples, and `test`,
+    or `validation` if there is no `test`, the test examples. A group is never divided.
 
     Raises
     ------
     InputError
-        If a class or a group is on the wrong side, or there are too few examples.
+        If a class has no training example, a group is in both splits, or there are too few
+        examples.
     """
     declared = data.examples["split"].fill_null("train").to_numpy(zero_copy_only=False)
     held_out = next((name for name in ("test", "validation") if (declared == name).any()), None)
@@ -166,13 +195,13 @@ def choose_split(data: Labelled, options: SplitOptions) -> Split:
     split = Split(
         np.flatnonzero(declared == "train"),
         np.flatnonzero(declared == held_out),
-        f"as declared by the source, tested on {held_out!r}",
+        f"declared by the source, tested on {held_out!r}",
     )
     _check_declared(data, split, held_out)
     return _without_copies(data, split)
 
 
-def few(data: Labelled, split: Split, options: SplitOptions, repeat: int = 0) -> Split:
+def limit_samples(data: Labelled, split: Split, options: SplitOptions, repeat: int = 0) -> Split:
     """The split with `samples_per_class` training rows of each class, drawn by the seed."""
     count = options.samples_per_class
     if count is None:
@@ -187,7 +216,7 @@ def few(data: Labelled, split: Split, options: SplitOptions, repeat: int = 0) ->
 
 
 def _without_copies(data: Labelled, split: Split) -> Split:
-    """Take test rows out whose bytes training sees under another name."""
+    """Remove test rows whose bytes are in the training rows under another name."""
     contents = data.examples["content"].combine_chunks()
     seen = contents.take(pa.array(split.train))
     copies = pc.is_in(contents.take(pa.array(split.test)), value_set=seen)
@@ -196,7 +225,7 @@ def _without_copies(data: Labelled, split: Split) -> Split:
 
 
 def hold_back(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """At most `count` random rows, without one example of each class: that one trains."""
+    """At most `count` random rows to hold out; one example of each class is always left."""
     order = np.random.default_rng(seed).permutation(len(labels))
     first = np.unique(labels[order], return_index=True)[1]
     return np.delete(order, first)[:count]
@@ -209,7 +238,7 @@ def _check_declared(data: Labelled, split: Split, held_out: str) -> None:
         if len(unseen):
             names = ", ".join(repr(data.classes[i]) for i in unseen[:5])
             raise InputError(
-                f"no example of {names} is in the training split",
+                f"the training split has no examples of {names}",
                 "Move examples of every class into it, and extract again.",
             )
     with checks.item():
@@ -219,29 +248,29 @@ def _check_declared(data: Labelled, split: Split, held_out: str) -> None:
                 row = int(np.flatnonzero(data.groups == both[0])[0])
                 name = data.examples[data.group][row].as_py()
                 raise InputError(
-                    f"{len(both):,} groups, such as {name!r}, stand "
-                    f"in the training split and in {held_out!r}: the score would be too good",
+                    f"the training split and {held_out!r} share {len(both):,} of the groups, such "
+                    f"as {name!r}: the score would be too optimistic",
                     "Keep every group in one split, and extract again.",
                 )
     checks.finish()
 
 
 def stratified_splits(data: Labelled, options: SplitOptions, count: int) -> Iterator[Split]:
-    """Random splits that keep the shares of the classes, and keep groups together.
+    """Random splits, stratified by class, that do not divide groups.
 
-    A class with one example trains and is not tested. Where a split would be too small for all
-    classes, the shares are not kept, but every class trains.
+    A class with one example is trained on and not tested. Where a test split would be too small for
+    all classes, it is not stratified, but every class has training examples.
 
     Raises
     ------
     InputError
-        If there are too few groups for every class to be on both sides, or nothing to test.
+        If there are too few groups for every class to be on both sides, or nothing to test on.
     """
     for train, test, word in _indices(data, options, count):
         unseen = np.setdiff1d(np.arange(len(data.classes)), data.labels[train])
         if len(unseen):
             raise InputError(
-                f"a random split leaves no example of {data.classes[unseen[0]]!r} to train on",
+                f"a random split leaves no examples of {data.classes[unseen[0]]!r} to train on",
                 "Add examples of it, lower --test-size, or declare the splits in the manifest.",
             )
         share = f"{len(train) / len(data.labels):.0%}/{len(test) / len(data.labels):.0%}"
@@ -253,13 +282,13 @@ def stratified_splits(data: Labelled, options: SplitOptions, count: int) -> Iter
 def _indices(
     data: Labelled, options: SplitOptions, count: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
-    """Rows that train, rows that test, and what kind of split that is."""
+    """Training rows, test rows, and the kind of split."""
     if data.groups is None:
         yield from _without_groups(data.labels, options, count)
         return
     folds = max(2, round(1 / options.test_size))
     _check_enough_groups(data, data.groups, folds)
-    for repeat in range(count):  # each fold once, then other folds
+    for repeat in range(count):  # every fold once, then folds of another shuffle
         kfold = StratifiedGroupKFold(
             folds, shuffle=True, random_state=options.seed + repeat // folds
         )

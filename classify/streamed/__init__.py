@@ -1,1 +1,1 @@
-"""More embeddings than fit in memory enter, in batches, and a fitted head leaves."""
+"""Batches of more embeddings than fit in memory go in; a fitted head comes out."""

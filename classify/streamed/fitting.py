@@ -1,4 +1,4 @@
-"""From more training examples than fit in memory to a finished head."""
+"""Train a head on more examples than fit in memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from headstart.classify.features.batches import Batches
-from headstart.classify.features.embeddings import Streamed
+from headstart.classify.features.loading import Streamed
 from headstart.classify.heads.estimators import HeadOptions
 from headstart.classify.heads.fitting import COMPARED, FitOptions, Fitted, finish
 from headstart.classify.heads.folds import OutOfFold
@@ -18,16 +18,16 @@ from headstart.data.common.errors import InputError
 from headstart.data.contracts.calibration import DECISION, scores_of
 
 STREAMED = ("logistic", "ridge", "lda")
-HELD = 20_000  # examples kept back to calibrate on, at most, and a tenth
+HELD = 20_000  # examples held out for calibration, at most; and at most a tenth of all
 
 
 def check_streamed(options: FitOptions, why: str) -> None:
-    """Refuse what needs all embeddings in memory.
+    """Reject options that need all embeddings in memory.
 
     Raises
     ------
     InputError
-        Saying `why` they are not in memory.
+        Its message includes `why` they are not in memory.
     """
     head = options.head
     if head.name not in STREAMED:
@@ -37,12 +37,12 @@ def check_streamed(options: FitOptions, why: str) -> None:
         )
     if head.name == "lda" and head.all_parameters["shrinkage"] == "auto":
         raise InputError(
-            f"the head lda chooses its shrinkage by all embeddings in memory, but {why}",
-            "Say --param shrinkage=0.1, or raise --memory.",
+            f"the head lda needs all embeddings in memory to choose its shrinkage, but {why}",
+            "Give --param shrinkage=0.1, or raise --memory.",
         )
     if head.name == "ridge" and head.class_weight:
         raise InputError(
-            f"the head ridge has class weights only with all embeddings in memory, but {why}",
+            f"the head ridge needs all embeddings in memory for class weights, but {why}",
             "Choose logistic, leave --class-weight out, or raise --memory.",
         )
 
@@ -54,26 +54,25 @@ def fit_streamed(
     classes: tuple[str, ...],
     options: FitOptions,
 ) -> Fitted:
-    """As `fitting.fit`, but by passes over the store.
+    """As `heads.fitting.fit`, but by passes over the store.
 
-    At most a tenth of the examples is kept back: the head is calibrated on those, and they do not
-    train.
+    At most a tenth of the examples is held out for calibration; the head is not trained on those.
 
     Parameters
     ----------
     rows
-        The training examples, ascending, int64 `[rows]`.
+        Rows of the training examples, ascending, int64 `[rows]`.
     labels
-        Of all labelled examples, int64 `[examples]`.
+        Labels of all labelled examples, int64 `[examples]`.
     """
-    where = np.sort(hold_back(labels[rows], min(HELD, len(rows) // 10), options.seed))
-    held = rows[where]
-    rest = np.delete(rows, where)
-    of_store = np.zeros(embeddings.store.manifest.rows, np.int64)
-    of_store[embeddings.rows] = labels
-    estimator = _fit(options.head, embeddings.chosen(rest), of_store, classes)
+    held_places = np.sort(hold_back(labels[rows], min(HELD, len(rows) // 10), options.seed))
+    held = rows[held_places]
+    rest = np.delete(rows, held_places)
+    store_labels = np.zeros(embeddings.store.manifest.rows, np.int64)
+    store_labels[embeddings.rows] = labels
+    estimator = _fit(options.head, embeddings.chosen(rest), store_labels, classes)
     scores = [scores_of(estimator, batch, DECISION) for batch in embeddings.batches(held)]
-    out_of_fold = OutOfFold(where, np.concatenate(scores).astype(np.float32))
+    out_of_fold = OutOfFold(held_places, np.concatenate(scores).astype(np.float32))
     sample = embeddings.take(np.sort(np.random.default_rng(0).permutation(rest)[:COMPARED]))
     return finish(options, options.head, estimator, out_of_fold, labels[held], sample)
 

@@ -1,9 +1,9 @@
-"""Logistic regression on more embeddings than fit in memory: scikit-learn's optimum, by passes.
+"""Logistic regression on more embeddings than fit in memory, with scikit-learn's optimum.
 
-The first pass takes mean and variance, and how the features of a sample of rows go together. With
-that the search for the weights is turned to axes in which all directions are about as steep
-(preconditioning: Nocedal and Wright 2006, section 5.1), so that the passes are few: about 15, where
-correlated features would take hundreds.
+The first pass computes mean, variance, and the covariance of a sample of rows. The covariance gives
+a preconditioner (Nocedal and Wright 2006, section 5.1): coordinates in which the loss is about as
+steep in all directions. L-BFGS then needs about 15 passes instead of hundreds for correlated
+features.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from headstart.data.common import console
 
 Rows = tuple[np.ndarray, np.ndarray]  # scaled embeddings float32 [rows, dim], labels int64 [rows]
 
-SAMPLE = 20  # rows for each dimension of an embedding: enough for the directions to be told apart
-HISTORY_BYTES = 512 * 2**20  # of L-BFGS: two vectors as long as the weights for each step back
-HISTORY = 10  # steps back, as scikit-learn's
+SAMPLE = 20  # rows per dimension of an embedding, enough to estimate the covariance
+HISTORY_BYTES = 512 * 2**20  # of L-BFGS: two vectors of the weights' size for each past step
+HISTORY = 10  # past steps, as in scikit-learn
 
 
 @dataclass(frozen=True)
 class LogisticOptions:
-    """The parameters that scikit-learn's `LogisticRegression` has as well.
+    """The parameters, as in scikit-learn's `LogisticRegression`.
 
     Parameters
     ----------
     c
         Inverse strength of the L2 regularization.
     balanced
-        Weigh every example by the inverse of its class's share.
+        Weight every example by the inverse of its class's share.
     tol
-        Stop where no derivative of the mean loss by a weight is larger.
+        Stop when no partial derivative of the mean loss is larger.
     max_iter
-        Most steps of L-BFGS; a step is a pass over the rows, seldom two.
+        Maximum number of L-BFGS steps; a step is one pass over the rows, rarely two.
     """
 
     c: float = 0.01
@@ -60,15 +60,15 @@ def fit_logistic(
 ) -> Pipeline:
     """The head of `make_pipeline(StandardScaler(), LogisticRegression(C=c))`, by streaming.
 
-    It minimizes the same function by the same algorithm, L-BFGS (Liu and Nocedal 1989), until the
-    same rule stops it: mean log loss + ||w||^2 / (2 c rows), the intercept free. Products are taken
-    in float32 and added up in float64.
+    It minimizes the same function, mean log loss + ||w||^2 / (2 c rows) without a penalty on the
+    intercept, by the same algorithm, L-BFGS (Liu and Nocedal 1989), with the same stopping rule.
+    Products are computed in float32 and summed in float64.
 
     Parameters
     ----------
     labels
-        Index of the class of every row of the store, int64 `[rows of the store]`; those of rows
-        that are not chosen do not matter.
+        Class index of every row of the store, int64 `[rows of the store]`; rows that are not chosen
+        are ignored.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def fit_logistic(
     """
     counts = check_classes(batches, labels, classes)
     total = int(counts.sum())
-    scaler, covariance = _look(batches, total)
+    scaler, covariance = _first_pass(batches, total)
     weights = total / (len(classes) * counts) if options.balanced else np.ones(len(classes))
     penalty = 1 / (options.c * total)
     passes = 0
@@ -92,11 +92,11 @@ def fit_logistic(
 
     shares = counts * weights / total
     steepness = float((shares * (1 - shares)).mean())  # of the loss by a logit, at the start
-    axes = _Axes.of(covariance, steepness, penalty)
-    found = _minimize(_Objective(stream, weights, penalty), axes, options)
-    if found.status in (1, 2):  # out of steps, or no step goes down
+    preconditioner = _Preconditioner.of(covariance, steepness, penalty)
+    found = _minimize(_Objective(stream, weights, penalty), preconditioner, options)
+    if found.status in (1, 2):  # out of steps, or no step reduces the loss
         console.note(f"the head did not converge in {found.nit} iterations; try a smaller c")
-    coefficients = axes.weights(found.x.reshape(-1, batches.dim + 1))
+    coefficients = preconditioner.weights(found.x.reshape(-1, batches.dim + 1))
     logistic = LogisticRegression(
         C=options.c,
         tol=options.tol,
@@ -109,7 +109,7 @@ def fit_logistic(
     return make_pipeline(scaler, logistic)
 
 
-def _look(batches: Batches, total: int) -> tuple[StandardScaler, np.ndarray]:
+def _first_pass(batches: Batches, total: int) -> tuple[StandardScaler, np.ndarray]:
     """The scaler fitted to all rows, and the scaled covariance `[dim, dim]` of a sample of them."""
     size = min(total, SAMPLE * batches.dim)
     sample = np.zeros(len(batches.chosen), bool)
@@ -127,33 +127,33 @@ def _look(batches: Batches, total: int) -> tuple[StandardScaler, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class _Axes:
-    """Axes in which all directions are about as steep, and the weights that a point there means.
+class _Preconditioner:
+    """Coordinates in which the loss is about as steep in all directions.
 
     Parameters
     ----------
-    turn
-        From the axes to coefficients, symmetric `[dim, dim]`.
-    stretch
-        From the axis of an intercept to the intercept.
+    matrix
+        Maps coordinates to coefficients, symmetric `[dim, dim]`.
+    intercept_scale
+        Factor from the coordinate of an intercept to the intercept.
     """
 
-    turn: np.ndarray
-    stretch: float
+    matrix: np.ndarray
+    intercept_scale: float
 
     @classmethod
-    def of(cls, covariance: np.ndarray, steepness: float, penalty: float) -> _Axes:
-        """By the inverse square root of the Hessian, with every row as steep as at the start."""
+    def of(cls, covariance: np.ndarray, steepness: float, penalty: float) -> _Preconditioner:
+        """From the inverse square root of the Hessian at the start."""
         values, vectors = linalg.eigh(covariance)
         curvature = np.maximum(values, 0) * steepness + penalty
         return cls((vectors / np.sqrt(curvature)) @ vectors.T, steepness**-0.5)
 
     def weights(self, point: np.ndarray) -> np.ndarray:
-        """The weights of a point, or of a gradient by weights the one by the axes.
+        """The weights at a point; or the gradient at a point, given the gradient by weights.
 
-        Both are `[outputs, dim + 1]`, intercepts last.
+        All are `[outputs, dim + 1]`, intercepts last.
         """
-        return np.column_stack([point[:, :-1] @ self.turn, point[:, -1] * self.stretch])
+        return np.column_stack([point[:, :-1] @ self.matrix, point[:, -1] * self.intercept_scale])
 
 
 def _scale(embeddings: np.ndarray, scaler: StandardScaler) -> np.ndarray:
@@ -169,9 +169,9 @@ class _Objective:
     Parameters
     ----------
     rows
-        Gives all rows anew at each call, in pieces.
+        Iterates over all rows in batches; called once per evaluation.
     weights
-        Of the classes, `[classes]`.
+        Class weights, `[classes]`.
     """
 
     rows: Callable[[], Iterator[Rows]]
@@ -181,7 +181,7 @@ class _Objective:
     def __call__(self, weights: np.ndarray) -> tuple[float, np.ndarray]:
         coef, intercept = weights[:, :-1].astype(np.float32), weights[:, -1]
         loss, mass, gradient = 0.0, 0.0, np.zeros_like(weights)
-        step = max(1, BATCH_BYTES // (8 * len(weights)))  # of so many rows the logits fit as well
+        step = max(1, BATCH_BYTES // (8 * len(weights)))  # the logits of a piece fit too
         for embeddings, labels in self.rows():
             for start in range(0, len(labels), step):
                 piece, own = embeddings[start : start + step], labels[start : start + step]
@@ -199,7 +199,7 @@ class _Objective:
 
 
 def _errors(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log loss `[rows]`, and its derivative by the logits `[rows, outputs]`."""
+    """Log loss `[rows]`, and its derivative with respect to the logits `[rows, outputs]`."""
     if logits.shape[1] == 1:
         positive = logits[:, 0]
         errors = expit(logits)
@@ -213,24 +213,26 @@ def _errors(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
     return losses, errors
 
 
-def _minimize(objective: _Objective, axes: _Axes, options: LogisticOptions) -> OptimizeResult:
-    """L-BFGS along the axes, from weights of zero; stops by the derivatives along the weights."""
+def _minimize(
+    objective: _Objective, preconditioner: _Preconditioner, options: LogisticOptions
+) -> OptimizeResult:
+    """L-BFGS in preconditioned coordinates, from zero; stops by the gradient of the weights."""
     outputs = 1 if len(objective.weights) == 2 else len(objective.weights)
-    start = np.zeros(outputs * (len(axes.turn) + 1))
+    start = np.zeros(outputs * (len(preconditioner.matrix) + 1))
     steepest = np.inf
 
-    def along_axes(point: np.ndarray) -> tuple[float, np.ndarray]:
+    def preconditioned(point: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal steepest
-        loss, gradient = objective(axes.weights(point.reshape(outputs, -1)))
+        loss, gradient = objective(preconditioner.weights(point.reshape(outputs, -1)))
         steepest = float(np.abs(gradient).max())
-        return loss, axes.weights(gradient).ravel()
+        return loss, preconditioner.weights(gradient).ravel()
 
     def stop_where_flat(intermediate_result: OptimizeResult) -> None:
         if steepest <= options.tol:
             raise StopIteration
 
     return minimize(
-        along_axes,
+        preconditioned,
         start,
         method="L-BFGS-B",
         jac=True,

@@ -1,8 +1,8 @@
 """Ridge and linear discriminant analysis of more embeddings than fit in memory, in one pass.
 
-Both follow from the sums over each class and the products of all pairs of features, so the parts
-can be added up apart: in Ray tasks where Ray is started, else here, where the products keep every
-core busy while a thread reads ahead.
+Both need only the sums of each class and the products of all pairs of features, so these can be
+computed separately for each part: in Ray tasks if Ray is running; otherwise in this process, where
+the products use all cores while a thread reads ahead.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from headstart.data.common import console
 
 @dataclass
 class Moments:
-    """What both heads need of the rows, in float64.
+    """Sums over rows that both heads are computed from, in float64.
 
     Parameters
     ----------
     offset
-        Near the mean, `[dim]`: subtracted from every row first, or else the digits of small
-        variances would drown in those of large means.
+        A value near the mean, `[dim]`, subtracted from every row: otherwise small variances would
+        lose precision beside large means.
     counts
-        Rows of each class, int64 `[classes]`.
+        Number of rows of each class, int64 `[classes]`.
     sums
-        Of the rows of each class, `[classes, dim]`.
+        Sum of the rows of each class, `[classes, dim]`.
     products
         Sum of the outer products of the rows, `[dim, dim]`.
     """
@@ -46,7 +46,7 @@ class Moments:
 
     @classmethod
     def zero(cls, offset: np.ndarray, classes: int) -> Moments:
-        """Of no rows."""
+        """The moments of no rows."""
         dim = len(offset)
         counts = np.zeros(classes, np.int64)
         return cls(offset, counts, np.zeros((classes, dim)), np.zeros((dim, dim)))
@@ -62,18 +62,18 @@ class Moments:
         self.counts += np.bincount(labels, minlength=len(self.counts))
 
     def merge(self, other: Moments) -> None:
-        """Add the rows of another one with the same offset."""
+        """Add the rows of other moments with the same offset."""
         self.counts += other.counts
         self.sums += other.sums
         self.products += other.products
 
     @property
     def rows(self) -> int:
-        """How many rows were added."""
+        """Number of rows added."""
         return int(self.counts.sum())
 
     def scaler(self) -> StandardScaler:
-        """A fitted `StandardScaler`; a feature that is constant by its rule has scale 1."""
+        """A fitted `StandardScaler`; constant features, by scikit-learn's rule, have scale 1."""
         drift = self.sums.sum(axis=0) / self.rows
         scaler = StandardScaler()
         scaler.mean_ = self.offset + drift
@@ -100,11 +100,11 @@ def fit_ridge(
     Parameters
     ----------
     labels
-        Index of the class of every row of the store, int64 `[rows of the store]`; those of rows
-        that are not chosen do not matter.
+        Class index of every row of the store, int64 `[rows of the store]`; rows that are not chosen
+        are ignored.
     alpha
-        As scikit-learn's: weighs the squared coefficients of the scaled features against the sum
-        of squared errors, so that it means less the more rows there are.
+        As in scikit-learn: the weight of the squared coefficients against the sum (not the mean) of
+        squared errors, so its effect decreases with the number of rows.
 
     Raises
     ------
@@ -114,8 +114,8 @@ def fit_ridge(
     moments = collect(batches, labels, classes)
     scaler = moments.scaler()
     sums, products = moments.scaled(scaler)
-    # Targets are 1 for the own class and -1 for the others. Scaled features have a mean of zero,
-    # so that only the ones count twice, and the intercept is the mean target.
+    # Targets are 1 for the row's class and -1 for the others. Scaled features have mean zero, so
+    # X'y is twice the sum of the class's rows, and the intercept is the mean target.
     products[np.diag_indices_from(products)] += alpha
     targets = sums if len(classes) > 2 else sums[1]
     ridge = RidgeClassifier(alpha=alpha)
@@ -133,8 +133,8 @@ def fit_lda(
 ) -> Pipeline:
     """The head of `make_pipeline(StandardScaler(), LinearDiscriminantAnalysis("lsqr", shrinkage))`.
 
-    In one pass. Of scikit-learn's values of `shrinkage`, 0 to 1 can be had; `auto` (Ledoit and
-    Wolf 2004) cannot, since it needs fourth moments.
+    It is fitted in one pass. `shrinkage` is from 0 to 1; `auto` (Ledoit and Wolf 2004) is not
+    possible, since it needs fourth moments.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def fit_lda(
     lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
     lda.priors_ = moments.counts / moments.rows
     lda.means_ = sums / moments.counts[:, None]
-    # Shrinking the covariance of every class and averaging by priors is shrinking the average.
+    # Shrinking every class's covariance and averaging by priors equals shrinking the average.
     within = (products - lda.means_.T @ sums) / moments.rows
     variance = np.trace(within) / batches.dim
     within *= 1 - shrinkage
@@ -169,22 +169,22 @@ def fit_lda(
 
 
 def provisional_mean(batches: Batches) -> np.ndarray:
-    """The mean of the first batch, float64 `[dim]`: near enough for an offset."""
+    """The mean of the first batch, float64 `[dim]`: close enough for an offset."""
     _, embeddings = next(iter(batches))
     return embeddings.mean(axis=0, dtype=np.float64)
 
 
 def collect(batches: Batches, labels: np.ndarray, classes: tuple[str, ...]) -> Moments:
-    """The moments of the chosen rows, added up here or by Ray, with progress."""
+    """The moments of the chosen rows, computed in this process or by Ray, with progress."""
     check_classes(batches, labels, classes)
     offset = provisional_mean(batches)
     with console.progress("adding up the features", batches.rows) as advance:
         if "ray" in sys.modules and sys.modules["ray"].is_initialized():
             return _by_ray(batches, labels, offset, len(classes), advance)
-        return _add_up(batches, labels, offset, len(classes), advance)
+        return _moments(batches, labels, offset, len(classes), advance)
 
 
-def _add_up(
+def _moments(
     batches: Batches,
     labels: np.ndarray,
     offset: np.ndarray,
@@ -206,16 +206,16 @@ def _by_ray(
     classes: int,
     advance: Callable[[int], None],
 ) -> Moments:
-    """A task for each CPU; added in the order of the parts, so that a run is repeatable."""
+    """One task per CPU; merged in the order of the parts, so that a run is reproducible."""
     import ray
 
-    task = ray.remote(_add_up)
+    task = ray.remote(_moments)
     shared = ray.put(labels)
     pieces = batches.divided(max(1, int(ray.cluster_resources().get("CPU", 1))))
-    waiting = [task.remote(piece, shared, offset, classes) for piece in pieces]
+    pending = [task.remote(piece, shared, offset, classes) for piece in pieces]
     moments = Moments.zero(offset, classes)
     try:
-        for piece, answer in zip(pieces, waiting, strict=True):
+        for piece, answer in zip(pieces, pending, strict=True):
             moments.merge(ray.get(answer))
             advance(piece.rows)
     except ray.exceptions.RayTaskError as error:

@@ -105,6 +105,12 @@ def first_line(error: BaseException) -> str:
     return next(filter(None, lines), type(error).__name__)
 
 
+def last_line(error: BaseException) -> str:
+    """The last line of what another library's error says: the cause, where it holds a trace."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
 class Checklist:
     """Collects the mistakes of cheap checks, so that all are reported at once.
 

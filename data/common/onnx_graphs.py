@@ -1,4 +1,4 @@
-"""Names in an ONNX graph: converters invent them, the contracts fix them."""
+"""What all our ONNX files share: versions, names of tensors and axes, graphs inside graphs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
+OPSETS = {"": 18, "ai.onnx.ml": 3}  # by domain; "" has ONNX's own operators
+OPSET = OPSETS[""]
+IR_VERSION = 8  # the one of opset 18; older runtimes refuse newer ones
+STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 BATCH = "batch"
 
 
 def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs of a node's branches or loop."""
+    """The graphs of a node's branches or loop body."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
@@ -20,7 +24,7 @@ def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and all that lie in it, at any depth."""
+    """A graph and all graphs inside it, at any depth."""
     yield graph
     for node in graph.node:
         for inner in inner_graphs(node):
@@ -28,7 +32,7 @@ def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def rename_values(model: onnx.ModelProto, names: dict[str, str]) -> None:
-    """Rename tensors, old name to new, wherever the graph speaks of them."""
+    """Rename tensors, old name to new, wherever they are mentioned."""
     for graph in graphs_of(model.graph):
         for node in graph.node:
             for field in (node.input, node.output):
@@ -39,6 +43,6 @@ def rename_values(model: onnx.ModelProto, names: dict[str, str]) -> None:
 
 
 def name_batch_axis(model: onnx.ModelProto) -> None:
-    """Call the first axis of every input and output `batch`."""
+    """Name the first axis of every input and output `batch`."""
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = BATCH

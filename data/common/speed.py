@@ -1,6 +1,6 @@
 """How fast ONNX graphs answer on this machine: all in one run, taking turns.
 
-Nothing of ours is imported: a process that measures its memory imports this.
+Little is imported: a process that measures its own memory imports this.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from headstart.data.common.onnx_runtime import open_session
 
 BATCH = 8
 SLOW = 0.5  # seconds for one picture from which on a batch is one picture
@@ -29,7 +31,7 @@ def images_per_second(contents: Sequence[bytes], seconds: float = 2.0) -> list[f
     seconds
         Time for all of them together; every graph is run at least three times.
     """
-    sessions = [cpu_session(content) for content in contents]
+    sessions = [open_session(content, 1) for content in contents]
     given = [random_images(session.get_inputs()[0].shape[1:3], BATCH) for session in sessions]
     start = time.perf_counter()
     for session, images in zip(sessions, given, strict=True):
@@ -60,14 +62,3 @@ def time_runs(session: Any, images: np.ndarray, runs: int) -> list[float]:
         session.run(None, given)
         took.append(time.perf_counter() - start)
     return took
-
-
-def cpu_session(model: bytes | str, threads: int = 1) -> Any:
-    """An ONNX Runtime session on some cores of the CPU, of a file's bytes or its path."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    # Threads wait for their next piece of work awake, but not after a run: others may be measured.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

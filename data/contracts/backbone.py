@@ -102,7 +102,7 @@ class BackboneSpec:
         value = {key.removeprefix(PREFIX): text for key, text in metadata.items()}
         return cls(
             name=value["name"],
-            preprocessing=_modality(value["modality"]).input_spec(value),
+            preprocessing=MODALITIES[value["modality"]].input_spec(value),
             layers=tuple(json.loads(value["layers"])),
             pooling=value["pooling"],
             dim=int(value["dim"]),
@@ -113,12 +113,6 @@ class BackboneSpec:
             power=value.get("power") == "yes",
             views=value.get("views", "none"),
         )
-
-
-def _modality(name: str) -> Modality:
-    if name not in MODALITIES:
-        raise InputError(f"unknown modality {name!r}", f"Known are {', '.join(MODALITIES)}.")
-    return MODALITIES[name]
 
 
 @dataclass(frozen=True)
@@ -210,6 +204,12 @@ def load_backbone(path: str | Path) -> Backbone:
         raise BackboneError(
             f"{path} is a backbone file of format {version}; this headstart reads {FORMAT_VERSION}",
             "Update headstart, or export the backbone again.",
+        )
+    modality = metadata.get(PREFIX + "modality")
+    if modality and modality not in MODALITIES:
+        raise BackboneError(
+            f"{path} is a backbone of an unknown modality {modality!r}",
+            f"Known are {', '.join(MODALITIES)}. Update headstart, or use another backbone.",
         )
     try:
         spec = BackboneSpec.from_metadata(metadata)

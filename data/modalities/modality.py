@@ -119,6 +119,10 @@ class Modality(ABC):
     def size_of(self, content: bytes) -> str:
         """The size of an example for people, such as `640x480`; raises `DecodeError`."""
 
+    def ready_code(self) -> dict[str, bytes]:
+        """Programs that classify with an edge model and read files as training did, by name."""
+        return {}
+
     @abstractmethod
     def preview(self, content: bytes) -> Preview:
         """What a page shows of an example; raises `DecodeError`."""

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from headstart.data.common import console
-from headstart.data.common.errors import HeadstartError, StorageError
+from headstart.data.common.errors import HeadstartError, StorageError, last_line
 from headstart.data.examples.reading import container_of
 from headstart.data.modalities.known import MODALITIES
 from headstart.data.workers.inputs import Failure
@@ -251,7 +251,8 @@ class WorkerPool:
             if self.startup_failures == MAX_STARTUP_FAILURES:
                 raise self.job.stopped(
                     f"{MAX_STARTUP_FAILURES} workers died one after the other as they started: "
-                    f"{why}\n  Check the memory of the machines and Ray's logs."
+                    f"{why}\n  Check the memory of the machines, what is installed on them, and "
+                    "Ray's logs."
                 )
             return
         if not member.tasks:
@@ -333,6 +334,8 @@ def _cause_of_death(error: Exception) -> str:
         return "Ray ended it, since its machine was short of memory"
     if isinstance(error, ray.exceptions.NodeDiedError) or "node has died" in str(error).lower():
         return "its machine was lost"
+    if "creation task" in str(error):  # a package that its machine lacks, most often
+        return last_line(error)
     return "its process was killed or crashed; short memory is the usual cause"
 
 

@@ -1,1 +1,1 @@
-"""A network enters, a backbone file leaves, held against its original."""
+"""Writes a network as a backbone file, and compares it with the original network."""

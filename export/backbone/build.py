@@ -1,4 +1,4 @@
-"""A network of any kind becomes a backbone file."""
+"""Writes a backbone file from any kind of network."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.data.common.errors import BackboneError, Checklist
+from headstart.data.common.onnx_graphs import IR_VERSION, OPSET
 from headstart.data.contracts.backbone import Backbone, BackboneSpec, load_backbone
 from headstart.data.modalities.image.preprocessing import Preprocessing
 from headstart.data.storage.files import check_output, local_path, write_whole
@@ -14,25 +15,23 @@ from headstart.export.backbone.check import check
 from headstart.export.backbone.embedding import Recipe, assemble, plan, width
 from headstart.export.backbone.quantize import Quantized, quantize, read_calibration
 from headstart.export.networks.network import Original
-from headstart.export.networks.onnx.surgery import OPSET, check_limits, refuse_huge, to_opset
+from headstart.export.networks.onnx.surgery import check_limits, refuse_huge, to_opset
 from headstart.export.networks.resolve import DEFAULT, open_original
 from headstart.export.options import BackboneOptions, FeatureOptions, PrecisionOptions
-
-IR_VERSION = 8  # the one of opset 18; older runtimes refuse newer ones
 
 
 @dataclass(frozen=True)
 class BackboneExport:
-    """A backbone file that was written, and how it was found to answer.
+    """A backbone file that was written, and how it compares with its original.
 
     Parameters
     ----------
     backbone
-        What was written.
+        The file.
     parity
-        Largest relative difference to the original, of the fp32 form.
+        Largest relative difference from the original, of the fp32 form.
     quantized
-        How a lower precision compares with fp32; none for fp32 itself.
+        How the lower precision compares with fp32; none for fp32 itself.
     """
 
     backbone: Backbone
@@ -48,12 +47,12 @@ def export_backbone(
     precision: PrecisionOptions = PrecisionOptions(),
     overwrite: bool = False,
 ) -> BackboneExport:
-    """Write a backbone file; it appears once it was converted, loaded and checked.
+    """Write a backbone file, after the network has been converted, loaded and checked.
 
     Parameters
     ----------
     name
-        As `networks.resolve.open_original` takes it, or a network that is open already, such as
+        As `networks.resolve.open_original` takes it, or an open network, such as
         `networks.torch.network.TorchNetwork` of a module of your own.
 
     Raises
@@ -90,7 +89,7 @@ def export_backbone(
 
 
 def describe(original: Original, recipe: Recipe, options: BackboneOptions) -> BackboneSpec:
-    """What the file will say about itself, as fp32."""
+    """The metadata of the file in fp32."""
     return BackboneSpec(
         name=original.name,
         preprocessing=Preprocessing(
@@ -122,6 +121,6 @@ def to_backbone(original: Original, recipe: Recipe, spec: BackboneSpec) -> Any:
 
 
 def serialized(proto: Any, spec: BackboneSpec) -> bytes:
-    """The bytes of a graph; raises `BackboneError` where it is larger than ONNX allows."""
+    """The bytes of a graph; raises `BackboneError` if it is larger than ONNX allows."""
     refuse_huge(proto, spec.name)
     return bytes(proto.SerializeToString())

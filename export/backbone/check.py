@@ -1,4 +1,4 @@
-"""The gate before a backbone file appears: it is loaded and held against its original.
+"""Loads a backbone file before it is written, and compares it with its original.
 
 Converters write broken files without failing.
 """
@@ -10,26 +10,27 @@ from typing import Any
 import numpy as np
 
 from headstart.data.common.errors import BackboneError
+from headstart.data.common.onnx_graphs import STANDARD_DOMAINS
+from headstart.data.common.onnx_runtime import open_session
 from headstart.data.contracts.backbone import INPUT, OUTPUT, BackboneSpec
 from headstart.export.backbone.embedding import Recipe, embed
 from headstart.export.networks.network import NO_WEIGHTS, Original
 
 TOLERANCE = 1e-4  # largest relative difference of the embeddings
 BATCHES = (1, 3)
-STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 
 
 def check(content: bytes, original: Original, recipe: Recipe, spec: BackboneSpec) -> float:
-    """Load a fp32 export and hold it against its original, at batch 1 and 3.
+    """Load an fp32 export and compare it with its original, at batch 1 and 3.
 
     Returns the largest relative difference of the embeddings (before the signed square root, which
-    would make a difference of 1e-8 beside nothing one of 1e-4).
+    turns a difference of 1e-8 from zero into 1e-4).
 
     Raises
     ------
     BackboneError
-        If inputs, operators, shapes or numbers are not as they should be, or the original itself
-        answers with numbers that nothing can be held against.
+        If inputs, operators, shapes or numbers are wrong, or the original's own numbers cannot be
+        compared with.
     """
 
     def broken(what: str, fix: str = "") -> BackboneError:
@@ -44,59 +45,58 @@ def check(content: bytes, original: Original, recipe: Recipe, spec: BackboneSpec
         shape = (batch, *spec.preprocessing.shape)
         image = noise.integers(0, 256, shape, dtype=np.uint8)
         expected = embed(original, recipe, image)
-        _refuse_useless(expected, spec.name)
+        _refuse_degenerate(expected, spec.name)
         try:
             (got,) = session.run([OUTPUT], {INPUT: image})
-        except Exception as error:  # whatever the runtime meets: a batch axis fixed inside, say
+        except Exception as error:  # such as a batch axis that is fixed inside the graph
             raise broken(
-                f"it does not run on {batch} pictures ({error})",
-                "Export the network anew with a free batch axis, or choose another one.",
+                f"it does not run on a batch of {batch} ({error})",
+                "Export the network again with a free batch axis, or choose another one.",
             ) from error
         if got.shape != (batch, spec.dim) or got.dtype != np.float32:
             raise broken(f"its embedding is {got.dtype} {list(got.shape)}")
         if recipe.power:
             got = got * np.abs(got)
         if not np.isfinite(got).all():
-            raise broken("its embedding has NaN or infinite numbers, the original's has none")
+            raise broken("its embedding has NaN or infinite numbers, but the original's has none")
         worst = max(worst, float(np.abs(got - expected).max() / np.abs(expected).max()))
     if worst > TOLERANCE:
-        random = "Its weights are random, so that rounding can grow from layer to layer: give "
+        random = "Its weights are random, so rounding errors can grow from layer to layer: give "
         raise broken(
             f"its numbers differ from the original's by {worst:.1e}, more than {TOLERANCE:.0e}",
-            f"{random}trained ones." if original.weights == NO_WEIGHTS else "",
+            f"{random}trained weights." if original.weights == NO_WEIGHTS else "",
         )
     return worst
 
 
-def _refuse_useless(embedding: np.ndarray, name: str) -> None:
-    """Raise `BackboneError` where the original's answer to noise tells nothing."""
+def _refuse_degenerate(embedding: np.ndarray, name: str) -> None:
+    """Raise `BackboneError` if the original's embedding of noise cannot be compared with."""
     if not np.isfinite(embedding).all():
         what = "has NaN or infinite numbers"
     elif np.abs(embedding).max() < np.finfo(np.float32).tiny:
-        what = "is nothing but zeros"
+        what = "is all zeros"
     else:
         return
     raise BackboneError(
-        f"the embedding that {name} itself makes of random pictures {what}, so that no export can "
-        "be held against it",
-        "Look at its weights, or choose another layer.",
+        f"the embedding that {name} itself computes for random images {what}, so its export cannot "
+        "be checked",
+        "Check its weights, or choose another layer.",
     )
 
 
 def load(content: bytes, broken: Any) -> Any:
-    """An ONNX Runtime session of a backbone's graph; raises `broken(why)` where there is none."""
+    """An ONNX Runtime session of a backbone's graph; raises `broken(why)` if it has none."""
     import onnx
-    import onnxruntime
 
     nodes = onnx.load_model_from_string(content).graph.node
     foreign = sorted({n.op_type for n in nodes if n.domain not in STANDARD_DOMAINS})
-    del nodes  # which holds the whole model: a large one counts
+    del nodes  # it keeps the whole model in memory
     if foreign:
         raise broken(f"it has operators that are not ONNX's own ({', '.join(foreign)})")
     try:
         onnx.checker.check_model(content)
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    except Exception as error:  # neither library has one error class for "cannot be loaded"
+        session = open_session(content)
+    except Exception as error:  # neither library has one error class for what it cannot load
         raise broken(f"it cannot be loaded ({error})") from error
     names = [value.name for value in session.get_inputs()]
     if names != [INPUT] or session.get_inputs()[0].type != "tensor(uint8)":

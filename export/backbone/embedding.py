@@ -1,7 +1,7 @@
-"""From layers to an embedding, in the graph and, to hold it against, in numpy.
+"""From layers to an embedding: in the graph, and in numpy to compare it with.
 
-Every kind of network shares this: scaling and views before it; pooling, concatenation, the mean
-over views and the signed square root behind it.
+All kinds of networks share this: scaling and views before the network; pooling, concatenation, the
+mean over views and the signed square root after it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from headstart.data.common.errors import BackboneError
+from headstart.data.common.onnx_builder import GraphBuilder
 from headstart.data.common.onnx_graphs import BATCH, rename_values
 from headstart.data.contracts.backbone import INPUT, OUTPUT
 from headstart.export.networks.network import Layer, Original
@@ -24,7 +25,7 @@ from headstart.export.networks.onnx.surgery import (
 from headstart.export.networks.scaling import Scaling
 from headstart.export.options import VIEWS, FeatureOptions, split_layer
 
-OWN = "headstart/"  # what the names of our own nodes begin with
+OWN = "headstart/"  # prefix of the names of our own nodes
 GEM_POWER, GEM_FLOOR = 3.0, 1e-6  # Radenovic et al., 2018 (arXiv:1711.02512)
 
 
@@ -38,7 +39,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an embedding is made of, every choice made."""
+    """What an embedding is made of, with no choices left open."""
 
     parts: tuple[Part, ...]
     power: bool
@@ -51,7 +52,7 @@ class Recipe:
 
     @property
     def pooling(self) -> str:
-        """In words, such as `avg+max+std`; of every layer if they are not all alike."""
+        """In words, such as `avg+max+std`; of every layer if they differ."""
         each = ["+".join(part.pools) for part in self.parts]
         return each[0] if len(set(each)) == 1 else ", ".join(each)
 
@@ -78,8 +79,8 @@ def plan(original: Original, options: FeatureOptions) -> Recipe:
             if (own or options.pools) and set(pools) != {"none"}:
                 raise BackboneError(
                     f"layer {layer.name!r} of {original.name} has no height and width "
-                    f"(shape {list(layer.shape)}): there is nothing to pool by {'+'.join(pools)}",
-                    f"Choose another layer, or say --layer {layer.name}=none.",
+                    f"(shape {list(layer.shape)}): there is nothing to pool with {'+'.join(pools)}",
+                    f"Choose another layer, or pass --layer {layer.name}=none.",
                 )
             pools = ("none",)
         elif "none" in pools:
@@ -98,46 +99,20 @@ def plan(original: Original, options: FeatureOptions) -> Recipe:
     recipe = Recipe(tuple(parts), options.power, options.views)
     if recipe.views == "flips" and original.height != original.width:
         raise BackboneError(
-            f"--views flips turns pictures, and {original.name} takes "
+            f"--views flips rotates images, so they must be square, but {original.name} takes "
             f"{original.height}x{original.width}",
             "Choose --views mirror, or a square --size.",
         )
     return recipe
 
 
-class _Graph:
-    """Nodes and constants that are about to be added to a graph, all under one prefix."""
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def constant(self, value: np.ndarray) -> str:
-        import onnx
-
-        name = f"{self.prefix}constant_{len(self.constants)}"
-        self.constants.append(onnx.numpy_helper.from_array(value, name))
-        return name
-
-    def integers(self, *values: int) -> str:
-        return self.constant(np.array(values, np.int64))
-
-    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        import onnx
-
-        name = f"{self.prefix}{operator}_{len(self.nodes)}"
-        self.nodes.append(onnx.helper.make_node(operator, inputs, [name], name, **attributes))
-        return name
-
-
 def assemble(proto: Any, recipe: Recipe, scaling: Scaling, size: tuple[int, int]) -> None:
-    """Turn a graph from scaled pixels to layers into one from `image` to `embedding`.
+    """Extend a graph from scaled pixels to layers to one from `image` to `embedding`.
 
     Parameters
     ----------
     proto
-        As `Original.to_onnx` makes it; changed in place.
+        From `Original.to_onnx`; changed in place.
     size
         Height and width of the input.
     """
@@ -146,10 +121,10 @@ def assemble(proto: Any, recipe: Recipe, scaling: Scaling, size: tuple[int, int]
     pixels = proto.graph.input[0]
     element = pixels.type.tensor_type.elem_type
     dims = pixels.type.tensor_type.shape.dim
-    turned = dims[1].dim_value == 3 and dims[3].dim_value != 3
-    before, after = _Graph(f"{OWN}before/"), _Graph(f"{OWN}after/")
+    channels_first = dims[1].dim_value == 3 and dims[3].dim_value != 3
+    before, after = GraphBuilder(f"{OWN}before/"), GraphBuilder(f"{OWN}after/")
     image = _scaled(before, _viewed(before, INPUT, recipe.views), scaling, element)
-    if turned:
+    if channels_first:
         image = before.add("Transpose", image, perm=[0, 3, 1, 2])
     rename_values(proto, {pixels.name: image})
     pooled = [
@@ -165,20 +140,20 @@ def assemble(proto: Any, recipe: Recipe, scaling: Scaling, size: tuple[int, int]
     if recipe.power:
         root = after.add("Sqrt", after.add("Abs", embedding))
         embedding = after.add("Mul", after.add("Sign", embedding), root)
-    if not after.nodes:  # a flat layer as it is
+    if not after.nodes:  # a flat layer, unchanged
         embedding = after.add("Identity", embedding)
     nodes = [*before.nodes, *proto.graph.node, *after.nodes]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
     proto.graph.initializer.extend([*before.constants, *after.constants])
-    _sign(proto, embedding, size, width(recipe))
+    _declare(proto, embedding, size, width(recipe))
     order_nodes(proto)
     drop_unused_constants(proto)
     number_names(proto)
 
 
-def _sign(proto: Any, embedding: str, size: tuple[int, int], dim: int) -> None:
-    """Give the graph the contract's input and output, and name its batch axis."""
+def _declare(proto: Any, embedding: str, size: tuple[int, int], dim: int) -> None:
+    """Give the graph the input and output of the contract, and name its batch axis."""
     import onnx
 
     rename_values(proto, {embedding: OUTPUT})
@@ -191,8 +166,8 @@ def _sign(proto: Any, embedding: str, size: tuple[int, int], dim: int) -> None:
     proto.graph.output.append(output)
 
 
-def _viewed(graph: _Graph, image: str, views: str) -> str:
-    """Copies behind one another along the batch: as is, mirrored, upside down, turned."""
+def _viewed(graph: GraphBuilder, image: str, views: str) -> str:
+    """Copies concatenated along the batch: original, mirrored, upside down, rotated."""
 
     def reverse(name: str, axis: int) -> str:
         least = np.iinfo(np.int64).min
@@ -203,16 +178,16 @@ def _viewed(graph: _Graph, image: str, views: str) -> str:
         return image
     copies = [image, reverse(image, 2)]
     if views == "flips":
-        # As numpy.rot90: against the clock.
-        turned = reverse(graph.add("Transpose", image, perm=[0, 2, 1, 3]), 1)
-        copies += [reverse(image, 1), turned]
+        # As numpy.rot90: counter-clockwise.
+        rotated = reverse(graph.add("Transpose", image, perm=[0, 2, 1, 3]), 1)
+        copies += [reverse(image, 1), rotated]
     return graph.add("Concat", *copies, axis=0)
 
 
-def _scaled(graph: _Graph, image: str, scaling: Scaling, element: int) -> str:
+def _scaled(graph: GraphBuilder, image: str, scaling: Scaling, element: int) -> str:
     if scaling.reverse:
         image = graph.add("Gather", image, graph.integers(2, 1, 0), axis=3)
-    if element != 2:  # the network takes no uint8 (TensorProto's code of it)
+    if element != 2:  # the network does not take uint8 (2 in TensorProto)
         image = graph.add("Cast", image, to=element)
     scale, offset = scaling.affine
     if (scale != 1).any():
@@ -222,7 +197,7 @@ def _scaled(graph: _Graph, image: str, scaling: Scaling, element: int) -> str:
     return image
 
 
-def _pooled(graph: _Graph, part: Part, tensor: str, first: bool) -> list[str]:
+def _pooled(graph: GraphBuilder, part: Part, tensor: str, first: bool) -> list[str]:
     """The pools of one layer, each `[batch, channels]`."""
     layout = part.layer.layout
     if layout == "flat":
@@ -247,21 +222,21 @@ def _pooled(graph: _Graph, part: Part, tensor: str, first: bool) -> list[str]:
             off = graph.add("Sub", tensor, mean(tensor, 1))
             pieces.append(graph.add("Sqrt", mean(graph.add("Mul", off, off))))
         elif pool == "gem":
-            floor = graph.constant(np.array(GEM_FLOOR, np.float32))
-            power = graph.constant(np.array(GEM_POWER, np.float32))
-            root = graph.constant(np.array(1 / GEM_POWER, np.float32))
+            floor = graph.constant(GEM_FLOOR)
+            power = graph.constant(GEM_POWER)
+            root = graph.constant(1 / GEM_POWER)
             high = graph.add("Pow", graph.add("Max", tensor, floor), power)
             pieces.append(graph.add("Pow", mean(high), root))
         elif pool == "flatten":
             last = graph.add("Transpose", tensor, perm=[0, 2, 3, 1]) if first else tensor
             pieces.append(graph.add("Flatten", last))
         elif pool == "token":
-            pieces.append(graph.add("Gather", whole, graph.constant(np.array(0, np.int64)), axis=1))
+            pieces.append(graph.add("Gather", whole, graph.constant(0, np.int64), axis=1))
     return pieces
 
 
 def width(recipe: Recipe) -> int:
-    """How many numbers an embedding has."""
+    """The number of dimensions of an embedding."""
     return sum(
         int(np.prod(_last(part.layer))) if pool == "flatten" else _last(part.layer)[-1]
         for part in recipe.parts
@@ -279,7 +254,7 @@ def _last(layer: Layer) -> tuple[int, ...]:
 
 
 def embed(original: Original, recipe: Recipe, images: np.ndarray) -> np.ndarray:
-    """The embedding as the original network and numpy make it, before the signed square root."""
+    """The embedding computed by the original network and numpy, before the signed square root."""
     views = [images]
     if recipe.views != "none":
         views.append(images[:, :, ::-1])

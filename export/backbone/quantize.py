@@ -1,4 +1,4 @@
-"""Lower precision: fp16, or int8 with ranges measured on photographs."""
+"""Lower precision: fp16, or int8 calibrated on photographs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from headstart.data.common.cosine import cosines
 from headstart.data.common.errors import BackboneError
-from headstart.data.common.speed import BATCH, cpu_session, images_per_second, random_images
+from headstart.data.common.onnx_runtime import open_session, save_optimized
+from headstart.data.common.speed import BATCH, images_per_second, random_images
 from headstart.data.contracts.backbone import INPUT, OUTPUT, BackboneSpec
 from headstart.data.examples.opening import open_source
 from headstart.data.examples.reading import Reader
@@ -23,12 +25,12 @@ from headstart.export.options import PrecisionOptions
 
 PHOTOGRAPHS, FEWEST = 128, 8
 SEED = 0
-POOR = 0.9  # a cosine below which an embedding is another one
+POOR = 0.9  # cosine to fp32 below which there is a warning
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """A graph of lower precision beside its fp32 form.
+    """A graph of lower precision, compared with its fp32 form.
 
     Parameters
     ----------
@@ -37,11 +39,11 @@ class Quantized:
     fp32_bytes
         Size of the fp32 form.
     speed, fp32_speed
-        Images per second on this machine: ONNX Runtime, one thread, measured in turns.
+        Images per second on this machine: ONNX Runtime, one thread, measured alternately.
     cosine_mean, cosine_worst
-        Of the embeddings with fp32's, over `photographs` pictures.
+        Between the embeddings and fp32's, over `photographs` images.
     photographs
-        How many pictures were compared; `random` if they were noise, not photographs.
+        How many images were compared; `random` if they were noise, not photographs.
     """
 
     content: bytes
@@ -64,36 +66,36 @@ class Quantized:
         return about | {"ratio": self.ratio}
 
     def warnings(self, spec: BackboneSpec) -> list[str]:
-        """What a person should know before using it."""
+        """What a user should know before using it."""
         found = []
         if spec.precision == "int8" and self.ratio < 1:
             found.append(
                 f"int8 is slower than fp32 on this machine ({self.ratio:.2f} times as fast). "
-                "Networks with swish or squeeze-and-excitation often are, and so are CPUs without "
-                "int8 instructions (VNNI); networks made for int8, such as efficientnet_lite0, "
-                "fare better."
+                "This is common for networks with swish or squeeze-and-excitation, and on CPUs "
+                "without int8 instructions (VNNI); networks designed for int8, such as "
+                "efficientnet_lite0, are faster."
             )
         if spec.precision == "fp16" and self.ratio < 1:
             found.append(
                 f"fp16 is slower than fp32 on this machine ({self.ratio:.2f} times as fast): "
-                "it is for GPUs, and for half the size."
+                "it is meant for GPUs, and for files of half the size."
             )
         if self.cosine_worst < POOR:
             found.append(
-                f"the embedding of some photograph points elsewhere than fp32's (cosine "
-                f"{self.cosine_worst:.3f}). Calibrate on photographs of the kind you will extract, "
+                f"the embedding of at least one photograph differs much from fp32's (cosine "
+                f"{self.cosine_worst:.3f}). Calibrate on photographs like those you will extract, "
                 "and compare the accuracy of heads trained on both."
             )
         return found
 
 
 def read_calibration(options: PrecisionOptions, preprocessing: InputSpec) -> np.ndarray | None:
-    """Photographs to measure ranges on, uint8 `[count, height, width, 3]`; none if none are named.
+    """Photographs to calibrate on, uint8 `[count, height, width, 3]`; none if none are named.
 
     Raises
     ------
     InputError
-        If the source is none, or fewer than 8 of its photographs can be read.
+        If there is no such source, or fewer than 8 of its photographs can be read.
     """
     if options.calibrate is None:
         return None
@@ -104,13 +106,13 @@ def read_calibration(options: PrecisionOptions, preprocessing: InputSpec) -> np.
         try:
             images.append(preprocessing.decode(reader.read(paths[number])))
         except (OSError, DecodeError):
-            continue  # too few of them is an error, below
+            continue  # an error below, if too few are left
         if len(images) == PHOTOGRAPHS:
             break
     if len(images) < FEWEST:
         raise BackboneError(
-            f"{options.calibrate} has {len(images)} photographs that can be read; "
-            f"int8 is calibrated on {FEWEST} at least, and {PHOTOGRAPHS} are better",
+            f"{options.calibrate} has {len(images)} photographs that can be read; int8 calibration "
+            f"needs at least {FEWEST}, and {PHOTOGRAPHS} are better",
             "Name another --calibrate SOURCE.",
         )
     return np.stack(images)
@@ -119,9 +121,9 @@ def read_calibration(options: PrecisionOptions, preprocessing: InputSpec) -> np.
 def quantize(
     proto: Any, spec: BackboneSpec, precision: str, photographs: np.ndarray | None
 ) -> Quantized:
-    """Bring a checked fp32 backbone graph to a lower precision, and compare the two.
+    """Convert a checked fp32 backbone graph to a lower precision, and compare the two.
 
-    The metadata of the result says the precision; input, output and pooling stay as they are.
+    The result's metadata has its precision; input, output and pooling do not change.
     """
     import onnx
 
@@ -136,32 +138,27 @@ def quantize(
     images, random = photographs, photographs is None
     if images is None:
         images = random_images(spec.preprocessing.shape[:2], BATCH)
-    cosines = _cosines(_embed(before, images), _embed(content, images))
+    found = cosines(_embed(before, images), _embed(content, images))
     fp32_speed, speed = images_per_second([before, content])
     return Quantized(
-        content,
-        len(before),
-        speed,
-        fp32_speed,
-        float(cosines.mean()),
-        float(cosines.min()),
-        len(images),
-        random,
+        content=content,
+        fp32_bytes=len(before),
+        speed=speed,
+        fp32_speed=fp32_speed,
+        cosine_mean=float(found.mean()),
+        cosine_worst=float(found.min()),
+        photographs=len(images),
+        random=random,
     )
 
 
 def _embed(content: bytes, images: np.ndarray) -> np.ndarray:
-    session = cpu_session(content)
+    session = open_session(content, 1)
     parts = [
         session.run([OUTPUT], {INPUT: images[start : start + BATCH]})[0]
         for start in range(0, len(images), BATCH)
     ]
     return np.concatenate(parts)
-
-
-def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return (a * b).sum(axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)
 
 
 def _own_nodes(proto: Any) -> list[str]:
@@ -185,7 +182,7 @@ def _to_fp16(proto: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantizer gives its advice through the root logger."""
+    """Silence the quantizer, which logs advice through the root logger."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
@@ -198,7 +195,6 @@ def _quiet() -> Iterator[None]:
 def _to_int8(content: bytes, photographs: np.ndarray) -> Any:
     """Static QDQ, weights per channel."""
     import onnx
-    import onnxruntime
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -217,12 +213,9 @@ def _to_int8(content: bytes, photographs: np.ndarray) -> Any:
             return None if images is None else {INPUT: images}
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        # Batch normalization is folded into convolutions first: beside them it would stay fp32.
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         folded, lower = Path(folder, "folded.onnx"), Path(folder, "int8.onnx")
-        options.optimized_model_filepath = str(folded)
-        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        # Batch normalization is folded into convolutions first: left beside them it stays fp32.
+        save_optimized(content, folded)
         proto = onnx.load(folded)
         quantize_static(
             folded,

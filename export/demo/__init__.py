@@ -1,1 +1,1 @@
-"""An edge model enters, a static page that classifies photographs leaves."""
+"""Writes a static page that classifies photographs with an edge model."""

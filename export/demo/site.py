@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from headstart.data.common.errors import Checklist, InputError, ModelError
+from headstart.data.common.onnx_graphs import STANDARD_DOMAINS
 from headstart.data.contracts.backbone import parse_onnx
 from headstart.data.contracts.edge import Edge, load_edge, read_edge
 from headstart.data.storage.files import check_parent, local_path, write_whole
@@ -16,8 +17,8 @@ from headstart.export.edge.any_size import accept_any_size, check_any_size
 
 PAGE = ("index.html", "style.css", "page.js", "worker.js", "icon.svg")
 SITE, MODEL, SCRIPT, WASM = "site.json", "edge.onnx", "ort/ort.js", "ort/ort.wasm"
-DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # whose operators onnxruntime-web has
-MOST_BYTES = 2_000_000_000  # a browser's memory for a graph ends there
+DOMAINS = {*STANDARD_DOMAINS, "com.microsoft"}  # of the operators that onnxruntime-web has
+MOST_BYTES = 2_000_000_000  # a browser's memory limit for a graph
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,20 @@ def write_demo(
 ) -> Demo:
     """Write the page to a folder; any web server can serve it.
 
-    The graph in it takes photographs of any size: where the edge model does not, the resizing is
-    put before it.
+    Its graph takes photographs of any size: if the edge model does not, resizing is added before
+    it.
 
     Parameters
     ----------
     runtime
-        An unpacked npm package onnxruntime-web; the tested version is fetched if none is named.
+        An unpacked npm package onnxruntime-web; by default the tested version is downloaded.
 
     Raises
     ------
     InputError
-        If the edge model is none or cannot run in a browser, or the folder is in use.
+        If there is no such edge model, it cannot run in a browser, or the folder is in use.
     HeadstartError
-        If onnxruntime-web cannot be had.
+        If onnxruntime-web cannot be downloaded.
     """
     checks = Checklist()
     with checks.item():
@@ -64,20 +65,20 @@ def write_demo(
         _check_folder(folder, overwrite)
     checks.finish()
     found = find_runtime(runtime)
-    model = model if model.any_size else resizing(model)
-    (folder / SITE).unlink(missing_ok=True)  # the old page, if any, stops counting
+    model = model if model.any_size else with_resizing(model)
+    (folder / SITE).unlink(missing_ok=True)  # an old page is invalid from here on
     written = {
         name: files("headstart.export.demo").joinpath("page", name).read_bytes() for name in PAGE
     }
     written |= {MODEL: model.content, SCRIPT: found.script, WASM: found.wasm}
-    written[SITE] = _site(model, title, found)  # the last one: what makes it a page
+    written[SITE] = _site(model, title, found)  # last: it marks the page as complete
     for name, data in written.items():
         write_whole(folder / name, data)
     return Demo(str(folder), sum(map(len, written.values())), found.version)
 
 
-def resizing(edge: Edge) -> Edge:
-    """The edge model with the resizing before it."""
+def with_resizing(edge: Edge) -> Edge:
+    """The edge model with resizing added before it."""
     import onnx
 
     proto = parse_onnx(edge.path, edge.content)
@@ -89,7 +90,7 @@ def resizing(edge: Edge) -> Edge:
 
 
 def check_web(edge: Edge) -> None:
-    """Raise `ModelError` where onnxruntime-web cannot run the graph."""
+    """Raise `ModelError` if onnxruntime-web cannot run the graph."""
     proto = parse_onnx(edge.path, edge.content)
     foreign = sorted(
         {f"{n.domain}.{n.op_type}" for n in proto.graph.node if n.domain not in DOMAINS}
@@ -114,10 +115,10 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
         raise InputError(f"{folder} is a file", "Name a folder.")
     if (folder / SITE).exists():
         if not overwrite:
-            raise InputError(f"{folder} holds a page already", "Pass --overwrite to replace it.")
+            raise InputError(f"{folder} already contains a page", "Pass --overwrite to replace it.")
     elif names := sorted(path.name for path in folder.iterdir()):
         raise InputError(
-            f"{folder} is in use by something else (it holds {names[0]})",
+            f"{folder} contains other files, such as {names[0]}",
             "Choose an empty or new folder with -o.",
         )
 

@@ -1,1 +1,1 @@
-"""A backbone file and a model folder enter, an edge model leaves, held against training's path."""
+"""Combines a backbone file and a model folder to an edge model, and compares it with training."""

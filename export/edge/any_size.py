@@ -1,13 +1,13 @@
-"""Resizing inside the graph, so that a photograph of any height and width can be given.
+"""Resizing inside the graph, so that it accepts photographs of any height and width.
 
-The graph does what Pillow does, number by number (Pillow's `Resample.c`): the weights of the
-neighbours of an output pixel in double precision, rounded to 22 bits; along the width first, then
-along the height, each in integers and rounded to 8 bits; for `crop` on a box with fractions of
-pixels. The operator `Resize` is faster, but a level off in up to 1.5 % of the pixels, which moves
+The graph computes exactly what Pillow does (Pillow's `Resample.c`): the weights of an output
+pixel's neighbours in double precision, rounded to 22 bits; along the width first, then along the
+height, each in integers and rounded to 8 bits; for `crop` on a box with fractions of pixels. The
+operator `Resize` is faster, but up to 1.5 % of its pixels differ by a level, which changes
 embeddings by up to 0.7 % and probabilities by some hundredths.
 
-Pillow 13 goes along the height first where that shrinks much more than the width. Its answer is
-then a level off here and there (more where bicubic overshoots, between black and white).
+Pillow 13 resizes the height first if that shrinks much more than the width. Some of its pixels
+then differ by a level (by more where bicubic overshoots, between black and white).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 from typing import TYPE_CHECKING
 
 from headstart.data.common.errors import InputError
-from headstart.data.common.onnx_graphs import rename_values
+from headstart.data.common.onnx_graphs import OPSET, rename_values
 from headstart.data.contracts.backbone import INPUT
 from headstart.data.modalities.image.preprocessing import Preprocessing
 from headstart.data.modalities.modality import InputSpec
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     import onnx
 
 RESIZED = "resized"
-BLOCK = 32  # rows that are brought to the width at a time: more need more memory
+BLOCK = 32  # rows whose width is resized at a time: more rows need more memory
 
-# How far a pixel counts, and its weight at a distance of t, in the text form of ONNX.
+# The reach of a kernel and its weight at a distance of t, in ONNX's text format.
 _BILINEAR = """
     {a}_near = Sub (one, {a}_t)
     {a}_weight = Max ({a}_near, zero)
@@ -96,7 +96,7 @@ _TAPS = """
     {a}_index = Cast <to = 7> ({a}_inside)
 """
 
-# From pixels that lie side by side along axis {n} to one of them, rounded as Pillow rounds.
+# The weighted sum of pixels along axis {n}, rounded as Pillow rounds.
 _SUM = """
     {p}_product = Mul ({p}_gathered, {weights})
     {p}_total = ReduceSum <keepdims = 0> ({p}_product, axis_{n})
@@ -125,7 +125,7 @@ _CROP = """
 """
 
 _MODEL = """
-<ir_version: {ir_version}, opset_import: ["" : 18]>
+<ir_version: {ir_version}, opset_import: ["" : {opset}]>
 resize (uint8[batch, height, width, 3] image) => (uint8[batch, {height}, {width}, 3] resized)
 <{constants}>
 {{
@@ -183,8 +183,9 @@ def check_any_size(preprocessing: InputSpec) -> Preprocessing:
         )
     if preprocessing.interpolation not in KERNELS:
         raise InputError(
-            f"a graph cannot resize by {preprocessing.interpolation}",
-            f"It can by {' and '.join(KERNELS)}: export a backbone with --interpolation bilinear.",
+            f"a graph cannot resize with {preprocessing.interpolation} interpolation",
+            f"Supported are {' and '.join(KERNELS)}: export a backbone with --interpolation "
+            "bilinear.",
         )
     return preprocessing
 
@@ -197,7 +198,7 @@ def accept_any_size(model: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
     model
         Of opset 18, without metadata.
     spec
-        What `image` went through so far.
+        How photographs were resized to `image` so far.
     """
     import onnx
 
@@ -205,7 +206,7 @@ def accept_any_size(model: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
     versions = {entry.domain: entry.version for entry in model.opset_import}
     for domain in sorted(set(versions) - {""}):
         resize.opset_import.add(domain=domain, version=versions[domain])
-    inside = "pixels"  # the graph's old input must not be called as the new one
+    inside = "pixels"  # the old input needs another name than the new one
     rename_values(model, {INPUT: inside})
     return onnx.compose.merge_models(resize, model, io_map=[(RESIZED, inside)], name="classifier")
 
@@ -219,6 +220,7 @@ def _text(rule: Preprocessing, ir_version: int) -> str:
     taps = "".join(_TAPS.format(a=a, reach=reach, kernel=kernel.format(a=a)) for a, _ in axes)
     return _MODEL.format(
         ir_version=ir_version,
+        opset=OPSET,
         height=height,
         width=width,
         block=BLOCK,

@@ -1,4 +1,4 @@
-"""Backbone and head become one ONNX file: the edge model."""
+"""Writes a backbone and a head as one ONNX file: the edge model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from headstart.data.common.errors import Checklist, InputError
-from headstart.data.common.onnx_graphs import BATCH, rename_values
+from headstart.data.common.onnx_graphs import BATCH, IR_VERSION, rename_values
 from headstart.data.contracts import backbone as backbone_contract
 from headstart.data.contracts import model as model_contract
 from headstart.data.contracts.backbone import Backbone, load_backbone, parse_onnx
@@ -21,17 +21,15 @@ from headstart.export.edge.any_size import accept_any_size, check_any_size
 from headstart.export.edge.parity import Parity, compare
 from headstart.export.options import EdgeOptions, GateOptions
 
-IR_VERSION = 8  # the one of opset 18; older runtimes refuse newer ones
-
 
 @dataclass(frozen=True)
 class EdgeExport:
-    """An edge model that was written, and how it was found to answer.
+    """An edge model that was written, and how it compares with training.
 
     Parameters
     ----------
     trained_in
-        The precision of the features, where the edge model computes in another one.
+        The precision of the features, if the edge model computes in another one.
     """
 
     path: str
@@ -48,14 +46,14 @@ def export_classifier(
     options: EdgeOptions = EdgeOptions(),
     gate: GateOptions = GateOptions(),
 ) -> EdgeExport:
-    """Write an edge model, and `NAME.labels.json` beside it; they appear if it answers as training.
+    """Write an edge model and `NAME.labels.json` beside it, if it agrees with training.
 
     Raises
     ------
     InputError
         If model, backbone, output and options do not fit, or too few photographs can be found.
     ParityError
-        If more than the gate lets through differs; nothing is written.
+        If it differs by more than the gate accepts; nothing is written.
     """
     checks = Checklist()
     with checks.item():
@@ -99,7 +97,7 @@ def fuse(backbone: Backbone, model: Model, options: EdgeOptions = EdgeOptions())
     second = parse_onnx(model.folder.path(model_contract.HEAD), model.head)
     for proto in (first, second):
         proto.ir_version = IR_VERSION
-        _unite_opsets(proto)
+        _clean_opset_imports(proto)
         del proto.metadata_props[:]
     fused = onnx.compose.merge_models(
         first,
@@ -133,8 +131,8 @@ def _add_top(model: Any, count: int) -> None:
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, [BATCH, count]))
 
 
-def _unite_opsets(proto: Any) -> None:
-    """Name each domain once and only if it is used: converters do neither, the merge asks both."""
+def _clean_opset_imports(proto: Any) -> None:
+    """List each domain once, and only if it is used, as `merge_models` needs it."""
     used = {node.domain for node in proto.graph.node}
     versions = {entry.domain: entry.version for entry in proto.opset_import}
     del proto.opset_import[:]

@@ -1,1 +1,1 @@
-"""Edge models enter; their size, latency, memory and agreement leave."""
+"""Measures edge models: size, latency, memory, accuracy and agreement."""

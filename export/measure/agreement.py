@@ -1,4 +1,4 @@
-"""What edge models answer for labelled photographs, beside each other."""
+"""Compares the predictions of edge models on labelled photographs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import pyarrow.compute as pc
 from headstart.data.common import console
 from headstart.data.common.errors import ModelError, SourceError
 from headstart.data.common.intervals import Interval, proportion
-from headstart.data.common.speed import cpu_session
-from headstart.data.contracts.backbone import INPUT
+from headstart.data.common.onnx_runtime import open_session
 from headstart.data.contracts.calibration import UNKNOWN
 from headstart.data.contracts.edge import Edge
 from headstart.data.contracts.model import LABEL, Model
@@ -31,20 +30,20 @@ HELD_OUT = ("test", "validation")
 
 @dataclass(frozen=True)
 class Photographs:
-    """Labelled photographs to answer for.
+    """Labelled photographs to classify.
 
     Parameters
     ----------
     place, folder
-        What was named, for people, and what the paths are relative to.
+        What the user named, and the folder that the paths are relative to.
     examples
         `id` and `path`.
     labels
         Index into the classes of the first model, int64 `[examples]`.
     split
-        The split that they are, where the source declares a held-out one; none for all of it.
+        The split that they are, if the source declares a held-out one; none for all of it.
     unlabelled
-        How many were left out since they have no label.
+        How many were left out because they have no label.
     """
 
     place: str
@@ -57,18 +56,18 @@ class Photographs:
 
 @dataclass(frozen=True)
 class EdgeScores:
-    """How one edge model answers.
+    """How one edge model performs.
 
     Parameters
     ----------
     accuracy
-        Share of all photographs that is answered rightly; "unknown" is no answer.
+        Share of all photographs that is classified correctly; "unknown" counts as wrong.
     answered
-        Share that is answered.
+        Share with another prediction than "unknown".
     right_of_answers
-        Share of the answers that is right; none without an answer.
+        Share of those that is correct; none if there are none.
     agreement
-        Share for which it says the same as the first model, "unknown" included.
+        Share with the same prediction as the first model, including "unknown".
     """
 
     accuracy: Interval
@@ -88,10 +87,10 @@ class Agreement:
     support
         Photographs of each class, int64 `[classes]`.
     recall
-        Share of each class's photographs that a model answers rightly, float64 `[models, classes]`;
+        Share of each class's photographs that is classified correctly, float64 `[models, classes]`;
         NaN for a class without photographs.
     unread
-        Ids of the photographs that were left out since they cannot be read, and why.
+        Ids of the photographs that were left out because they cannot be read, and why.
     """
 
     photographs: int
@@ -110,7 +109,7 @@ def labelled_photographs(path: str | Path, classes: Sequence[str]) -> Photograph
     Raises
     ------
     SourceError
-        If it is no source, or has no labels, or some that are not among the classes.
+        If there is no such source, or it has no labels, or some that are not among the classes.
     """
     source = open_source(path, allow_unlabelled=True)
     examples = source.examples
@@ -121,15 +120,15 @@ def labelled_photographs(path: str | Path, classes: Sequence[str]) -> Photograph
     if not known.num_rows:
         where = f"the split {split!r} of {path}" if split else str(path)
         raise SourceError(
-            f"{where} has no labels, so there is no accuracy to measure",
-            "Sort the photographs into a folder for each class, or give a manifest with a column "
+            f"{where} has no labels, so accuracy cannot be measured",
+            "Sort the photographs into one folder per class, or give a manifest with a column "
             "'label'.",
         )
     position = pc.index_in(known["label"], value_set=pa.array(classes, pa.string()))
     if position.null_count:
         unknown = pc.unique(known["label"].filter(pc.is_null(position))).sort()
         raise SourceError(
-            f"{path} has labels that the models do not have: "
+            f"{path} has labels that are not classes of the models: "
             f"{first_few(pa.chunked_array([unknown]))}",
             f"Their classes are {first_few(pa.chunked_array([pa.array(classes, pa.string())]))}.",
         )
@@ -148,24 +147,24 @@ def held_out_photographs(
     Parameters
     ----------
     source
-        The folder with the photographs, where it is not the one recorded in the features.
+        The folder with the photographs, if it is not the one recorded in the features.
 
     Raises
     ------
     ModelError
-        If there is no such model, it knows other classes, or it held nothing out.
+        If there is no such model, it has other classes, or it held nothing out.
     """
     trained = Model.open(model)
     if set(trained.card.classes) != set(classes):
         raise ModelError(
-            f"the model {model} knows other classes than the edge models",
+            f"the model {model} has other classes than the edge models",
             "Name the model that they were exported from.",
         )
     known = trained.examples()
     known = known.filter(pc.and_(pc.equal(known["split"], "test"), pc.is_valid(known["label"])))
     if not known.num_rows:
         raise ModelError(
-            f"the model {model} held no labelled photographs out", "Name some with --source."
+            f"the model {model} held out no labelled photographs", "Name some with --source."
         )
     position = pc.index_in(known["label"], value_set=pa.array(classes, pa.string()))
     folder = folder_at(source if source is not None else trained.card.root)
@@ -174,12 +173,12 @@ def held_out_photographs(
 
 
 def agree(edges: Sequence[Edge], photographs: Photographs) -> Agreement:
-    """Answer for the photographs with every model; the first one is what others are held against.
+    """Classify the photographs with every model; the others are compared with the first.
 
     Parameters
     ----------
     edges
-        Models of the same classes, in whatever order each has them.
+        Models of the same classes, in any order of these.
 
     Raises
     ------
@@ -198,15 +197,16 @@ def agree(edges: Sequence[Edge], photographs: Photographs) -> Agreement:
     right = answers == labels
     support = np.bincount(labels, minlength=len(classes))
     hits = np.stack([np.bincount(labels, row, len(classes)) for row in right])
+    scores = [_scores(own, answer, answers[0]) for own, answer in zip(right, answers, strict=True)]
     return Agreement(
-        len(labels),
-        photographs.split,
-        photographs.unlabelled,
-        classes,
-        tuple(_scores(own, answer, answers[0]) for own, answer in zip(right, answers, strict=True)),
-        support,
-        np.where(support > 0, hits / np.maximum(support, 1), np.nan),
-        tuple(unread),
+        photographs=len(labels),
+        split=photographs.split,
+        unlabelled=photographs.unlabelled,
+        classes=classes,
+        scores=tuple(scores),
+        support=support,
+        recall=np.where(support > 0, hits / np.maximum(support, 1), np.nan),
+        unread=tuple(unread),
     )
 
 
@@ -225,9 +225,9 @@ def _answer(
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
     """Labels by the first model's classes, int64 `[models, read]`; the rows that were read; the
     photographs that were not, and why."""
-    sessions = [cpu_session(edge.content, 0) for edge in edges]  # as many threads as there are
+    sessions = [open_session(edge.content) for edge in edges]
     order = edges[0].classes
-    # The last place is that of -1, "unknown".
+    # The last one is for -1, "unknown".
     places = [np.array([*map(order.index, edge.classes), UNKNOWN]) for edge in edges]
     rules = list(dict.fromkeys(edge.input_spec for edge in edges))
     reader = Reader(photographs.folder)
@@ -235,7 +235,7 @@ def _answer(
     read: list[int] = []
     unread: list[tuple[str, str]] = []
     examples = photographs.examples
-    with console.progress("answering", examples.num_rows) as advance:
+    with console.progress("classifying", examples.num_rows) as advance:
         for start in range(0, examples.num_rows, BATCH):
             rows = examples.slice(start, BATCH).to_pylist()
             decoded = []
@@ -254,8 +254,8 @@ def _answer(
                     given = [image[None] for image in images]
                 else:
                     given = [np.stack(images)] if images else []
-                for pixels in given:
-                    (labels,) = session.run([LABEL], {INPUT: pixels})
+                for inputs in given:
+                    (labels,) = session.run([LABEL], {edge.input_spec.input: inputs})
                     found.append(place[labels])
             advance(len(rows))
     nothing = np.empty(0, np.int64)

@@ -18,23 +18,25 @@ MOST_CLASSES, WORST, NAMED = 20, 10, 5
 
 def measure(
     edges: Annotated[
-        list[str], typer.Argument(metavar="EDGE...", help="Edge models; others against the first.")
+        list[str], typer.Argument(metavar="EDGE...", help="Edge models; compared with the first.")
     ],
     source: Annotated[
         str | None,
-        typer.Option(help="Labelled photographs that training did not see: accuracy as well."),
+        typer.Option(
+            help="Labelled photographs not used in training, to measure accuracy as well."
+        ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Model folder: accuracy on what its training held out; --source says where that "
-            "is now, if it was moved."
+            help="Model folder, to measure accuracy on its held-out photographs; --source says "
+            "where they are now, if they were moved."
         ),
     ] = None,
-    runs: Annotated[int, typer.Option(help="Runs of each, after warming up.")] = 100,
+    runs: Annotated[int, typer.Option(help="Runs of each, after warm-up.")] = 100,
     most_loss: Annotated[
         float | None,
-        typer.Option(help="Exit 1 if one loses more points of accuracy than this to the first."),
+        typer.Option(help="Exit 1 if one has this many points less accuracy than the first."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -71,8 +73,8 @@ def _show_latency(found: Measurement) -> None:
     )
     before = max(latency.before for model in found.models for latency in model.latency)
     console.note(
-        f"one photograph at a time, random pixels, {found.runs:,} runs each in turns; memory: the "
-        "largest resident size of the process, of which Python, NumPy and ONNX Runtime are "
+        f"one photograph at a time, random pixels, {found.runs:,} runs each, alternating; memory: "
+        "the largest resident size of the process, of which Python, NumPy and ONNX Runtime are "
         f"{before / 1e6:.0f} MB"
     )
 
@@ -82,7 +84,7 @@ def _show_agreement(found: Measurement, answers: Agreement) -> None:
     of = f", the split {answers.split!r}" if answers.split else ""
     console.out.print(f"\n{answers.photographs:,} photographs{of}", markup=False)
     console.show_table(
-        ["edge model", "accuracy", "answered", "right of these", "same label as the first"],
+        ["edge model", "accuracy", "answered", "correct of these", "same label as the first"],
         [
             [
                 *(name, _with_interval(scores.accuracy), f"{scores.answered.value:.1%}"),
@@ -94,7 +96,7 @@ def _show_agreement(found: Measurement, answers: Agreement) -> None:
     )
     _show_classes(names, answers)
     if any(scores.answered.value < 1 for scores in answers.scores):
-        console.note('"unknown" is no answer: in the accuracy it counts as wrong')
+        console.note('"unknown" counts as wrong in the accuracy')
     if answers.unlabelled:
         console.note(f"left out: {answers.unlabelled:,} without a label")
     if unread := answers.unread:
@@ -104,7 +106,7 @@ def _show_agreement(found: Measurement, answers: Agreement) -> None:
 
 
 def _show_classes(names: list[str], answers: Agreement) -> None:
-    """The first model's recall, and what the others lose of it."""
+    """The first model's recall, and how much less the others have."""
     lost = 100 * (answers.recall[0] - answers.recall[1:])
     tested = [index for index, count in enumerate(answers.support) if count]
     console.out.print()

@@ -1,4 +1,4 @@
-"""How long edge models take for one photograph, and how much memory: a process for each."""
+"""Measures the latency and memory of edge models on one photograph, each in its own process."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from headstart.data.contracts.edge import Edge
 
 THREADS = (1, 2)
 WARM_UP = 5  # runs before the first turn
-TURN = 10  # runs in a row, after one that does not count: another process ran in between
-# By its own path, whatever the current folder holds.
-SERVE = (
+TURN = 10  # runs in a row, after one that is not counted, since another process ran before it
+# By its own path, whatever is in the current folder.
+SCRIPT = (
     "import sys; sys.path[0] = {!r}; "
     "from headstart.export.measure.latency_process import main; main()"
 )
@@ -67,13 +67,13 @@ class Worker:
         self.took: list[float] = []
 
     def start(self) -> None:
-        """Wait until the model is loaded, and warm it up."""
+        """Wait until the model is loaded, and run it a few times to warm up."""
         self.before = self._answer()["before"]
         self.run(WARM_UP)
 
     def run(self, runs: int) -> list[float]:
-        """Run that often; seconds of each."""
-        with suppress(BrokenPipeError):  # it has ended: what it said last, if anything, comes next
+        """Run so many times; returns the seconds of each."""
+        with suppress(BrokenPipeError):  # it has ended; its last message, if any, is read next
             self.process.stdin.write(f"{runs}\n")
             self.process.stdin.flush()
         answer = self._answer()
@@ -86,7 +86,7 @@ class Worker:
         if not line.endswith("\n"):
             raise HeadstartError(
                 f"the process that ran {self.edge.path} ended (exit code {self.process.wait()})",
-                "Often the memory is too small: measure fewer models at once.",
+                "Usually there is not enough memory: measure fewer models at once.",
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -97,7 +97,7 @@ class Worker:
         return answer
 
     def latency(self) -> Latency:
-        """What was found."""
+        """The result of all runs."""
         median, high = np.percentile(self.took, [50, 95])
         return Latency(self.threads, float(median), float(high), self.peak, self.before)
 
@@ -105,13 +105,13 @@ class Worker:
 def measure_latency(edges: Sequence[Edge], runs: int) -> list[tuple[Latency, ...]]:
     """Run each edge model on random pixels, with one and with two threads.
 
-    All processes are there at once and take turns, so that whatever else the machine does slows
-    them alike; the others sleep meanwhile.
+    All processes run at once and take turns, so that other load slows them alike; the others sleep
+    meanwhile.
 
     Parameters
     ----------
     runs
-        How often each is run, warm-up not counted.
+        How often each is run, without the warm-up.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def _take_turns(workers: Sequence[Worker], runs: int) -> None:
 def _worker(edge: Edge, path: Path, threads: int) -> Iterator[Worker]:
     height, width = edge.spec.preprocessing.shape[:2]
     command = [
-        *(sys.executable, "-c", SERVE.format(str(Path(__file__).parents[3]))),
+        *(sys.executable, "-c", SCRIPT.format(str(Path(__file__).parents[3]))),
         *(str(path), str(threads), str(height), str(width)),
     ]
     process = subprocess.Popen(  # noqa: S603  (our own module)
@@ -158,5 +158,5 @@ def _worker(edge: Edge, path: Path, threads: int) -> Iterator[Worker]:
     try:
         yield Worker(edge, threads, process)
     finally:
-        process.kill()  # it has nothing to put away
+        process.kill()  # it has nothing to clean up
         process.communicate()

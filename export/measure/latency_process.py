@@ -1,7 +1,7 @@
 """A process that runs one edge model and nothing else, so that its memory is that model's.
 
-It is told how often to run by a line on stdin, and answers by a line of JSON on stdout; it ends
-when stdin does. It imports as little as it can: what is imported is measured.
+Each line on stdin says how often to run, and each result is a line of JSON on stdout; the process
+ends when stdin does. It imports as little as possible, since imports count as memory.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import onnxruntime  # noqa: F401  (here, so that it counts to what was there before the model)
+import onnxruntime  # noqa: F401  (here, so that it counts as memory before the model)
 
 from headstart.data.common.errors import first_line
-from headstart.data.common.speed import cpu_session, random_images, time_runs
+from headstart.data.common.onnx_runtime import open_session
+from headstart.data.common.speed import random_images, time_runs
 
 STATUS = Path("/proc/self/status")
 
@@ -26,8 +27,8 @@ STATUS = Path("/proc/self/status")
 def peak_memory() -> int:
     """The largest resident size of this process so far, in bytes.
 
-    Linux carries `ru_maxrss` over from the process that started this one, so that a large parent
-    would be measured; VmHWM is this program's own. macOS has no such file and counts anew.
+    On Linux `ru_maxrss` includes that of the process that started this one; VmHWM is this program's
+    own. macOS has no such file, and its `ru_maxrss` starts from zero.
     """
     if not STATUS.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -42,25 +43,25 @@ def main() -> None:
     path, threads, height, width = sys.argv[1:]
     before = peak_memory()
     images = random_images((int(height), int(width)))
-    with _said():
-        session = cpu_session(path, int(threads))
-    _say(before=before)
+    with _reported_errors():
+        session = open_session(path, int(threads))
+    _send(before=before)
     for line in sys.stdin:
-        with _said():
+        with _reported_errors():
             seconds = time_runs(session, images, int(line))
-        _say(seconds=seconds, peak=peak_memory())
+        _send(seconds=seconds, peak=peak_memory())
 
 
 @contextmanager
-def _said() -> Iterator[None]:
-    """What ONNX Runtime cannot load or run becomes the last answer."""
+def _reported_errors() -> Iterator[None]:
+    """Send what ONNX Runtime cannot load or run as the last result."""
     try:
         yield
-    except Exception as error:  # onnxruntime has no class of its own for what it cannot run
-        _say(error=first_line(error))
+    except Exception as error:  # onnxruntime has no common class for what it cannot run
+        _send(error=first_line(error))
         sys.exit()
 
 
-def _say(**values: Any) -> None:
+def _send(**values: Any) -> None:
     sys.stdout.write(json.dumps(values) + "\n")
     sys.stdout.flush()

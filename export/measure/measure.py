@@ -1,4 +1,4 @@
-"""Edge models beside each other: size, latency, memory, and what they answer."""
+"""Measures edge models and compares them: size, latency, memory, predictions."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ SHOWN = 5  # class names in a message
 
 @dataclass(frozen=True)
 class Measured:
-    """One edge model: where it is, and what was found.
+    """One edge model: its file, and its measurements.
 
     Parameters
     ----------
     path
-        As it was named.
+        As the user named it.
     size
         Of the file, in bytes.
     latency
         With one thread, and with two.
     times_as_fast
-        As the first model with as many threads, by the medians.
+        As the first model with the same number of threads, by the medians.
     """
 
     path: str
@@ -48,7 +48,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Measurement:
-    """All edge models; the first is the one that others are held against.
+    """All edge models; the others are compared with the first.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Measurement:
     agreement: Agreement | None
 
     def check(self, most_loss: float | None) -> None:
-        """Raise `ParityError` if a model loses more points of accuracy than are allowed."""
+        """Raise `ParityError` if a model loses more points of accuracy than allowed."""
         if most_loss is None or self.agreement is None:
             return
         accuracies = [scores.accuracy.value for scores in self.agreement.scores]
@@ -74,7 +74,7 @@ class Measurement:
         if over:
             raise ParityError(
                 f"{'; '.join(over)} (--most-loss {most_loss:g})",
-                "Ship the first model, or train a head on features of the lower precision.",
+                "Use the first model, or train a head on features of the lower precision.",
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def measure(edges: Sequence[str | Path], options: MeasureOptions = MeasureOption
     Raises
     ------
     InputError
-        If one is no edge model or cannot be run, they know different classes, or the source has no
+        If one is not an edge model or cannot be run, their classes differ, or the source has no
         labels or unknown ones.
     """
     checks = Checklist()
@@ -132,13 +132,13 @@ def measure(edges: Sequence[str | Path], options: MeasureOptions = MeasureOption
 def _check_classes(first: Edge, other: Edge) -> None:
     only = [set(first.classes) - set(other.classes), set(other.classes) - set(first.classes)]
     parts = [
-        f"only {edge.path} knows {_listed(sorted(names))}"
+        f"only {edge.path} has {_listed(sorted(names))}"
         for edge, names in zip((first, other), only, strict=True)
         if names
     ]
     if parts:
         raise ModelError(
-            f"the edge models tell different classes apart: {'; '.join(parts)}",
+            f"the edge models have different classes: {'; '.join(parts)}",
             "Measure models of the same classes.",
         )
 

@@ -1,1 +1,1 @@
-"""What a user names enters, a network leaves: ONNX with named layers, and the original itself."""
+"""Opens what a user names as a network: ONNX with named layers, and the original to compare."""

@@ -1,4 +1,4 @@
-"""What is known of the named networks before they are built: sizes, widths, accuracy, licence.
+"""Published facts about the networks in the catalogue: sizes, widths, accuracy, licence.
 
 Sizes, parameters and accuracies are those of the tables that the authors or Keras publish; widths
 are the last layer's channels. Licences are those of the weights, by family, in Keras' documentation
@@ -21,7 +21,7 @@ from headstart.export.networks.scaling import from_unit
 
 @dataclass(frozen=True)
 class Facts:
-    """What is published of a network.
+    """What is published about a network.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Facts:
     top1
         Accuracy on ImageNet's validation set, in percent.
     scaling
-        The family's rule for pixels; `none` where the network scales them itself.
+        The family's scaling of pixels; `none` if the network scales them itself.
     licence
         Of the weights.
     """
@@ -102,7 +102,7 @@ KNOWN = LITE | APPLICATIONS
 
 
 def package_file(package: str) -> Path | None:
-    """The `.pth` file that a package of weights carries, if it is installed."""
+    """The `.pth` file in a package of weights, if it is installed."""
     found = importlib.util.find_spec(package.replace("-", "_"))
     if found is None or not found.submodule_search_locations:
         return None
@@ -127,12 +127,12 @@ def cached_applications() -> set[str]:
 
 
 def list_known(pattern: str = "") -> list[dict[str, Any]]:
-    """Rows of the catalogue, as JSON objects; `timm:PATTERN` lists timm's (`*` fits anything).
+    """Rows of the catalogue, as JSON objects; `timm:PATTERN` lists timm's (`*` matches anything).
 
     Raises
     ------
     InputError
-        If nothing fits, or timm is not installed.
+        If nothing matches, or timm is not installed.
     """
     if pattern.startswith("timm:"):
         rows = _list_timm(pattern.removeprefix("timm:"))
@@ -150,8 +150,8 @@ def list_known(pattern: str = "") -> list[dict[str, Any]]:
         ]
     if not rows:
         raise InputError(
-            f"no network is called anything like {pattern!r}",
-            "`python -m export list` shows all; `export list 'timm:*'` those of timm.",
+            f"no network matches {pattern!r}",
+            "`python -m export list` shows all; `export list 'timm:*'` shows those of timm.",
         )
     return rows
 

@@ -1,12 +1,13 @@
-"""The layers of a network that can be named, with their shapes and what it costs to get there."""
+"""The layers of a network, with their shapes and the cost up to each."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from headstart.data.common.onnx_graphs import OPSET
 from headstart.export.networks.network import Original
 from headstart.export.networks.onnx.surgery import (
-    OPSET,
     ancestors,
     multiply_adds,
     to_opset,
@@ -18,16 +19,16 @@ from headstart.export.options import BackboneOptions
 
 @dataclass(frozen=True)
 class LayerCost:
-    """A layer, and what a file that ends with it has.
+    """A layer, and the cost of a file that ends with it.
 
     Parameters
     ----------
     shape
-        Of its output for one picture, in its framework's order.
+        Of its output for one image, in its framework's order.
     multiply_adds
-        For one picture, up to and including this layer.
+        For one image, up to and including this layer.
     parameters
-        Numbers in the constants up to and including this layer.
+        Elements of the constants up to and including this layer.
     """
 
     name: str
@@ -54,7 +55,7 @@ def list_layers(name: str | Original, options: BackboneOptions) -> list[LayerCos
     shape = (3, *sides) if dims[1].dim_value == 3 and dims[3].dim_value != 3 else (*sides, 3)
     shapes = with_shapes(proto, graph.input[0].name, shape)
     work = [multiply_adds(node, shapes) for node in graph.node]
-    sizes = {t.name: _numbers(t.dims) for t in graph.initializer}
+    sizes = {t.name: math.prod(t.dims) for t in graph.initializer}
     found = []
     for layer, output in zip(layers, graph.output, strict=True):
         needed = ancestors(proto, [output.name])
@@ -69,10 +70,3 @@ def list_layers(name: str | Original, options: BackboneOptions) -> list[LayerCos
             )
         )
     return found
-
-
-def _numbers(dims: object) -> int:
-    count = 1
-    for size in dims:  # type: ignore[attr-defined]
-        count *= size
-    return count

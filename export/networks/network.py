@@ -1,4 +1,4 @@
-"""The one form that every kind of network is brought into: ONNX with named layers, and itself."""
+"""The common interface of all kinds of networks: named layers, conversion to ONNX, inference."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ POOLINGS = ("GlobalAveragePooling2D", "GlobalMaxPooling2D", "AdaptiveAvgPool2d",
 
 @dataclass(frozen=True)
 class Weights:
-    """Where weights come from and under which licence they are."""
+    """Where weights come from, and their licence."""
 
     origin: str
     licence: str = "not stated"
 
     @classmethod
     def of_file(cls, path: Any) -> Weights:
-        """Weights of the user's own."""
+        """Weights from the user's own file."""
         with open(path, "rb") as file:
             content = file.read()
         return cls(f"file {path.name} (sha256 {digest(content)[:12]})")
@@ -40,14 +40,14 @@ NO_WEIGHTS = Weights("none (random)")
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer whose output can be named.
+    """A layer whose output can be an embedding.
 
     Parameters
     ----------
     name
-        As its framework calls it.
+        Its name in its framework.
     shape
-        Of its output for one picture, without the batch.
+        Of its output for one image, without the batch.
     kind
         Class or operator, such as `Conv2D`.
     """
@@ -66,7 +66,7 @@ class Layer:
 
     @property
     def prefix(self) -> int:
-        """How many tokens stand before those of the patches: what is left of a square grid.
+        """How many tokens come before those of the patches, which form a square grid.
 
         197 tokens are a class token and 14 x 14 patches.
         """
@@ -74,7 +74,7 @@ class Layer:
 
 
 class Original(ABC):
-    """A network in its own framework, which its export is held against.
+    """A network in its own framework, which its export is compared with.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class Original(ABC):
     height, width
         Of the input in pixels.
     default_layers, default_pools
-        What is taken where nothing is named.
+        What is used if the user names nothing.
     """
 
     name: str
@@ -96,51 +96,51 @@ class Original(ABC):
 
     @abstractmethod
     def layers(self) -> list[Layer]:
-        """All layers that can be named, in the order in which they are computed."""
+        """All layers, in the order in which they are computed."""
 
     @abstractmethod
     def to_onnx(self, layers: Sequence[str]) -> Any:
         """An `onnx.ModelProto` from scaled pixels to these layers, in this order.
 
-        The input is float32 (or uint8 where the network scales them itself), `[batch, height,
+        The input is float32 (or uint8 if the network scales pixels itself), `[batch, height,
         width, 3]` or `[batch, 3, height, width]`.
         """
 
     @abstractmethod
     def run(self, pixels: np.ndarray, layers: Sequence[str]) -> list[np.ndarray]:
-        """What the network itself answers to scaled pixels, `[batch, height, width, 3]`."""
+        """The network's own outputs for scaled pixels, `[batch, height, width, 3]`."""
 
     def preprocess(self, images: np.ndarray) -> np.ndarray:
-        """Scale uint8 pictures as the network's own library would."""
+        """Scale uint8 images as the network's own library would."""
         return self.scaling.apply(images)
 
     def find(self, names: Sequence[str]) -> list[Layer]:
-        """The layers of these names; raises `BackboneError` with the nearest names."""
+        """The layers of these names; raises `BackboneError` naming similar ones for others."""
         known = {layer.name: layer for layer in self.layers()}
         for name in names:
             if name in known:
                 continue
             if name in self.default_layers:
                 raise BackboneError(
-                    f"the shape of {name!r}, what {self.name} answers, does not follow from its "
-                    "graph",
-                    "Name a layer: `python -m export layers` lists those that have a shape.",
+                    f"the shape of {name!r}, the output of {self.name}, cannot be inferred from "
+                    "its graph",
+                    "Name a layer: `python -m export layers` lists those whose shape is known.",
                 )
             near = difflib.get_close_matches(name, known, 3, 0.4)
             raise BackboneError(
                 f"{self.name} has no layer {name!r}",
-                f"Near are {', '.join(near)}."
+                f"Similar names: {', '.join(near)}."
                 if near
-                else "`python -m export layers NAME` lists those that it has.",
+                else "`python -m export layers NAME` lists its layers.",
             )
         return [known[name] for name in names]
 
 
 def last_features(layers: Sequence[Layer]) -> str:
-    """The layer that a classifier's last part looks at; that part itself is cut off.
+    """The last layer before a network's classifier.
 
-    Walks back over fully connected layers' companions to the last layer with height and width, or
-    to the input of the last fully connected layer where there is a network between the two.
+    Walks back from the last fully connected layer, over activations, dropout and pooling, to the
+    last layer with height and width, or to that layer's input if other layers come between.
     """
     position = len(layers) - 1
     dense = [n for n, layer in enumerate(layers) if layer.kind in ("Dense", "Linear")]
@@ -152,33 +152,33 @@ def last_features(layers: Sequence[Layer]) -> str:
 
 
 def chosen_scaling(options: BackboneOptions, own: Scaling | None, what: str) -> Scaling:
-    """The rule that was asked for, or the network's own; raises `BackboneError` if neither is."""
+    """The scaling that was asked for, or the network's own; raises `BackboneError` without both."""
     if options.scaling is not None:
         return find_rule(options.scaling)
     if own is None:
         raise BackboneError(
             f"{what} does not say how its pixels are scaled",
-            f"Say how it was trained, --scaling RULE: {IN_WORDS}.",
+            f"Give the scaling that it was trained with, --scaling RULE: {IN_WORDS}.",
         )
     return own
 
 
 def input_size(shape: Sequence[int | None], options: BackboneOptions, what: str) -> tuple[int, int]:
-    """Height and width of an input `[height, width]`; `--size` fills in what is left open.
+    """Height and width of an input `[height, width]`; `--size` replaces what is not fixed.
 
     Raises
     ------
     BackboneError
-        If a side is open and no size is given, or another size than a fixed one is.
+        If a side is not fixed and no size is given, or a given size differs from a fixed one.
     """
     height, width = (side or options.size for side in shape)
     if height is None or width is None:
         raise BackboneError(
-            f"{what} takes pictures of any size", "Say which: --size PIXELS (such as 224)."
+            f"{what} takes images of any size", "Choose one: --size PIXELS (such as 224)."
         )
     if options.size is not None and (height, width) != (options.size, options.size):
         raise BackboneError(
-            f"{what} takes pictures of {height}x{width}, not {options.size}x{options.size}",
+            f"{what} takes images of {height}x{width}, not {options.size}x{options.size}",
             "Leave --size out.",
         )
     return height, width

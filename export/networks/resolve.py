@@ -1,4 +1,4 @@
-"""What the user named, as a network: by name, by file or by framework."""
+"""Opens the network that the user named: by name, by file or by framework."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def open_original(reference: str, options: BackboneOptions) -> Original:
     Parameters
     ----------
     reference
-        A name of the catalogue (`export list`); `timm:NAME` or `torchvision:NAME`; `hf:FOLDER` of a
+        A name in the catalogue (`export list`); `timm:NAME` or `torchvision:NAME`; `hf:FOLDER` of a
         Hugging Face checkpoint; a file `.keras`, `.h5` or `.onnx`; the folder of a SavedModel.
 
     Raises
     ------
     BackboneError
-        If there is no such network, or it is damaged or of a kind that we cannot use.
+        If there is no such network, or it is damaged or not supported.
     MissingPackageError
         If the framework it needs is not installed.
     """
@@ -80,19 +80,19 @@ def _unknown(reference: str) -> BackboneError:
         f"unknown backbone {reference!r}",
         f"Did you mean {' or '.join(near)}?"
         if near
-        else "`python -m export list` shows those there are.",
+        else "`python -m export list` shows the available ones.",
     )
 
 
 def _refuse_for_files(reference: str, options: BackboneOptions) -> None:
     if options.weights not in ("imagenet", "none"):
         raise BackboneError(
-            f"--weights {options.weights} does not go with {reference}, which has its own",
-            "Leave --weights out, or name the architecture that the weights belong to.",
+            f"--weights {options.weights} cannot be used with {reference}, which has its own",
+            "Leave out --weights, or name the architecture that the weights belong to.",
         )
     if options.include_top:
         raise BackboneError(
-            f"--include-top does not go with {reference}",
+            f"--include-top cannot be used with {reference}",
             "Name its last layer instead: --layer NAME "
             f"(`python -m export layers {reference}` lists them).",
         )
@@ -101,11 +101,11 @@ def _refuse_for_files(reference: str, options: BackboneOptions) -> None:
 def _not_a_network(path: Path, reference: str) -> BackboneError:
     if path.suffix.lower() in (".pt", ".pth", ".bin", ".safetensors"):
         return BackboneError(
-            f"{reference} holds weights, but not the network that they belong to",
+            f"{reference} contains weights, but not the network that they belong to",
             f"Name it too: timm:NAME --weights {reference}, or hf:FOLDER for a checkpoint with its "
             "config.json.",
         )
     return BackboneError(
-        f"{reference} is no kind of network that we read",
+        f"{reference} is not a network in a supported format",
         "Give a .keras, .h5 or .onnx file, or the folder of a SavedModel.",
     )

@@ -1,4 +1,4 @@
-"""What is done to pixels before a network sees them: the rule it was trained with."""
+"""How pixels are scaled before a network, as it was trained."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Scaling:
     Parameters
     ----------
     mean, std
-        For each channel, in the order in which the network sees them.
+        For each channel, in the order of the network's input.
     reverse
-        Whether the network sees blue, green, red instead of red, green, blue.
+        Whether the network takes blue, green, red instead of red, green, blue.
     """
 
     name: str
@@ -65,16 +65,16 @@ RULES = {
 }
 IN_WORDS = (
     "none (0..255), unit (0..1), tf (-1..1), torch (ImageNet's mean and deviation), "
-    "caffe (blue first, ImageNet's mean taken off), lite ((x - 127) / 128), clip (CLIP's)"
+    "caffe (blue first, ImageNet's mean subtracted), lite ((x - 127) / 128), clip (CLIP's)"
 )
 
 
 def find_rule(name: str) -> Scaling:
-    """The rule of a name; raises `BackboneError` with those there are."""
+    """The rule of a name; raises `BackboneError` with the existing ones."""
     if name not in RULES:
         near = difflib.get_close_matches(name, RULES, 1, 0.5)
         hint = f"Did you mean {near[0]}? " if near else ""
-        raise BackboneError(f"unknown --scaling {name!r}", f"{hint}Known are {IN_WORDS}.")
+        raise BackboneError(f"unknown --scaling {name!r}", f"{hint}Choose from {IN_WORDS}.")
     return RULES[name]
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from headstart.data.common import console
+from headstart.data.common.cosine import cosines
 from headstart.data.common.errors import BackboneError, InputError
 from headstart.data.contracts.backbone import Backbone, BackboneSpec
 from headstart.data.examples.reading import Reader
 from headstart.data.modalities.modality import DecodeError
 from headstart.data.storage.folder import Folder
-from headstart.extract.engines.race import cosines
 from headstart.extract.engines.runtimes import (
     ENGINES,
     Engine,

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from headstart.data.common.cosine import cosines
 from headstart.extract.engines.runtimes import AGREE, Engine
 
 PIECE = 8  # pictures for one engine at a time: all embed the first ones, the others warm up on them
@@ -83,12 +84,3 @@ class FastestEngine:
         ]
         self.took = [[] for _ in self.engines]
         return found[0]
-
-
-def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine of each row of one with the same row of the other, float64 `[rows]`."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    products = (a * b).sum(axis=1)
-    # Two embeddings of zeros are the same.
-    return np.where(lengths > 0, products / np.where(lengths > 0, lengths, 1), (a == b).all(axis=1))

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from headstart.data.common.errors import InputError
+from headstart.data.common.onnx_runtime import open_session
 from headstart.data.contracts.backbone import OUTPUT, BackboneSpec
 
 # In which precisions each one runs a file: the file's own, or bf16 where that is fp32.
@@ -32,6 +33,7 @@ PROVIDERS = {
 CUDA = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
 OUT_OF_MEMORY = ("Failed to allocate memory", "Available memory of", "out of memory")
 AGREE = 1e-3  # cosine distance
+THREADS = 1  # of a worker: workers are many, and their threads would fight for the cores
 CACHED = 8  # pictures that OpenVINO runs at once: 4 to 16 are best, as docs/speed.md has measured
 
 
@@ -85,7 +87,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, content: bytes, spec: BackboneSpec) -> None:
         self.input = spec.preprocessing.input
-        self.session = _session(content, "CPUExecutionProvider", {})
+        self.session = open_session(content, THREADS)
 
     def embed(self, inputs: np.ndarray) -> np.ndarray:
         """Rows of the backbone's input `[batch, ...]` to embeddings, float32 `[batch, dim]`."""
@@ -126,7 +128,8 @@ class GpuEngine:
             )
         onnxruntime.preload_dlls()
         with _memory_of_gpu(config.batch):
-            self.session = _session(content, provider, CUDA if self.name == "cuda" else {})
+            options = CUDA if self.name == "cuda" else {}
+            self.session = open_session(content, THREADS, provider, options)
         if provider not in self.session.get_providers():
             raise EngineError(
                 f"{provider} does not start on this machine",
@@ -168,15 +171,6 @@ def _memory_of_gpu(batch: int) -> Iterator[None]:
             f"the GPU's memory is too small for {batch} pictures at once in each of its workers",
             "Ask for a smaller --batch-size, or for fewer --workers, which share it.",
         ) from error
-
-
-def _session(content: bytes, provider: str, options: dict[str, str]) -> Any:
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    # One core a worker: workers are many, and their threads would fight.
-    settings.intra_op_num_threads = settings.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(content, settings, providers=[(provider, options)])
 
 
 class OpenVinoEngine:

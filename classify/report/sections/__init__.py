@@ -1,1 +1,1 @@
-"""A section of the report each: the report's content enters, plots, tables and pictures leave."""
+"""The sections of the report: its content goes in; plots, tables and pictures come out."""

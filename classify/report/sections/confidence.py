@@ -1,4 +1,4 @@
-"""Whether confidence can be believed, and what an answer of "I don't know" buys."""
+"""Calibration of the confidence, and the trade-off between coverage and precision."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 from headstart.classify.report.content import HeldOut
 from headstart.classify.report.drawing import INK, MUTED, colour, draw, thinned
 from headstart.classify.report.parts import INTERVAL, PERCENT, Key, Plot, Section, percent
-from headstart.classify.scores.reliability import Reliability, reliability, risk_coverage
+from headstart.classify.scores.metrics import Reliability, reliability, risk_coverage
 from headstart.data.common.intervals import proportion
 
 
 def calibration(held_out: HeldOut) -> Section:
     """The reliability diagram, before and after calibration."""
     after = reliability(held_out.labels, held_out.probabilities)
-    drawn = [(1, "as the model answers", after)]
+    drawn = [(1, "uncalibrated", after)]
     error = f"expected calibration error {percent(after.expected_calibration_error)}"
     if held_out.uncalibrated is not None:
         before = reliability(held_out.labels, held_out.uncalibrated)
@@ -43,15 +43,15 @@ def calibration(held_out: HeldOut) -> Section:
         lower.set(xlabel="confidence", ylabel="examples", xlim=(-0.02, 1.02))
 
     return Section(
-        "calibration",
-        "Can the probabilities be believed?",
-        f"Of all answers given with 80{PERCENT} confidence, 80{PERCENT} should be right.",
-        (
+        name="calibration",
+        title="Can the probabilities be trusted?",
+        text=f"Of all answers given with 80{PERCENT} confidence, 80{PERCENT} should be right.",
+        plots=(
             Plot(
                 draw("calibration", f"Reliability diagram: {error}", paint, 340),
-                "On the dotted line confidence is what it says; below it the model is too sure of "
-                f"itself, above it too modest: {error}. Bars are {INTERVAL}s; below, how many "
-                "answers had that confidence.",
+                "On the dotted line, confidence equals accuracy; below it the model is "
+                f"overconfident, above it underconfident: {error}. Bars are {INTERVAL}s; the lower "
+                "plot shows how many answers had each confidence.",
                 tuple(Key(name, series) for series, name, _ in drawn),
             ),
         ),
@@ -90,15 +90,15 @@ def rejection(held_out: HeldOut) -> Section:
         axes.set_ylim(0, max(1.0, 108 * float(risk.max()), axes.get_ylim()[1]))
 
     return Section(
-        "rejection",
-        'What saying "I don\'t know" buys',
-        "An unsure answer can be left to a person: the model then answers fewer examples, and "
-        f"more of its answers are right.{note}",
-        (
+        name="rejection",
+        title='The effect of answering "unknown"',
+        text="Unsure examples can be left to a person: the model then answers fewer examples, and "
+        f"a larger share of its answers is right.{note}",
+        plots=(
             Plot(
                 draw("rejection", alt, paint),
-                "From right to left the least sure answers are left out, and the share of wrong "
-                "ones among the rest should fall.",
+                "From right to left, the least confident answers are left out, and the share of "
+                "wrong answers among the rest should decrease.",
                 (Key("threshold", 1, "circle"),) if point is not None else (),
             ),
         ),
@@ -106,14 +106,14 @@ def rejection(held_out: HeldOut) -> Section:
 
 
 def _at_threshold(held_out: HeldOut, threshold: float) -> tuple[str, tuple[float, float]]:
-    """What the threshold does, in words; coverage and risk."""
+    """The effect of the threshold, as text, and its coverage and risk."""
     answered = held_out.probabilities.max(axis=1) >= threshold
     right = held_out.probabilities.argmax(axis=1) == held_out.labels
     total = int(answered.sum())
     chosen = f", chosen for {held_out.threshold_for}" if held_out.threshold_for else ""
     start = f" Below a confidence of {threshold:.3f}{chosen}, the answer is unknown: "
     if not total:
-        return f"{start}so it is for all of these examples.", (0.0, 0.0)
+        return f"{start}this holds for all of these examples.", (0.0, 0.0)
     precision = proportion(int((right & answered).sum()), total)
     return (
         f"{start}{percent(total / len(answered))} of these examples are answered, and "

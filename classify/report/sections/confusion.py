@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""The confusion matrix: which classes are predicted as which."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import numpy as np
 from headstart.classify.report.content import HeldOut
 from headstart.classify.report.parts import Cell, Matrix, Section, Table, count, percent
 
-MOST_CLASSES = 20  # whose matrix can be read
+MOST_CLASSES = 20  # up to which a matrix is readable
 MOST_PAIRS = 30
-DEEPEST = 0.7  # tint under which the numbers can still be read
+DEEPEST = 0.7  # tint up to which the numbers are readable
 
 
 def confusion(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
@@ -18,11 +18,11 @@ def confusion(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
     title = "Which classes are confused"
     if len(classes) <= MOST_CLASSES:
         return Section(
-            "confusion",
-            title,
-            "Each row holds the examples of one class, each column what they were taken for. What "
-            "is right lies on the diagonal (blue); the stronger the orange, the more of a class is "
-            "taken for another.",
+            name="confusion",
+            title=title,
+            text="Each row has the examples of one class, each column those of one prediction. "
+            "Correct predictions are on the diagonal (blue); the stronger the orange, the larger "
+            "the share of a class that is predicted as another.",
             matrix=_matrix(labels, predictions, classes),
         )
     wrong = labels != predictions
@@ -30,19 +30,24 @@ def confusion(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
         labels[wrong].astype(np.int64) * len(classes) + predictions[wrong], return_counts=True
     )
     if not len(keys):
-        return Section("confusion", title, "No held-out example was taken for another class.")
+        return Section(
+            name="confusion",
+            title=title,
+            text="No held-out example was predicted as another class.",
+        )
     support = np.bincount(labels, minlength=len(classes))
     rows = []
     for pair in np.argsort(-counts, kind="stable")[:MOST_PAIRS]:
         true, predicted = divmod(int(keys[pair]), len(classes))
         share = percent(counts[pair] / support[true])
         rows.append((classes[true], classes[predicted], f"{counts[pair]:,}", share))
+    columns = ("true class", "predicted as", "examples", "share of class")
     return Section(
-        "confusion",
-        title,
-        f"The {len(rows)} most frequent of {count(len(keys), 'confusion')}; a matrix of "
-        f"{len(classes):,} classes could not be read.",
-        tables=(Table(("is", "taken for", "examples", "of its class"), tuple(rows), 2),),
+        name="confusion",
+        title=title,
+        text=f"The {len(rows)} most frequent of {count(len(keys), 'confusion')}; a matrix of "
+        f"{len(classes):,} classes would not be readable.",
+        tables=(Table(columns, tuple(rows), 2),),
     )
 
 
@@ -50,7 +55,7 @@ def _matrix(labels: np.ndarray, predictions: np.ndarray, classes: tuple[str, ...
     size = len(classes)
     counts = np.bincount(labels * size + predictions, minlength=size * size).reshape(size, size)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    # The root lets a single mistake among hundreds be seen.
+    # The square root makes a single mistake among hundreds visible.
     tints = DEEPEST * np.where(np.eye(size, dtype=bool), shares, np.sqrt(shares))
     return Matrix(
         classes,

@@ -16,19 +16,19 @@ from headstart.classify.report.content import HeldOut
 from headstart.classify.report.drawing import MUTED, colour, dash, draw, thinned
 from headstart.classify.report.parts import Key, Plot, Section, count
 
-MOST_CLASSES = 10  # with a curve each
-MOST_VALUES = 4_000_000  # probabilities that are sorted; of more, a sample of the examples
-GRID_POINTS = 101  # at which macro averages are taken
+MOST_CLASSES = 10  # up to which each class has a curve
+MOST_VALUES = 4_000_000  # probabilities to sort; above that, a sample of the examples is used
+GRID_POINTS = 101  # at which macro averages are computed
 SEED = 0
 
 Curve = tuple[str, np.ndarray, np.ndarray, float]  # name, x, y, area
 
 
 def ranking(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
-    """Precision-recall and ROC curves: of each class up to ten, else averages.
+    """Precision-recall and ROC curves: of each class for up to ten classes, otherwise averages.
 
-    The micro average takes every probability of every class as one answer to rank; the macro
-    average is the mean of the classes' curves.
+    The micro average ranks the probabilities of all classes together; the macro average is the mean
+    of the classes' curves.
     """
     labels, probabilities, note = held_out.labels, held_out.probabilities, ""
     most = max(1, MOST_VALUES // len(classes))
@@ -40,9 +40,9 @@ def ranking(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
     title = "Precision, recall and ROC"
     if not present:
         return Section(
-            "ranking",
-            title,
-            "All held-out examples are of one class: there is nothing to tell apart.",
+            name="ranking",
+            title=title,
+            text="All held-out examples are of one class: there is nothing to rank.",
         )
     if len(classes) <= MOST_CLASSES:
         what = "One curve for each class: that class against all others."
@@ -54,7 +54,7 @@ def ranking(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
         truth[np.arange(len(labels)), labels] = True
         recall = [_recall("micro average", truth.ravel(), probabilities.ravel())]
         roc = [_roc("micro average", truth.ravel(), probabilities.ravel())]
-        if not note:  # of a sample, most classes would have an example or none
+        if not note:  # in a sample, most classes would have one example or none
             recall.append(_mean([_recall("", truth[:, i], probabilities[:, i]) for i in present]))
             roc.append(_mean([_roc("", truth[:, i], probabilities[:, i]) for i in present]))
     plots = (
@@ -63,7 +63,7 @@ def ranking(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
             "roc", ("false positive rate", "true positive rate"), roc, "area under the curve", True
         ),
     )
-    return Section("ranking", title, what + note, plots)
+    return Section(name="ranking", title=title, text=what + note, plots=plots)
 
 
 def _recall(name: str, truth: np.ndarray, score: np.ndarray) -> Curve:
@@ -98,16 +98,16 @@ def _plot(
     if chance:
         title = "ROC curves"
         caption = (
-            "How many examples of a class are found (up) for how many false alarms (right). Good "
-            "curves hug the upper left corner; guessing is the dotted line, with an area of 0.5. "
-            "The legend has the area under each curve."
+            "The share of a class that is found (up) against the share of false alarms (right). "
+            "Good curves are close to the upper left corner; guessing is the dotted line, with an "
+            "area of 0.5. The legend has the area under each curve."
         )
     else:
         title = "Precision-recall curves"
         caption = (
-            "What share of the answers for a class is right (up) when so many of its examples are "
-            "to be found (right). Good curves hug the upper right corner. The legend has the "
-            "average precision of each curve."
+            "The share of the predictions of a class that is right (up) against the share of its "
+            "examples that is found (right). Good curves are close to the upper right corner. The "
+            "legend has the average precision of each curve."
         )
     return Plot(
         draw(name, f"{title}, {count(len(curves), 'curve')}: {figures}", paint),

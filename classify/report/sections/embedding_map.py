@@ -1,4 +1,4 @@
-"""A map of the embeddings: what lies together looks alike to the backbone."""
+"""A map of the embeddings: examples close together are similar to the backbone."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from headstart.data.common import console
 MOST_POINTS, FEWEST_FOR_TSNE, FEWEST = 2000, 50, 3
 COMPONENTS = 50  # of PCA, before t-SNE
 PERPLEXITY = 30
-ITERATIONS = 500  # of t-SNE: twice as many move the points of a map of 2,000 but little
+ITERATIONS = 500  # of t-SNE; twice as many hardly change a map of 2,000 points
 SEED = 0
 
 
 def embedding_map(sample: Sample, classes: tuple[str, ...]) -> Section:
-    """A map in two dimensions; of more than ten classes, those with the most mistakes in colour."""
+    """A map in two dimensions; of more than ten classes, those with most mistakes in colour."""
     title = "A map of the embeddings"
     if len(sample.labels) < FEWEST or not np.ptp(sample.embeddings, axis=0).any():
-        return Section("map", title, "There are too few different embeddings to draw a map of.")
+        return Section(
+            name="map", title=title, text="There are too few different embeddings to draw a map of."
+        )
     sample = _at_most(sample)
     labels, marks = sample.labels, np.array(sample.marks)
     places, method = project(sample.embeddings)
@@ -42,27 +44,27 @@ def embedding_map(sample: Sample, classes: tuple[str, ...]) -> Section:
         f"{(marks == TRAINING).sum():,} of training, {(marks == WRONG).sum():,} classified wrongly"
     )
     text = (
-        f"{count(len(labels), 'embedding')} in two dimensions by {method}. Points that lie "
-        "together look alike to the backbone; classes that mix here are hard for any head. "
-        "Distances between far groups, and the directions, mean nothing."
+        f"{count(len(labels), 'embedding')} in two dimensions by {method}. Points that are "
+        "close together are similar to the backbone; classes that mix here are hard for any head. "
+        "Distances between separate groups, and directions, have no meaning."
     )
     caption = (
-        "Colour and shape are the true class; small pale points trained the head, larger ones were "
-        "held out, and a ring is around those that it got wrong. A ringed point in the midst of "
-        "another class may have a wrong label."
+        "Colour and shape show the true class. Small pale points are training examples, larger "
+        "ones were held out, and those classified wrongly have a ring. A ringed point in the "
+        "middle of another class may have a wrong label."
     )
 
     def paint(figure: Figure) -> None:
         _paint(figure.add_subplot(), places, series[labels], marks)
 
     plot = Plot(draw("map", alt, paint, 360), caption, tuple(keys))
-    return Section("map", title, text, (plot,))
+    return Section(name="map", title=title, text=text, plots=(plot,))
 
 
 def project(embeddings: np.ndarray) -> tuple[np.ndarray, str]:
-    """Places on the map, float `[points, 2]`, and the method in words.
+    """Places on the map, float `[points, 2]`, and the name of the method.
 
-    PCA to 50 components, then t-SNE (van der Maaten and Hinton 2008); PCA alone of fewer than 50
+    PCA to 50 components, then t-SNE (van der Maaten and Hinton 2008); only PCA for fewer than 50
     points. The seed is fixed.
     """
     if len(embeddings) < FEWEST_FOR_TSNE:
@@ -70,7 +72,7 @@ def project(embeddings: np.ndarray) -> tuple[np.ndarray, str]:
         return np.pad(places, ((0, 0), (0, 2 - places.shape[1]))), "PCA"
     components = min(COMPONENTS, *embeddings.shape)
     reduced = PCA(components, random_state=SEED).fit_transform(embeddings)
-    # One thread: where other work has the cores, threads that wait for each other take far longer.
+    # One thread: if other work uses the cores, threads that wait for each other are much slower.
     with (
         console.status(f"drawing a map of {len(embeddings):,} embeddings"),
         threadpool_limits(1),
@@ -90,7 +92,7 @@ def _at_most(sample: Sample) -> Sample:
 
 
 def _coloured(labels: np.ndarray, wrong: np.ndarray) -> list[int]:
-    """The classes that get a colour: all, or those with the most mistakes, then points."""
+    """The classes that get a colour: all, or those with the most mistakes, then the most points."""
     present, counts = np.unique(labels, return_counts=True)
     if len(present) <= MOST_SERIES:
         return present.tolist()

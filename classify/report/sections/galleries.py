@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from headstart.classify.report.content import HeldOut, NearDuplicates, Suspects
@@ -19,77 +21,83 @@ def mistakes(held_out: HeldOut, classes: tuple[str, ...], thumbnails: Thumbnails
     confidence = held_out.probabilities.max(axis=1)
     wrong = np.flatnonzero(predictions != held_out.labels)
     if not len(wrong):
-        return Section("mistakes", title, "No held-out example was classified wrongly.")
+        return Section(
+            name="mistakes", title=title, text="No held-out example was classified wrongly."
+        )
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_PHOTOGRAPHS]
-    with console.progress("reading mistakes", len(worst)) as advance:
-        cards = []
-        for row in worst.tolist():
-            examples = held_out.examples
-            cards.append(
-                Card(
-                    (thumbnails.of(examples.ids[row], examples.paths[row]),),
-                    (
-                        ("is", classes[held_out.labels[row]]),
-                        ("taken for", classes[predictions[row]]),
-                        ("confidence", percent(float(confidence[row]))),
-                    ),
-                )
-            )
-            advance(1)
+
+    def card(row: int) -> Card:
+        facts = (
+            ("true class", classes[held_out.labels[row]]),
+            ("predicted as", classes[predictions[row]]),
+            ("confidence", percent(float(confidence[row]))),
+        )
+        return Card((thumbnails.of(*held_out.examples.at(row)),), facts)
+
     text = (
-        f"{_of(len(cards), len(wrong), 'mistake')} on held-out examples, the most confident first. "
-        "Where the photograph shows what the model says, the label may be wrong."
+        f"{_of(len(worst), len(wrong), 'mistake')} on held-out examples, the most confident first. "
+        "If a photograph shows the predicted class, its label may be wrong."
     )
-    return Section("mistakes", title, text, cards=tuple(cards))
+    return Section(
+        name="mistakes", title=title, text=text, cards=_cards("mistakes", worst.tolist(), card)
+    )
 
 
 def label_errors(suspects: Suspects, classes: tuple[str, ...], thumbnails: Thumbnails) -> Section:
     """Examples whose label is probably wrong, the most suspicious first."""
     title, total = "Probable label errors", len(suspects.examples.ids)
     if not total:
-        return Section("suspects", title, f"None was found. {suspects.how}")
+        return Section(name="suspects", title=title, text=f"None were found. {suspects.how}")
     shown = min(total, MOST_PHOTOGRAPHS)
-    with console.progress("reading suspects", shown) as advance:
-        cards = []
-        for row in range(shown):
-            cards.append(
-                Card(
-                    (thumbnails.of(suspects.examples.ids[row], suspects.examples.paths[row]),),
-                    (
-                        ("label", classes[suspects.given[row]]),
-                        ("perhaps", classes[suspects.suggested[row]]),
-                        ("score", f"{suspects.score[row]:.3f}"),
-                    ),
-                )
-            )
-            advance(1)
+
+    def card(row: int) -> Card:
+        facts = (
+            ("label", classes[suspects.given[row]]),
+            ("perhaps", classes[suspects.suggested[row]]),
+            ("score", f"{suspects.score[row]:.3f}"),
+        )
+        return Card((thumbnails.of(*suspects.examples.at(row)),), facts)
+
     text = (
-        f"{_of(shown, total, 'example')}, the most suspicious first: look at each, and mend the "
-        f"label where it is wrong. {suspects.how}"
+        f"{_of(shown, total, 'example')}, the most suspicious first: look at each, and correct "
+        f"the label if it is wrong. {suspects.how}"
     )
-    return Section("suspects", title, text, cards=tuple(cards))
+    return Section(
+        name="suspects", title=title, text=text, cards=_cards("suspects", range(shown), card)
+    )
 
 
 def near_duplicates(pairs: NearDuplicates, thumbnails: Thumbnails) -> Section:
-    """Pairs of examples that look alike, the most similar first."""
+    """Pairs of similar examples, the most similar first."""
     title, total = "Near-duplicates", len(pairs.first.ids)
     if not total:
-        return Section("duplicates", title, f"None was found. {pairs.how}")
+        return Section(name="duplicates", title=title, text=f"None were found. {pairs.how}")
     shown = min(total, MOST_PAIRS)
-    with console.progress("reading near-duplicates", shown) as advance:
-        cards = []
-        for row in range(shown):
-            both = tuple(
-                thumbnails.of(examples.ids[row], examples.paths[row])
-                for examples in (pairs.first, pairs.second)
-            )
-            cards.append(Card(both, (("similarity", f"{pairs.similarity[row]:.4f}"),)))
-            advance(1)
+
+    def card(row: int) -> Card:
+        both = tuple(thumbnails.of(*side.at(row)) for side in (pairs.first, pairs.second))
+        return Card(both, (("similarity", f"{pairs.similarity[row]:.4f}"),))
+
     text = (
-        f"{_of(shown, total, 'pair')}, the most similar first. Where one of a pair trains and the "
-        f"other tests, the score is too good. {pairs.how}"
+        f"{_of(shown, total, 'pair')}, the most similar first. If one of a pair is in the training "
+        f"set and the other in the test set, the score is too optimistic. {pairs.how}"
     )
-    return Section("duplicates", title, text, cards=tuple(cards))
+    return Section(
+        name="duplicates",
+        title=title,
+        text=text,
+        cards=_cards("near-duplicates", range(shown), card),
+    )
+
+
+def _cards(what: str, rows: Sequence[int], card: Callable[[int], Card]) -> tuple[Card, ...]:
+    """A card for each row, with progress: photographs may be in remote storage."""
+    cards = []
+    with console.progress(f"reading {what}", len(rows)) as advance:
+        for row in rows:
+            cards.append(card(row))
+            advance(1)
+    return tuple(cards)
 
 
 def _of(shown: int, total: int, thing: str) -> str:

@@ -1,4 +1,4 @@
-"""The learning curve: what more labels would bring."""
+"""The learning curve: the effect of more labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def learning(curve: LearningCurve) -> Section:
         )
         axes.plot(sizes, 100 * curve.accuracy, color=colour(0), marker="o", markersize=5)
         axes.set_xscale("log")
-        # A tick at each size, but none so near the one before that their numbers would touch.
+        # A tick at each size, except where its number would touch the previous one.
         ticks: list[int] = []
         for size in sizes.tolist():
             if not ticks or size >= ticks[-1] * (sizes[-1] / sizes[0]) ** 0.12:
@@ -36,15 +36,14 @@ def learning(curve: LearningCurve) -> Section:
         f"labels for each class to {percent(float(curve.accuracy[-1]))} with {sizes[-1]:,}"
     )
     return Section(
-        "learning",
-        "Would more labels help?",
-        curve.advice,
-        (
+        name="learning",
+        title="Would more labels help?",
+        text=curve.advice,
+        plots=(
             Plot(
                 draw("learning", alt, paint),
-                "A curve that still rises at its right end says that more labels would help; a "
-                "flat one, that they would not. Each step to the right multiplies the labels. The "
-                f"band is the {INTERVAL}.",
+                "If the curve still rises at its right end, more labels would help; if it is flat, "
+                f"they would not. The horizontal axis is logarithmic. The band is the {INTERVAL}.",
             ),
         ),
     )

@@ -1,4 +1,4 @@
-"""The scores with their intervals, of all examples and of each class, and of the heads tried."""
+"""The scores with their intervals: overall, for each class, and of the heads tried."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def headlines(content: ReportContent) -> Section:
         rows.append((left_out, *_figures("accuracy", summary.without_duplicates)))
     columns = ("score", "value", INTERVAL)
     text = (
-        f"Measured on {count(summary.scores.examples, 'example')} that training never saw. The "
-        "interval says how far the figure may be from that of many more such examples: two heads "
-        "whose intervals overlap widely cannot be told apart by these figures."
+        f"Measured on {count(summary.scores.examples, 'example')} that were held out. The "
+        "interval shows how far a score may be from its value on many more such examples: if the "
+        "intervals of two heads overlap widely, these scores do not show which is better."
     )
     tables = [Table(columns, tuple(rows))]
     if summary.repeated is not None:
@@ -48,7 +48,7 @@ def headlines(content: ReportContent) -> Section:
             for name, found in summary.repeated.scores.items()
         )
         tables.append(Table((f"mean of {splits:,} splits", *columns[1:]), tuple(repeated)))
-    return Section("scores", "Scores", text, tables=tuple(tables))
+    return Section(name="scores", title="Scores", text=text, tables=tuple(tables))
 
 
 def _figures(name: str, found: Interval) -> tuple[str, str]:
@@ -58,14 +58,14 @@ def _figures(name: str, found: Interval) -> tuple[str, str]:
 
 
 def bootstrapped(scores: Scores, held_out: HeldOut) -> dict[str, Interval]:
-    """95 % intervals of the scores that are no shares, by the percentile bootstrap.
+    """95 % intervals of the scores that are not shares, by the percentile bootstrap.
 
-    The examples are drawn anew 1,000 times (Efron and Tibshirani 1993, chapter 13), by a fixed
-    seed. A class without an example in a draw is left out of its averages.
+    The examples are resampled 1,000 times (Efron and Tibshirani 1993, chapter 13) with a fixed
+    seed. A class without an example in a resample is left out of its averages.
     """
     labels = held_out.labels
     predictions = held_out.probabilities.argmax(axis=1)
-    # Only classes that occur count, so that 10,000 of them with few examples cost little.
+    # Only classes that occur, so that 10,000 classes with few examples cost little.
     names, both = np.unique(np.concatenate([labels, predictions]), return_inverse=True)
     true, predicted = both[: len(labels)], both[len(labels) :]
     chosen = held_out.probabilities[np.arange(len(labels)), labels].astype(np.float64)
@@ -101,12 +101,12 @@ def bootstrapped(scores: Scores, held_out: HeldOut) -> dict[str, Interval]:
 
 
 def per_class(scores: Scores) -> Section:
-    """Precision, recall and F1 of every class, or of the worst where there are many."""
+    """Precision, recall and F1 of every class, or of the worst if there are many."""
     tested = [found for found in scores.per_class if found.support]
     untested = [found.name for found in scores.per_class if not found.support]
     text = (
-        "Precision: how many of the answers for a class are right. Recall: how many of its "
-        "examples are found. F1 is the harmonic mean of both."
+        "Precision: the share of the predictions of a class that is right. Recall: the share of "
+        "its examples that is found. F1 is the harmonic mean of both."
     )
     if len(tested) > MOST_CLASSES:
         text += f" Of {len(tested):,} classes, the {MOST_CLASSES} with the lowest F1."
@@ -130,12 +130,14 @@ def per_class(scores: Scores) -> Section:
             )
         )
     columns = ("class", "precision", "recall", f"{INTERVAL} of recall", "F1", "examples")
-    return Section("classes", "Every class", text, tables=(Table(columns, tuple(rows)),))
+    return Section(
+        name="classes", title="Every class", text=text, tables=(Table(columns, tuple(rows)),)
+    )
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    # Isolated (Unicode UAX 9), so that a name from right to left does not turn its neighbours.
+    # Isolated (Unicode UAX 9), so that a right-to-left name does not reorder its neighbours.
     isolated = (f"\u2068{name}\u2069" for name in names[:most])
     return f"{', '.join(isolated)}{more}"
 
@@ -145,7 +147,7 @@ def tried(trials: Sequence[Trial]) -> Section:
     best = sorted(trials, key=lambda trial: -trial.mean)
     text = (
         f"{count(len(trials), 'head')}, each scored by cross-validation on the training examples "
-        "alone; a difference smaller than the spread between the folds says little."
+        "only; a difference smaller than the spread between folds means little."
     )
     if len(best) > MOST_TRIALS:
         text += f" The best {MOST_TRIALS} are shown."
@@ -160,7 +162,12 @@ def tried(trials: Sequence[Trial]) -> Section:
             )
         )
     columns = ("head", "parameters", "accuracy (mean ± sd)", "seconds")
-    return Section("tried", "Heads that were tried", text, tables=(Table(columns, tuple(rows), 2),))
+    return Section(
+        name="tried",
+        title="Heads that were tried",
+        text=text,
+        tables=(Table(columns, tuple(rows), 2),),
+    )
 
 
 def in_words(parameters: Mapping[str, Any]) -> str:
@@ -172,7 +179,7 @@ def in_words(parameters: Mapping[str, Any]) -> str:
 
 
 def made_with(about: About) -> Section:
-    """What it takes to train the same head again."""
+    """What is needed to train the same head again."""
     rows = [
         ("head", about.head),
         ("parameters", in_words(about.parameters) or "none"),
@@ -185,8 +192,8 @@ def made_with(about: About) -> Section:
         ("made with", ", ".join(f"{name} {found}" for name, found in about.versions.items())),
     ]
     return Section(
-        "made",
-        "How this was made",
-        "What it takes to train the same head again.",
+        name="made",
+        title="How this was made",
+        text="What is needed to train the same head again.",
         tables=(Table(("", ""), tuple(rows), 2),),
     )

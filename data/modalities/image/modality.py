@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from io import BytesIO
 
 import numpy as np
@@ -16,6 +17,7 @@ from headstart.data.modalities.modality import Modality, Preview
 
 SIDE = 128  # pixels of a preview's longer side, at most
 QUALITY = 80  # of a preview as JPEG
+CODE = ("classify_photo.py", "classify_photo.mjs", "classify_photo.c")
 
 
 class Photographs(Modality):
@@ -39,6 +41,11 @@ class Photographs(Modality):
         width, height = open_image(content).size
         return f"{width}x{height}"
 
+    def ready_code(self) -> dict[str, bytes]:
+        """In Python, Node and C."""
+        folder = files("headstart.data.modalities.image.code")
+        return {name: (folder / name).read_bytes() for name in CODE}
+
     def preview(self, content: bytes) -> Preview:
         """A small JPEG in the photograph's own proportions."""
         buffer = BytesIO()
@@ -49,7 +56,7 @@ class Photographs(Modality):
 
 @dataclass(frozen=True)
 class _Fitting(Preprocessing):
-    """Keeps the proportions: what is larger than the size shrinks, what is tiny grows by pixels."""
+    """Keeps the aspect ratio: shrinks large photographs, enlarges tiny ones by whole pixels."""
 
     def apply(self, image: Image.Image, fast: bool = False) -> np.ndarray:
         longest = max(image.size)

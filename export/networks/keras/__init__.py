@@ -1,1 +1,1 @@
-"""Keras networks: by name, from a file, from a SavedModel. TensorFlow is imported here."""
+"""Keras networks: by name, from a file, from a SavedModel. Imports TensorFlow when used."""

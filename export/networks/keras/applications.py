@@ -20,7 +20,7 @@ from headstart.export.options import BackboneOptions
 
 
 class Application(KerasNetwork):
-    """A network of `keras.applications`; its family's own function scales what it is tested on."""
+    """A network of `keras.applications`; checked with its family's own preprocessing function."""
 
     family_preprocess: Callable[[np.ndarray], np.ndarray] | None = None
 
@@ -79,13 +79,13 @@ def _build(function: Any, name: str, size: int, options: BackboneOptions) -> tup
     if options.include_top:
         arguments["classifier_activation"] = None
     try:
-        with warnings.catch_warnings():  # of sizes that it has no weights for
+        with warnings.catch_warnings():  # about sizes without published weights
             warnings.simplefilter("ignore")
             model = function(**arguments)
-    except Exception as error:  # the download and the builder raise whatever they meet
+    except Exception as error:  # the download and the builder raise errors of many classes
         if options.weights == "imagenet":
             raise BackboneError(
-                f"the ImageNet weights of {name} could not be had: {error}",
+                f"the ImageNet weights of {name} could not be downloaded: {error}",
                 "Download them elsewhere and pass --weights FILE.",
             ) from error
         raise BackboneError(
@@ -102,9 +102,9 @@ def _build(function: Any, name: str, size: int, options: BackboneOptions) -> tup
 
 
 def _load_weights(model: Any, file: Path, name: str, part: str) -> None:
-    """Load a file of weights and make sure that it filled every one of them."""
-    fix = f"Give the weights of this very network ({part}), as .weights.h5 or .h5."
-    # Keras only warns where a file lacks a layer: what is still NaN afterwards was not in it.
+    """Load a file of weights, and check that it has all of them."""
+    fix = f"Give the weights of exactly this network ({part}), as .weights.h5 or .h5."
+    # Keras only warns if a file lacks a layer: what is still NaN afterwards was not in it.
     for variable in model.variables:
         variable.assign(np.full(variable.shape, np.nan))
     try:
@@ -112,7 +112,9 @@ def _load_weights(model: Any, file: Path, name: str, part: str) -> None:
             warnings.simplefilter("ignore")
             model.load_weights(file)
     except (ValueError, OSError, KeyError) as error:
-        raise BackboneError(f"{file} does not hold the weights of {name}: {error}", fix) from error
+        raise BackboneError(
+            f"{file} does not contain the weights of {name}: {error}", fix
+        ) from error
     empty = [v.path for v in model.variables if np.isnan(v.numpy()).any()]
     if empty:
         shown = ", ".join(empty[:3]) + (f" and {len(empty) - 3} more" if len(empty) > 3 else "")

@@ -1,4 +1,4 @@
-"""tf2onnx, so that it writes the same file each time and needs little memory."""
+"""Makes tf2onnx deterministic, and its memory use small."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 
 @contextmanager
-def steady_conversion() -> Iterator[Any]:
-    """tf2onnx, which answers the same while this is on, whatever the hash seed, and tidies up."""
+def deterministic_conversion() -> Iterator[Any]:
+    """Provide tf2onnx, made independent of the hash seed and of memory addresses."""
     import tf2onnx
     from tf2onnx.optimizer import back_to_back_optimizer
 
     with ExitStack() as stack:
-        stack.enter_context(_collected())
-        stack.enter_context(_numbered(tf2onnx.graph.Node))
-        for module in (tf2onnx.graph, back_to_back_optimizer):  # these walk sets of names
+        stack.enter_context(_frequent_garbage_collection())
+        stack.enter_context(_hashed_by_creation(tf2onnx.graph.Node))
+        for module in (tf2onnx.graph, back_to_back_optimizer):  # these iterate over sets of names
             stack.enter_context(_sorted_sets(module))
         yield tf2onnx
 
 
 class _SortedSet(set):
-    """A set that is walked in order: names by the alphabet, nodes as `_numbered` has them."""
+    """A set with a fixed order: names alphabetically, nodes by `_hashed_by_creation`."""
 
     def __iter__(self) -> Iterator[Any]:
         return iter(sorted(super().__iter__(), key=lambda e: e if isinstance(e, str) else hash(e)))
@@ -35,7 +35,7 @@ class _SortedSet(set):
 
 @contextmanager
 def _sorted_sets(module: Any) -> Iterator[None]:
-    """While this is on, a module that says `set` gets one that is walked in order."""
+    """Replace `set` in a module by one with a fixed order."""
     module.set = _SortedSet
     try:
         yield
@@ -44,15 +44,18 @@ def _sorted_sets(module: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _numbered(node: type) -> Iterator[None]:
-    """Hash nodes by when they came, not by memory address: tf2onnx walks sets of them, and which of
-    two equal nodes stays, or where a transpose ends up, would be chance."""
+def _hashed_by_creation(node: type) -> Iterator[None]:
+    """Hash nodes by their order of creation, not by memory address.
+
+    tf2onnx iterates over sets of nodes: which of two equal nodes it keeps, and where it moves a
+    transpose, depends on their order.
+    """
     numbers = count()
 
     def number(self: Any) -> int:
-        if "_came" not in self.__dict__:
-            self._came = next(numbers)
-        return int(self._came)
+        if "_creation" not in self.__dict__:
+            self._creation = next(numbers)
+        return int(self._creation)
 
     node.__hash__ = number  # type: ignore[assignment]
     try:
@@ -62,14 +65,14 @@ def _numbered(node: type) -> Iterator[None]:
 
 
 @contextmanager
-def _collected() -> Iterator[None]:
-    """Collect garbage often: tf2onnx leaves cycles behind that hold copies of all weights.
+def _frequent_garbage_collection() -> Iterator[None]:
+    """Collect garbage often: tf2onnx leaves reference cycles with copies of all weights.
 
     Python counts objects, not bytes; InceptionResNetV2's 0.2 GB grew to 14 GB.
     """
     before = gc.get_threshold()
     gc.collect()
-    gc.freeze()  # what was there before is not looked through each time
+    gc.freeze()  # existing objects are not searched each time
     gc.set_threshold(before[0], 2, 1)
     try:
         yield

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite in Keras, and its PyTorch weights laid into it.
+"""EfficientNet-Lite in Keras, with weights from PyTorch.
 
 EfficientNet (Tan and Le, 2019, arXiv:1905.11946) without squeeze-and-excitation, with ReLU6 for
-swish, and with a stem and head that do not grow: made for int8 and small devices. The input is
+swish, and with a stem and head of fixed width: designed for int8 and small devices. The input is
 scaled as (pixel - 127) / 128.
 """
 
@@ -39,11 +39,11 @@ BATCH_NORM_EPSILON = 1e-3
 
 @dataclass(frozen=True)
 class Variant:
-    """One member of the family: its factors.
+    """The width and depth factors of one member of the family, and its default layers.
 
-    `layers` are those that make up the embedding if none are named: the ends of the fourth, fifth
-    and sixth of the seven stages, and the head. Side by side they know textures as well as objects,
-    at no cost: the last layer needs the others anyway.
+    `layers` are concatenated to the embedding by default: the ends of the fourth, fifth and sixth
+    of the seven stages, and the head. Together they represent textures as well as objects, at no
+    cost: the last layer needs the others anyway.
     """
 
     width: float
@@ -117,7 +117,7 @@ def _conv(keras: Any, x: Any, name: str, norm: str, activate: bool = True, **opt
 
 
 def build_lite(keras: Any, name: str, size: int, include_top: bool) -> Any:
-    """Build the network, weights not loaded: scaled pixels `[batch, size, size, 3]` to float32.
+    """Build the network, without weights: scaled pixels `[batch, size, size, 3]` to float32.
 
     The output is the last layer, `[batch, size / 32, size / 32, 1280]`, or with `include_top` the
     logits of the 1,000 ImageNet classes. Layers of interest are named `block1`, `block2` ... and
@@ -169,12 +169,12 @@ def _block(
 
 
 def load_lite_weights(model: Any, tensors: dict[str, np.ndarray], origin: str) -> None:
-    """Lay PyTorch tensors into the network built by `build_lite`.
+    """Load PyTorch tensors into the network built by `build_lite`.
 
     Raises
     ------
     BackboneError
-        If a tensor is missing, left over, or of another shape; all of them are named.
+        If a tensor is missing, unexpected, or of another shape; all of them are named.
     """
     left = {name for name in tensors if not name.endswith("num_batches_tracked")}
     if "_fc" not in {layer.name for layer in model.layers}:
@@ -194,12 +194,12 @@ def load_lite_weights(model: Any, tensors: dict[str, np.ndarray], origin: str) -
             weights.append(array)
         if weights and not problems:
             layer.set_weights(weights)
-    problems += [f"{name} is left over" for name in sorted(left)]
+    problems += [f"{name} is not in the network" for name in sorted(left)]
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" * (len(problems) > 5))
         raise BackboneError(
-            f"{origin} does not hold the weights of {model.name}: {shown}",
-            "Give the weights of this very network, or another network's name.",
+            f"{origin} does not contain the weights of {model.name}: {shown}",
+            "Give the weights of exactly this network, or another network's name.",
         )
 
 

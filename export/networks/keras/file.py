@@ -1,4 +1,4 @@
-"""A Keras model in a file of its own: `.keras`, or the older `.h5`. Read as data, in safe mode."""
+"""Opens a Keras model in a `.keras` or `.h5` file, in safe mode: no code in it is run."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ def open_keras_file(path: Path, options: BackboneOptions) -> Original:
     Raises
     ------
     BackboneError
-        If it is damaged, holds weights only, brings code along (unless `--trust`), or is no network
-        of one picture.
+        If it is damaged, contains only weights or code (unless `--trust`), or does not take one
+        image.
     """
     keras = import_keras()
     config = _read_config(path)
     code = sorted({kind for kind in _classes(config) if kind == "Lambda"})
     if code and not options.trust:
         raise BackboneError(
-            f"{path} has a Lambda layer: Python code of whoever made the file, which would be run",
-            "Pass --trust if you trust them, or replace the layer and save the model anew.",
+            f"{path} has a Lambda layer: Python code from the file's author, which would be run",
+            "Pass --trust if you trust the author, or replace the layer and save the model again.",
         )
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=not options.trust)
-    except Exception as error:  # Keras raises whatever a damaged or foreign file leads it to
+    except Exception as error:  # Keras raises errors of many classes for a damaged file
         raise BackboneError(
             f"{path} cannot be loaded: {first_line(error)}",
-            "If it has layers of your own, open it in Python and pass "
+            "If it has custom layers, open it in Python and pass "
             "headstart.export.networks.keras.network.KerasNetwork to export_backbone; "
-            "if it is damaged, save it anew.",
+            "if it is damaged, save it again.",
         ) from error
     name = path.stem
     inputs = model.inputs or []
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[-1] != 3:
         shapes = [list(value.shape) for value in inputs]
         raise BackboneError(
-            f"{path} takes inputs of the shapes {shapes}, not one picture",
-            "A picture is [batch, height, width, 3].",
+            f"{path} takes inputs of the shapes {shapes}, not one image",
+            "An image is [batch, height, width, 3].",
         )
     own = None
     if set(_classes(config)) & set(SCALING_LAYERS) or "int" in str(inputs[0].dtype):
@@ -70,14 +70,14 @@ def open_keras_file(path: Path, options: BackboneOptions) -> Original:
 
 
 def _read_config(path: Path) -> Any:
-    """The description of the model in a file, without building anything."""
+    """The configuration of the model in a file, without building anything."""
     try:
         if path.suffix.lower() == ".keras":
             with zipfile.ZipFile(path) as archive:
                 size = sum(entry.file_size for entry in archive.infolist())
                 if size > MOST_BYTES:
                     raise BackboneError(
-                        f"{path} unpacks to {size / 1e9:.0f} GB; we take up to "
+                        f"{path} unpacks to {size / 1e9:.0f} GB; the limit is "
                         f"{MOST_BYTES / 1e9:.0f}",
                         "Choose a smaller network.",
                     )
@@ -91,18 +91,18 @@ def _read_config(path: Path) -> Any:
         raise
     except Exception as error:  # zip, HDF5 and JSON have an error class each for damage
         raise BackboneError(
-            f"{path} is no Keras file, or a damaged one ({error})", "Save the model anew."
+            f"{path} is not a valid Keras file ({error})", "Save the model again."
         ) from error
     if config is None:
         raise BackboneError(
-            f"{path} holds weights, but not the network that they belong to",
+            f"{path} contains weights, but not the network that they belong to",
             f"Name it too: python -m export backbone NAME --weights {path}",
         )
     return json.loads(config)
 
 
 def _refuse_links(group: Any, path: Path) -> None:
-    """Refuse HDF5's links to other files; raises `BackboneError`."""
+    """Raise `BackboneError` if an HDF5 file has links to other files."""
     import h5py
 
     for name in group:
@@ -111,15 +111,15 @@ def _refuse_links(group: Any, path: Path) -> None:
         item = None if outside else group.get(name)
         if outside or (isinstance(item, h5py.Dataset) and item.external):
             raise BackboneError(
-                f"{path} wants to read another file (by its {name!r})",
-                "Save the model anew, as one file.",
+                f"{path} refers to another file (in {name!r})",
+                "Save the model again, as one file.",
             )
         if isinstance(item, h5py.Group) and isinstance(link, h5py.HardLink):
             _refuse_links(item, path)
 
 
 def _classes(config: Any) -> Iterator[str]:
-    """The class names in a model's description, those of models inside it too."""
+    """The class names in a model's configuration, including those of nested models."""
     if isinstance(config, dict):
         if isinstance(config.get("class_name"), str):
             yield config["class_name"]

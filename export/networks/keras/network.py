@@ -1,4 +1,4 @@
-"""Any Keras model, nested or subclassed: its layers are tapped while it runs, then converted."""
+"""Any Keras model, nested or subclassed: records the outputs of its layers, and converts them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ import numpy as np
 from headstart.data.common import console
 from headstart.data.common.errors import BackboneError
 from headstart.data.common.memory import machine_memory
-from headstart.export.networks.keras.conversion import steady_conversion
+from headstart.data.common.onnx_graphs import OPSET
+from headstart.export.networks.keras.conversion import deterministic_conversion
 from headstart.export.networks.keras.stack import plain_operators
 from headstart.export.networks.network import Layer, Original, Weights
-from headstart.export.networks.onnx.surgery import OPSET, make_constants
+from headstart.export.networks.onnx.surgery import make_constants
 from headstart.export.networks.scaling import Scaling
 
-# Memory that a conversion takes: bytes, and times the weights of fully connected and other layers.
-# Peaks of nine networks of 9 to 1,400 MB were below that; of the smallest, MobileNetV2, 5 % above.
+# Memory that a conversion takes: bytes, plus multiples of the weights of fully connected and of
+# other layers. The peaks of nine networks of 9 to 1,400 MB were below that, but for the smallest,
+# MobileNetV2: 5 % above.
 MEMORY, DENSE_COPIES, COPIES = 1_000_000_000, 9, 20
 
 
 class KerasNetwork(Original):
     """A Keras model from scaled pixels to anything.
 
-    Layers of a model inside the model are named `model/layer`.
+    Layers of a nested model are named `model/layer`.
     """
 
     def __init__(
@@ -52,12 +54,12 @@ class KerasNetwork(Original):
         if self._layers is None:
             import tensorflow as tf
 
-            # Traced, not computed: only the shapes are asked for.
+            # Traced, not computed: only the shapes are needed.
             shape = (1, self.height, self.width, 3)
             found: dict[str, Any] = {}
 
             def trace(pixels: Any) -> Any:
-                with _tapped(self._inside, list(self._inside)) as seen:
+                with _recorded_outputs(self._inside, list(self._inside)) as seen:
                     answer = self.model(pixels, training=False)
                 found.update({name: tuple(value.shape) for name, value in seen.items()})
                 return answer
@@ -87,15 +89,15 @@ class KerasNetwork(Original):
         variables = (each for each in kernels.values() if isinstance(each, self.keras.Variable))
         return {f"dense_kernel_{number}": each for number, each in enumerate(variables)}
 
-    def _tapping(self, names: Sequence[str], kernels: dict[str, Any]) -> Any:
+    def _model_of_outputs(self, names: Sequence[str], kernels: dict[str, Any]) -> Any:
         """A Keras model from pixels and these kernels to the outputs of the named layers."""
         keras, model, inside = self.keras, self.model, self._inside
 
-        class Taps(keras.layers.Layer):  # type: ignore[name-defined,misc]
+        class LayerOutputs(keras.layers.Layer):  # type: ignore[name-defined,misc]
             def call(self, given: list) -> list:
                 pixels, *values = given
                 instead = list(zip(kernels.values(), values, strict=True))
-                with keras.StatelessScope(instead), _tapped(inside, names) as seen:
+                with keras.StatelessScope(instead), _recorded_outputs(inside, names) as seen:
                     model(pixels, training=False)
                 return [seen[name] for name in names]
 
@@ -104,15 +106,15 @@ class KerasNetwork(Original):
             keras.Input(batch_shape=kernel.shape, dtype=kernel.dtype, name=name)
             for name, kernel in kernels.items()
         ]
-        taps = Taps(name=self.name.replace("/", "_"))
-        return keras.Model([pixels, *given], taps([pixels, *given]))
+        outputs = LayerOutputs(name=self.name.replace("/", "_"))
+        return keras.Model([pixels, *given], outputs([pixels, *given]))
 
     def to_onnx(self, layers: Sequence[str]) -> Any:
-        """By tf2onnx, which cuts off what no named layer needs.
+        """By tf2onnx, which removes what no named layer needs.
 
         TensorFlow and tf2onnx copy every constant a dozen times. Kernels of fully connected layers,
-        nearly all of ConvNeXt, need no rewriting, so that they are inputs until the graph is done:
-        ConvNeXtXLarge (1.4 GB) took more than 25 GB of memory to export, and takes 13.
+        nearly all of ConvNeXt, need no conversion, so they are inputs until the graph is complete:
+        ConvNeXtXLarge (1.4 GB) took more than 25 GB of memory to export, and now takes 13.
         """
         import tensorflow as tf
 
@@ -122,11 +124,13 @@ class KerasNetwork(Original):
         signature = [tf.TensorSpec(shape, self._dtype, name="pixels")]
         signature += [tf.TensorSpec(k.shape, k.dtype, name=name) for name, k in kernels.items()]
         try:
-            with plain_operators(), steady_conversion() as tf2onnx:
+            with plain_operators(), deterministic_conversion() as tf2onnx:
                 proto, _ = tf2onnx.convert.from_keras(
-                    self._tapping(layers, kernels), input_signature=tuple(signature), opset=OPSET
+                    self._model_of_outputs(layers, kernels),
+                    input_signature=tuple(signature),
+                    opset=OPSET,
                 )
-        except Exception as error:  # tf2onnx raises whatever broke inside of it
+        except Exception as error:  # tf2onnx raises errors of many classes
             raise BackboneError(
                 f"{self.name} cannot be converted to ONNX: {error}",
                 "Choose shallower layers (`python -m export layers` lists them), another network, "
@@ -136,7 +140,7 @@ class KerasNetwork(Original):
         return proto
 
     def _warn_of_memory(self, kernels: dict[str, Any]) -> None:
-        """Where memory is short the process is killed, and there is nobody left to say why."""
+        """Warn if memory is short: a process that is killed for it cannot say why."""
         dense, everything = (
             sum(4 * math.prod(each.shape) for each in weights)  # float32
             for weights in (kernels.values(), self.model.variables)
@@ -145,20 +149,23 @@ class KerasNetwork(Original):
         if need > (there := machine_memory()):
             console.note(
                 f"warning: converting {self.name} may take {console.human_bytes(need)} of "
-                f"memory, and there are {console.human_bytes(there)}: should it be killed, choose "
-                "a larger machine, or shallower layers (`python -m export layers`)"
+                f"memory, and this machine has {console.human_bytes(there)}: if it is killed, use "
+                "a larger machine, or choose shallower layers (`python -m export layers`)"
             )
 
     def run(self, pixels: np.ndarray, layers: Sequence[str]) -> list[np.ndarray]:
-        """Keras's own answer, as a graph: else every layer's output is held until the last is done,
-        13 GB for three pictures of 600x600 and EfficientNetB7."""
+        """Keras's own outputs, computed as a graph.
+
+        Eager execution keeps every layer's output until the last is computed: 13 GB for three
+        images of 600x600 and EfficientNetB7.
+        """
         import tensorflow as tf
 
         key = tuple(layers)
         if key not in self._graphs:
 
             def forward(pixels: Any) -> list[Any]:
-                with _tapped(self._inside, key) as seen:
+                with _recorded_outputs(self._inside, key) as seen:
                     self.model(pixels, training=False)
                 return [seen[name] for name in key]
 
@@ -178,24 +185,24 @@ def _layers_inside(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 @contextmanager
-def _tapped(inside: dict[str, Any], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """While this is on, what the named layers answer is kept: their first call's tensor."""
+def _recorded_outputs(inside: dict[str, Any], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Record the output of the first call of each of the named layers."""
     seen: dict[str, Any] = {}
 
-    def tap(name: str, layer: Any) -> Any:
+    def recording(name: str, layer: Any) -> Any:
         call = layer.call
 
-        def tapped(*args: Any, **kwargs: Any) -> Any:
+        def record(*args: Any, **kwargs: Any) -> Any:
             answer = call(*args, **kwargs)
             if hasattr(answer, "shape"):
                 seen.setdefault(name, answer)
             return answer
 
-        return tapped
+        return record
 
     try:
         for name in names:
-            inside[name].call = tap(name, inside[name])
+            inside[name].call = recording(name, inside[name])
         yield seen
     finally:
         for name in names:

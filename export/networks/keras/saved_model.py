@@ -1,4 +1,4 @@
-"""A TensorFlow SavedModel: converted whole, held against itself, then a network like any ONNX."""
+"""Opens a TensorFlow SavedModel: converts it whole, compares it, then treats it as ONNX."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 
 from headstart.data.common.errors import BackboneError, first_line
+from headstart.data.common.onnx_graphs import OPSET
 from headstart.export.backbone.check import BATCHES, TOLERANCE
-from headstart.export.networks.keras.conversion import steady_conversion
+from headstart.export.networks.keras.conversion import deterministic_conversion
 from headstart.export.networks.keras.stack import import_keras
 from headstart.export.networks.network import Original, Weights, chosen_scaling
 from headstart.export.networks.onnx.network import OnnxNetwork
-from headstart.export.networks.onnx.surgery import OPSET, check_limits, make_constants
+from headstart.export.networks.onnx.surgery import check_limits, make_constants
 from headstart.export.options import BackboneOptions
 
 SIGNATURE = "serving_default"
 MARK = "_XlaMustCompile"
-# TensorFlow's operators that reach outside: files, code, the network. (Those that save and restore
+# TensorFlow's operators that access files, Python code or the network. (Those that save and restore
 # are in every SavedModel.)
-REACHING = {
+UNSAFE = {
     *("ReadFile", "WriteFile", "MatchingFiles", "PrintV2"),
     *("PyFunc", "PyFuncStateless", "EagerPyFunc", "RemoteCall", "RpcServer"),
     *("TextLineReaderV2", "WholeFileReaderV2", "FixedLengthRecordReaderV2", "TFRecordReaderV2"),
@@ -35,8 +36,8 @@ def open_saved_model(path: Path, options: BackboneOptions) -> Original:
     Raises
     ------
     BackboneError
-        If it is none, has operators that reach outside (unless `--trust`) or that ONNX lacks, or
-        its ONNX form answers otherwise than TensorFlow.
+        If there is none, it has operators that access files, code or the network (unless
+        `--trust`) or that ONNX lacks, or its ONNX form differs from TensorFlow.
     """
     if not (path / "saved_model.pb").is_file():
         raise BackboneError(
@@ -47,8 +48,8 @@ def open_saved_model(path: Path, options: BackboneOptions) -> Original:
     import tensorflow as tf
 
     model = _parse(path)
-    _refuse_reaching(model, path, options)
-    loaded = _load(path, path)  # a signature does not keep its variables alive
+    _refuse_unsafe(model, path, options)
+    loaded = _load(path, path)  # kept: a signature does not keep its variables alive
     signature = loaded.signatures[SIGNATURE]
     inputs = signature.structured_input_signature[1].values()
     if all(spec.dtype != tf.uint8 for spec in inputs):
@@ -79,7 +80,7 @@ def _parse(path: Path) -> Any:
     except DecodeError:
         model.Clear()
     if not model.meta_graphs:
-        raise BackboneError(f"{file} is damaged", "Save the model anew.")
+        raise BackboneError(f"{file} is damaged", "Save the model again.")
     return model
 
 
@@ -88,20 +89,20 @@ def _nodes(model: Any) -> list[Any]:
     return [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
 
 
-def _refuse_reaching(model: Any, path: Path, options: BackboneOptions) -> None:
-    reaching = sorted({node.op for node in _nodes(model)} & REACHING)
-    if reaching and not options.trust:
+def _refuse_unsafe(model: Any, path: Path, options: BackboneOptions) -> None:
+    unsafe = sorted({node.op for node in _nodes(model)} & UNSAFE)
+    if unsafe and not options.trust:
         raise BackboneError(
-            f"{path} has operators that reach outside of it: {', '.join(reaching)}",
-            "Pass --trust if you trust whoever made it.",
+            f"{path} has operators that access files, code or the network: {', '.join(unsafe)}",
+            "Pass --trust if you trust its author.",
         )
 
 
 def _uncompile(model: Any) -> bool:
-    """Take XLA's mark off functions; whether there were any.
+    """Remove XLA's mark from functions; returns whether there were any.
 
-    Keras has grouped convolutions compiled (`plain_operators` says why); tf2onnx sees nothing of a
-    function with that mark but a call.
+    Keras compiles grouped convolutions (`plain_operators` says why); tf2onnx cannot look inside a
+    function with that mark.
     """
     functions = model.meta_graphs[0].graph_def.library.function
     attributes = [each.attr for each in (*_nodes(model), *functions)]
@@ -112,25 +113,25 @@ def _uncompile(model: Any) -> bool:
 
 
 def _load(folder: Path, path: Path) -> Any:
-    """The SavedModel that lies in `folder`, which users know as `path`."""
+    """Load the SavedModel in `folder`; messages call it `path`."""
     import tensorflow as tf
 
     try:
         loaded = tf.saved_model.load(str(folder))
-    except Exception as error:  # a damaged one makes TensorFlow raise whatever there is
+    except Exception as error:  # TensorFlow raises errors of many classes for a damaged one
         raise BackboneError(
-            f"{path} cannot be loaded: {first_line(error)}", "Save it anew."
+            f"{path} cannot be loaded: {first_line(error)}", "Save it again."
         ) from error
     if SIGNATURE not in loaded.signatures:
         raise BackboneError(
             f"{path} has no signature {SIGNATURE!r}; it has {sorted(loaded.signatures)}",
-            "Save it anew with model.export(FOLDER).",
+            "Save it again with model.export(FOLDER).",
         )
     return loaded
 
 
 def _load_as(model: Any, path: Path) -> Any:
-    """The SavedModel at `path`, but with this graph; nothing at `path` is touched."""
+    """Load the SavedModel at `path` with another graph; nothing at `path` is changed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for each in path.iterdir():
@@ -153,16 +154,16 @@ def _convert(signature: Any, path: Path) -> Any:
         tf.TensorSpec(spec.shape, spec.dtype, name) for spec, name in zip(specs, names, strict=True)
     ]
     try:
-        # There is no Python in it to convert, and autograph's errors begin with "in user code:".
+        # It has no Python code to convert, and autograph's errors begin with "in user code:".
         function = tf.function(forward, input_signature=named, autograph=False)
-        with steady_conversion() as tf2onnx:
+        with deterministic_conversion() as tf2onnx:
             proto, _ = tf2onnx.convert.from_function(
                 function, named, opset=OPSET, custom_op_handlers={"Erfc": (_erfc, [])}
             )
-        # What the function captured is no variable: tf2onnx makes inputs of it.
+        # tf2onnx makes inputs of the tensors that the function captured.
         captures = function.get_concrete_function(*named).graph.captures
         make_constants(proto, {inside.name: outside for outside, inside in captures})
-    except Exception as error:  # tf2onnx raises whatever broke inside of it
+    except Exception as error:  # tf2onnx raises errors of many classes
         raise BackboneError(
             f"{path} cannot be converted to ONNX: {first_line(error)}",
             "Save the network without the operators that are named, or choose another one.",
@@ -171,7 +172,7 @@ def _convert(signature: Any, path: Path) -> Any:
 
 
 def _erfc(graph: Any, node: Any, name: str, args: list) -> None:
-    """Erfc(x) = 1 - Erf(x), for tf2onnx: TensorFlow's gelu has it, ONNX has not."""
+    """Erfc(x) = 1 - Erf(x), for tf2onnx: TensorFlow's gelu uses it, and ONNX lacks it."""
     node.type = "Erf"
     one = graph.make_const(f"{name}_one", np.ones((), np.float32)).output[0]
     erf = node.output[0]
@@ -179,7 +180,7 @@ def _erfc(graph: Any, node: Any, name: str, args: list) -> None:
 
 
 def _compare(signature: Any, network: OnnxNetwork) -> None:
-    """Hold the whole conversion against TensorFlow at batch 1 and 3; raises `BackboneError`."""
+    """Compare the whole conversion with TensorFlow at batch 1 and 3; raises `BackboneError`."""
     import tensorflow as tf
 
     (name, spec), *_ = signature.structured_input_signature[1].items()

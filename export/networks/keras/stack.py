@@ -1,4 +1,4 @@
-"""TensorFlow imported quietly, with a clear word where it is missing, and made convertible."""
+"""Imports TensorFlow, with a clear message if it is missing, and makes Keras convertible."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from headstart.data.common import packages
 
-SEED = 0  # of weights that are not loaded
+SEED = 0  # of random weights
 
 
 def import_keras() -> ModuleType:
@@ -19,11 +19,11 @@ def import_keras() -> ModuleType:
 
 @contextmanager
 def plain_operators() -> Iterator[None]:
-    """While this is on, Keras traces only what tf2onnx can read.
+    """Let Keras trace only operators that tf2onnx can convert.
 
-    Keras compiles grouped convolutions with XLA, since TensorFlow's kernels on the CPU lack them;
-    compiled functions are opaque to tf2onnx, which needs no kernel. And TensorFlow writes gelu with
-    `Erfc`, which ONNX lacks; here it has the form of its paper (arXiv:1606.08415).
+    Keras compiles grouped convolutions with XLA, since TensorFlow has no CPU kernels for them;
+    compiled functions are opaque to tf2onnx, which needs no kernel. TensorFlow computes gelu with
+    `Erfc`, which ONNX lacks; here it is computed as in its paper (arXiv:1606.08415).
     """
     import tensorflow as tf
 

@@ -1,1 +1,1 @@
-"""Networks that are ONNX already, and what is cut and measured in an ONNX graph."""
+"""Networks that are ONNX files, and operations on ONNX graphs."""

@@ -1,4 +1,4 @@
-"""An ONNX file from anywhere, read as data: nothing outside its folder, nothing too large."""
+"""Opens an ONNX file from any source safely: nothing outside its folder, nothing too large."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from headstart.export.networks.onnx.network import OnnxNetwork
 from headstart.export.networks.onnx.surgery import LARGEST_FILE, MOST_BYTES, check_limits
 from headstart.export.options import BackboneOptions
 
-WHOLE = "Export it anew, or copy it anew with all its files."
+EXPORT_AGAIN = "Export it again, or copy it again with all its files."
 
 
 def open_onnx(path: Path, options: BackboneOptions) -> OnnxNetwork:
-    """Open an ONNX file, tensors that lie in files beside it included.
+    """Open an ONNX file, including the tensors that it stores in other files of its folder.
 
     Raises
     ------
     BackboneError
-        If it is damaged, too large, ours already, or points to files elsewhere.
+        If it is damaged, too large, a file of headstart's, or refers to files elsewhere.
     """
     size = path.stat().st_size
     if size >= LARGEST_FILE:
         raise BackboneError(
             f"{path} has {size / 1e9:.1f} GB; an ONNX file holds at most 2.1 GB",
-            "Save its tensors beside it (onnx.save with save_as_external_data=True).",
+            "Save its tensors in a separate file (onnx.save with save_as_external_data=True).",
         )
-    proto = parse_onnx(path, path.read_bytes(), WHOLE)
+    proto = parse_onnx(path, path.read_bytes(), EXPORT_AGAIN)
     check_limits(proto, str(path))
     if any(entry.key == PREFIX + "kind" for entry in proto.metadata_props):
         raise BackboneError(
-            f"{path} was written by headstart already", "Name the network that it was made from."
+            f"{path} was already written by headstart", "Name the network that it was made from."
         )
-    _load_beside(proto, path)
+    _load_external_tensors(proto, path)
     return OnnxNetwork(proto, path.stem, Weights.of_file(path), options)
 
 
-def _load_beside(proto: Any, path: Path) -> None:
-    """Load the tensors that lie in other files; only those beside the file are opened."""
+def _load_external_tensors(proto: Any, path: Path) -> None:
+    """Load the tensors stored in other files; only files in the same folder are opened."""
     import onnx
 
     folder = path.parent.resolve()
@@ -53,21 +53,25 @@ def _load_beside(proto: Any, path: Path) -> None:
             continue
         about = {entry.key: entry.value for entry in tensor.external_data}
         location = about.get("location", "")
-        beside = Path(os.path.realpath(folder / location))
-        if not location or os.path.isabs(location) or folder not in beside.parents:
+        file = Path(os.path.realpath(folder / location))
+        if not location or os.path.isabs(location) or folder not in file.parents:
             raise BackboneError(
-                f"{path} wants to read {location!r}, which is not beside it",
-                "A network's files lie in one folder. " + WHOLE,
+                f"{path} refers to {location!r}, which is not in its folder",
+                "All files of a network must be in one folder. " + EXPORT_AGAIN,
             )
-        if not beside.is_file():
-            raise BackboneError(f"{path} keeps tensors in {location}, which is not there", WHOLE)
+        if not file.is_file():
+            raise BackboneError(
+                f"{path} stores tensors in {location}, which does not exist", EXPORT_AGAIN
+            )
         end = int(about.get("offset", 0)) + int(about.get("length", 0) or 0)
-        if end > beside.stat().st_size:
-            raise BackboneError(f"{path} keeps tensors in {location}, which is cut off", WHOLE)
-        total += int(about.get("length", 0) or beside.stat().st_size)
+        if end > file.stat().st_size:
+            raise BackboneError(
+                f"{path} stores tensors in {location}, which is truncated", EXPORT_AGAIN
+            )
+        total += int(about.get("length", 0) or file.stat().st_size)
     if total > MOST_BYTES:
         raise BackboneError(
-            f"{path} has {total / 1e9:.0f} GB of tensors; we take up to {MOST_BYTES / 1e9:.0f}",
+            f"{path} has {total / 1e9:.0f} GB of tensors; the limit is {MOST_BYTES / 1e9:.0f}",
             "Choose a smaller network.",
         )
     if total:

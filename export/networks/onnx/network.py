@@ -1,4 +1,4 @@
-"""A network that is ONNX already: its inputs and layers are found, a classifier's end cut off."""
+"""A network that is an ONNX file: finds its image input, its layers, and where its head begins."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from headstart.data.common.errors import BackboneError, first_line
-from headstart.data.common.onnx_graphs import graphs_of
+from headstart.data.common.onnx_graphs import OPSET, STANDARD_DOMAINS, graphs_of
+from headstart.data.common.onnx_runtime import open_session
 from headstart.export.networks.network import Layer, Original, Weights, chosen_scaling, input_size
 from headstart.export.networks.onnx.surgery import (
     LARGEST_FILE,
-    OPSET,
     cut,
     refuse_huge,
     size_of,
@@ -21,9 +21,9 @@ from headstart.export.networks.onnx.surgery import (
 from headstart.export.networks.scaling import RULES
 from headstart.export.options import BackboneOptions
 
-STANDARD_DOMAINS = ("", "ai.onnx.ml")
 FLOAT, UINT8, FLOAT16, DOUBLE = 1, 2, 10, 11  # TensorProto's codes of element types
-# Operators that may stand behind the last fully connected layer, and between it and a picture.
+# Operators that may follow the last fully connected layer, and that may come between it and the
+# last layer with height and width.
 ENDINGS = ("Softmax", "LogSoftmax", "Sigmoid", "Identity", "Cast")
 FLATTENINGS = (
     *("Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze"),
@@ -32,17 +32,17 @@ FLATTENINGS = (
 
 
 class OnnxNetwork(Original):
-    """An ONNX model; its layers are named by the tensors that they write.
+    """An ONNX model; its layers have the names of their output tensors.
 
     Raises
     ------
     BackboneError
-        If it is not clear what its picture is, or it is not one that we can give it.
+        If its image input cannot be identified, or has an unsupported type.
     """
 
     def __init__(self, proto: Any, name: str, weights: Weights, options: BackboneOptions) -> None:
         self.proto, self.name, self.weights = proto, name, weights
-        _name_domain(proto)
+        _unify_domain(proto)
         _refuse_foreign(proto, name)
         _refuse_invalid(proto, name)
         image = _find_image(proto, name, options)
@@ -74,7 +74,7 @@ class OnnxNetwork(Original):
         del self.proto.graph.value_info[:]
 
     def layers(self) -> list[Layer]:
-        """All tensors with the shape of features, in the order of the graph."""
+        """All tensors of rank 2 to 4, in the order of the graph."""
         if self._layers is None:
             shapes = with_shapes(self.proto, self.image, self.shape)
             self._layers = [
@@ -86,16 +86,16 @@ class OnnxNetwork(Original):
         return self._layers
 
     def to_onnx(self, layers: Sequence[str]) -> Any:
-        """A copy, cut off behind the named layers."""
+        """A copy that ends at the named layers."""
         copy = cut(self.proto, layers)
         refuse_huge(copy, self.name)
         needed = {name for node in copy.graph.node for name in node.input}
         others = [v.name for v in copy.graph.input if v.name != self.image and v.name in needed]
         if others:
             raise BackboneError(
-                f"{self.name} needs {', '.join(map(repr, others))} besides the picture "
+                f"{self.name} needs {', '.join(map(repr, others))} in addition to the image "
                 f"{self.image!r}",
-                "Choose a layer that is computed from the picture alone, or export the network "
+                "Choose a layer that is computed from the image alone, or export the network "
                 "with these inputs as constants.",
             )
         image = next(value for value in copy.graph.input if value.name == self.image)
@@ -104,7 +104,7 @@ class OnnxNetwork(Original):
         return copy
 
     def run(self, pixels: np.ndarray, layers: Sequence[str]) -> list[np.ndarray]:
-        """The uncut graph's own answer, by ONNX Runtime."""
+        """The outputs of the whole graph, by ONNX Runtime."""
         key = tuple(layers)
         if key not in self._sessions:
             self._sessions[key] = _session(self.proto, key)
@@ -115,9 +115,9 @@ class OnnxNetwork(Original):
         return [np.asarray(array) for array in session.run(list(layers), inputs)]
 
     def _embedding(self) -> str:
-        """The tensor that the last fully connected layer looks at, before pooling if there is any.
+        """The input of the last fully connected layer, before pooling if there is any.
 
-        A network without such a layer is taken whole.
+        For a network without such a layer, its output.
         """
         graph = self.proto.graph
         producer = {name: node for node in graph.node for name in node.output}
@@ -149,8 +149,8 @@ class OnnxNetwork(Original):
         return str(flat)
 
 
-def _name_domain(proto: Any) -> None:
-    """Of the two names of ONNX's own operators' domain, `ai.onnx` and none, keep none."""
+def _unify_domain(proto: Any) -> None:
+    """Replace the domain `ai.onnx` by its other name, the empty string."""
     nodes = (node for graph in graphs_of(proto.graph) for node in graph.node)
     for each in (*proto.opset_import, *nodes):
         if each.domain == "ai.onnx":
@@ -158,30 +158,30 @@ def _name_domain(proto: Any) -> None:
 
 
 def _refuse_foreign(proto: Any, name: str) -> None:
-    """Refuse operators that only the maker's own runtime has; raises `BackboneError`."""
+    """Raise `BackboneError` if there are operators that are not in the ONNX standard."""
     foreign = sorted(
         {f"{n.domain}.{n.op_type}" for n in proto.graph.node if n.domain not in STANDARD_DOMAINS}
     )
     if foreign or len(proto.functions):
         raise BackboneError(
-            f"{name} has operators of its own domain: "
+            f"{name} has operators that are not part of ONNX: "
             f"{', '.join(foreign) or ', '.join(f.name for f in proto.functions)}",
-            "Export it anew with ONNX's own operators (and unoptimized: optimizers fuse operators "
-            "into those of one runtime).",
+            "Export it again with ONNX's own operators and without optimization, which fuses them "
+            "into operators of one runtime.",
         )
 
 
 def _refuse_invalid(proto: Any, name: str) -> None:
-    """Refuse what is no ONNX that we know: a newer version, unknown operators, wrong attributes."""
+    """Raise `BackboneError` for a newer version, unknown operators or wrong attributes."""
     import onnx
 
     known = onnx.defs.onnx_opset_version()
     opset = max((e.version for e in proto.opset_import if e.domain == ""), default=1)
     if opset > known or proto.ir_version > onnx.IR_VERSION:
         raise BackboneError(
-            f"{name} is ONNX of opset {opset} and format {proto.ir_version}; we read up to opset "
-            f"{known} and format {onnx.IR_VERSION}",
-            f"Export it anew with opset {OPSET}.",
+            f"{name} has opset {opset} and IR version {proto.ir_version}; this onnx supports up to "
+            f"opset {known} and IR version {onnx.IR_VERSION}",
+            f"Export it again with opset {OPSET}.",
         )
     context = onnx.checker.C.CheckerContext()
     context.ir_version = proto.ir_version
@@ -189,20 +189,20 @@ def _refuse_invalid(proto: Any, name: str) -> None:
     wrong: dict[str, str] = {}
     for node in (node for graph in graphs_of(proto.graph) for node in graph.node):
         if any(attribute.HasField("g") for attribute in node.attribute):
-            continue  # its graph may use tensors from around it, which a look at it alone misses
+            continue  # its inner graph may use outer tensors, which this check does not see
         try:
             onnx.checker.check_node(node, context)
         except onnx.checker.ValidationError as error:
             wrong.setdefault(node.op_type, f"{node.op_type} ({first_line(error)})")
     if wrong:
         raise BackboneError(
-            f"{name} has operators that are not as ONNX knows them: {'; '.join(wrong.values())}",
-            "Make the network without them, or choose another one.",
+            f"{name} has operators that are not valid ONNX: {'; '.join(wrong.values())}",
+            "Build the network without them, or choose another one.",
         )
 
 
 def _find_image(proto: Any, name: str, options: BackboneOptions) -> Any:
-    """The input that takes pictures: rank 4, three channels."""
+    """The image input: rank 4, three channels."""
     constants = {tensor.name for tensor in proto.graph.initializer}
     inputs = {v.name: v for v in proto.graph.input if v.name not in constants}
     listed = ", ".join(f"{name} {_describe(value)}" for name, value in inputs.items())
@@ -213,12 +213,12 @@ def _find_image(proto: Any, name: str, options: BackboneOptions) -> Any:
             )
         chosen = [inputs[options.input]]
     else:
-        chosen = [v for v in inputs.values() if len(inputs) == 1 or _is_picture(v)]
+        chosen = [v for v in inputs.values() if len(inputs) == 1 or _is_image(v)]
     if len(chosen) != 1:
-        which = "none is a picture" if not chosen else "several could be the picture"
+        which = "none is an image" if not chosen else "several could be the image"
         raise BackboneError(
             f"{name} has {len(inputs)} inputs and {which}: {listed}",
-            "Name it: --input NAME (a picture is [batch, height, width, 3] or "
+            "Name it: --input NAME (an image is [batch, height, width, 3] or "
             "[batch, 3, height, width]).",
         )
     value = chosen[0]
@@ -226,19 +226,19 @@ def _find_image(proto: Any, name: str, options: BackboneOptions) -> Any:
     if element not in (FLOAT, UINT8, FLOAT16):
         raise BackboneError(
             f"{name} takes {_describe(value)} as its input {value.name!r}; "
-            "we feed float32, float16 or uint8",
-            "Export it anew with a float32 input"
+            "supported are float32, float16 and uint8",
+            "Export it again with a float32 input"
             + (" (in PyTorch: model.float())." if element == DOUBLE else "."),
         )
-    if not _is_picture(value):
+    if not _is_image(value):
         raise BackboneError(
-            f"{name} takes {_describe(value)} as its input {value.name!r}, which is no picture",
-            "A picture is [batch, height, width, 3] or [batch, 3, height, width].",
+            f"{name} takes {_describe(value)} as its input {value.name!r}, which is not an image",
+            "An image is [batch, height, width, 3] or [batch, 3, height, width].",
         )
     return value
 
 
-def _is_picture(value: Any) -> bool:
+def _is_image(value: Any) -> bool:
     dims = [axis.dim_value for axis in value.type.tensor_type.shape.dim]
     return len(dims) == 4 and 3 in (dims[1], dims[3])
 
@@ -251,7 +251,7 @@ def _describe(value: Any) -> str:
     try:
         element = str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
     except KeyError:
-        element = "something else than a tensor"
+        element = "not a tensor"
     if not tensor.HasField("shape"):
         return f"{element} of any shape"
     dims = ", ".join(str(a.dim_value or a.dim_param or "?") for a in tensor.shape.dim)
@@ -259,17 +259,13 @@ def _describe(value: Any) -> str:
 
 
 def _session(proto: Any, outputs: tuple[str, ...]) -> Any:
-    """A session of the whole graph that also gives these tensors; of a huge graph, only these."""
-    import onnxruntime
-
+    """A session of the whole graph that also outputs these tensors; for a huge graph, only them."""
     wanted = list(outputs)
     if size_of(proto) < LARGEST_FILE:
         inputs = {value.name for value in cut(proto, outputs).graph.input}
-        # What other inputs compute is left away: they have no values here.
+        # Outputs that need other inputs are left out: there are no values for those.
         for value in proto.graph.output:
             if {other.name for other in cut(proto, [value.name]).graph.input} <= inputs:
                 wanted.append(value.name)
     part = cut(proto, dict.fromkeys(wanted))
-    return onnxruntime.InferenceSession(
-        part.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    return open_session(part.SerializeToString())

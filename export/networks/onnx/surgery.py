@@ -1,4 +1,8 @@
-"""Cuts and measurements in an ONNX graph."""
+"""Operations on ONNX graphs: cutting, ordering, renaming, shapes and cost.
+
+`onnx.utils.Extractor` does not replace `cut`: it misses the tensors that branches and loops read
+from outside, and needs the type of every output.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,6 @@ import numpy as np
 from headstart.data.common.errors import BackboneError
 from headstart.data.common.onnx_graphs import graphs_of, inner_graphs, rename_values
 
-OPSET = 18
 MOST_NODES = 50_000
 MOST_BYTES = 16 * 10**9
 LARGEST_FILE = 2**31  # of one protobuf message
@@ -20,7 +23,7 @@ SMALL = 1024  # elements of a constant that may hold a shape
 
 
 def keep_outputs(proto: Any, outputs: Iterable[str]) -> None:
-    """Make these tensors the outputs, and cut off every node and constant that they do not need."""
+    """Make these tensors the outputs, and remove the nodes and constants that they do not need."""
     import onnx
 
     graph = proto.graph
@@ -41,7 +44,7 @@ def keep_outputs(proto: Any, outputs: Iterable[str]) -> None:
 
 
 def cut(proto: Any, outputs: Iterable[str]) -> Any:
-    """A copy that computes these tensors and no others; a huge graph is not copied whole."""
+    """A copy that computes only these tensors; only what they need is copied."""
     import onnx
 
     wanted = list(outputs)
@@ -60,7 +63,7 @@ def cut(proto: Any, outputs: Iterable[str]) -> Any:
 
 
 def ancestors(proto: Any, outputs: Iterable[str]) -> set[int]:
-    """The numbers of the nodes that these tensors are computed by."""
+    """The indices of the nodes that these tensors are computed by."""
     producer = {name: n for n, node in enumerate(proto.graph.node) for name in node.output if name}
     needed: set[int] = set()
     pending = [name for name in outputs if name in producer]
@@ -73,7 +76,7 @@ def ancestors(proto: Any, outputs: Iterable[str]) -> set[int]:
 
 
 def uses(node: Any) -> list[str]:
-    """The tensors that a node reads, those of its branches and loops too."""
+    """The tensors that a node reads, including those read in its branches and loops."""
     names = [name for name in node.input if name]
     for graph in inner_graphs(node):
         for inner in graph.node:
@@ -95,7 +98,7 @@ def make_constants(proto: Any, arrays: Mapping[str, Any]) -> None:
 def order_nodes(proto: Any) -> None:
     """Put the nodes in the order in which the outputs need them, depth first.
 
-    It follows from the network alone; a converter's may depend on memory addresses.
+    This order depends on the network alone; a converter's may depend on memory addresses.
     """
     nodes = list(proto.graph.node)
     producer = {name: number for number, node in enumerate(nodes) for name in node.output if name}
@@ -119,9 +122,9 @@ def order_nodes(proto: Any) -> None:
 
 
 def drop_unused_constants(proto: Any) -> None:
-    """Remove the constants that no node reads; what is left is in the order of its first use.
+    """Remove the constants that no node reads, and order the others by their first use.
 
-    Converters order constants by chance, and the file's hash is the backbone's identity.
+    Converters order constants arbitrarily, and the file's hash is the backbone's identity.
     """
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     outputs = [value.name for value in proto.graph.output]
@@ -136,11 +139,11 @@ def drop_unused_constants(proto: Any) -> None:
 
 
 def number_names(proto: Any) -> None:
-    """Name by order what a converter named by chance: such names make no other file of a network.
+    """Replace arbitrary names, so that a network always gives the same file.
 
-    Constants become `constant_0` and so on. tf2onnx counts the nodes that it adds itself
-    (`Transpose__974`), in an order that depends on memory addresses; here they are counted as they
-    come in the graph, those of branches and loops last.
+    Constants become `constant_0` and so on. tf2onnx numbers the nodes that it adds itself
+    (`Transpose__974`), in an order that depends on memory addresses; here they are numbered in the
+    order of the graph, those of branches and loops last.
     """
     graph, *inside = graphs_of(proto.graph)
     nodes = [node for each in (graph, *inside) for node in each.node]
@@ -162,9 +165,9 @@ def number_names(proto: Any) -> None:
 
 
 def strip_last_transpose(proto: Any) -> set[str]:
-    """Take off the transposes that stand before outputs to put the channels last.
+    """Remove the transposes before outputs that put the channels last.
 
-    Returns the outputs whose channels are first from now on: `[batch, channels, height, width]`.
+    Returns the outputs whose channels are now first: `[batch, channels, height, width]`.
     """
     producer = {name: node for node in proto.graph.node for name in node.output}
     stripped = {}
@@ -189,11 +192,11 @@ def to_opset(proto: Any, opset: int) -> Any:
 
 
 def check_limits(proto: Any, what: str) -> None:
-    """Refuse a graph that no network of pictures is as large as; raises `BackboneError`."""
+    """Raise `BackboneError` if a graph has far more nodes than image networks have."""
     nodes = len(proto.graph.node)
     if nodes > MOST_NODES:
         raise BackboneError(
-            f"{what} has {nodes:,} operators; we take up to {MOST_NODES:,}",
+            f"{what} has {nodes:,} operators; the limit is {MOST_NODES:,}",
             "Choose shallower layers, or another network.",
         )
 
@@ -206,23 +209,23 @@ def size_of(proto: Any) -> int:
 
 
 def refuse_huge(proto: Any, what: str) -> None:
-    """Refuse a graph larger than one ONNX file may be; raises `BackboneError`."""
+    """Raise `BackboneError` if a graph is larger than an ONNX file can be."""
     size = size_of(proto)
     if size >= LARGEST_FILE:
         raise BackboneError(
-            f"{what} makes a file of {size / 1e9:.1f} GB; one ONNX file holds at most 2.1 GB",
-            "Choose shallower layers: what lies behind the last of them is cut off "
+            f"{what} would be a file of {size / 1e9:.1f} GB; an ONNX file holds at most 2.1 GB",
+            "Choose shallower layers: what comes after the last of them is removed "
             "(`python -m export layers` lists them with their sizes).",
         )
 
 
 def with_shapes(proto: Any, image: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """The shapes of all tensors for one picture of `shape`, as far as they can be inferred."""
+    """The shapes of all tensors for one image of `shape`, as far as they can be inferred."""
     import onnx
 
     graph = proto.graph
     helper = onnx.helper
-    # Large constants are left out of what is inferred on: only their shapes matter.
+    # Large constants become inputs: only their shapes matter.
     large = [tensor for tensor in graph.initializer if np.prod(tensor.dims) > SMALL]
     small = [tensor for tensor in graph.initializer if np.prod(tensor.dims) <= SMALL]
     inputs = [
@@ -244,7 +247,7 @@ def with_shapes(proto: Any, image: str, shape: tuple[int, ...]) -> dict[str, tup
 
 
 def multiply_adds(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
-    """Multiplications of a convolution or matrix product; other nodes cost little beside them."""
+    """Multiplications of a convolution or matrix product; other nodes cost little."""
     out = shapes.get(node.output[0])
     if out is None or len(node.input) < 2:
         return 0

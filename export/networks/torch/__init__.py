@@ -1,1 +1,1 @@
-"""PyTorch networks, and their weights. PyTorch is imported here."""
+"""PyTorch networks and their weights. Imports PyTorch when used."""

@@ -1,4 +1,4 @@
-"""Any PyTorch module: its layers are tapped by hooks while it runs, then exported to ONNX."""
+"""Any PyTorch module: hooks record the outputs of its layers, and PyTorch exports them to ONNX."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 import numpy as np
 
 from headstart.data.common.errors import BackboneError, first_line
+from headstart.data.common.onnx_graphs import OPSET
 from headstart.export.networks.network import Layer, Original, Weights, last_features
-from headstart.export.networks.onnx.surgery import OPSET
 from headstart.export.networks.scaling import Scaling
 from headstart.export.networks.torch.stack import import_torch
 
-WHOLE = "output"  # the name of what the module itself answers
+WHOLE = "output"  # the name for the output of the module itself
 
 
 class TorchNetwork(Original):
     """A `torch.nn.Module` from scaled pixels `[batch, 3, height, width]` to anything.
 
-    Layers are named as `named_modules` names them; `output` is the module's own answer (for timm
-    and Hugging Face, what comes before pooling and classifier).
+    Layers have the names of `named_modules`; `output` is the module's own output (for timm and
+    Hugging Face, that before pooling and classifier).
 
     Parameters
     ----------
     forward
-        The method to call, where it is not the module itself.
+        The function to call, if it is not the module itself.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class TorchNetwork(Original):
         self.default_layers = default_layers or (last_features(self.layers()),)
 
     def layers(self) -> list[Layer]:
-        """In the order in which they answer."""
+        """In the order in which they are computed."""
         if self._layers is None:
             inside = dict(self.module.named_modules())
             names = [name for name in inside if name]
             pixels = self.torch.zeros(1, 3, self.height, self.width)
             try:
-                with self.torch.no_grad(), self._tapped(names) as seen:
+                with self.torch.no_grad(), self._recorded_outputs(names) as seen:
                     answer = _first(self.forward(pixels))
-            except Exception as error:  # the module raises whatever a size that it lacks leads to
+            except Exception as error:  # modules raise errors of many classes for a wrong size
                 raise BackboneError(
-                    f"{self.name} does not run on pictures of {self.height}x{self.width}: "
+                    f"{self.name} does not run on images of {self.height}x{self.width}: "
                     f"{first_line(error)}",
                     "Choose another --size.",
                 ) from error
@@ -76,8 +76,8 @@ class TorchNetwork(Original):
         return self._layers
 
     @contextmanager
-    def _tapped(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """While this is on, what the named modules answer is kept: their first call's tensor."""
+    def _recorded_outputs(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Record the output of the first call of each of the named modules."""
         seen: dict[str, Any] = {}
 
         def hook(name: str) -> Any:
@@ -99,8 +99,8 @@ class TorchNetwork(Original):
             for handle in hooks:
                 handle.remove()
 
-    def _answers(self, pixels: Any, names: Sequence[str]) -> tuple[Any, ...]:
-        with self._tapped(names) as seen:
+    def _outputs(self, pixels: Any, names: Sequence[str]) -> tuple[Any, ...]:
+        with self._recorded_outputs(names) as seen:
             whole = _first(self.forward(pixels))
         return tuple(whole if name == WHOLE else seen[name] for name in names)
 
@@ -108,29 +108,29 @@ class TorchNetwork(Original):
         """By PyTorch's own exporter."""
         torch, network, names = self.torch, self, list(layers)
 
-        class Taps(torch.nn.Module):  # type: ignore[name-defined,misc]
+        class LayerOutputs(torch.nn.Module):  # type: ignore[name-defined,misc]
             def __init__(self) -> None:
                 super().__init__()
                 self.module = network.module
 
             def forward(self, pixels: Any) -> tuple[Any, ...]:
-                return network._answers(pixels, names)
+                return network._outputs(pixels, names)
 
         pixels = torch.randn(2, 3, self.height, self.width)
         try:
             with warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter("ignore")
                 program = torch.onnx.export(
-                    Taps().eval(),
+                    LayerOutputs().eval(),
                     (pixels,),
                     dynamo=True,
                     opset_version=OPSET,
                     dynamic_shapes=({0: torch.export.Dim("batch")},),
                     verbose=False,
                 )
-        except Exception as error:  # the exporter raises whatever broke inside of it
+        except Exception as error:  # the exporter raises errors of many classes
             cause: BaseException = error
-            while cause.__cause__ is not None:  # the first one names the operator
+            while cause.__cause__ is not None:  # the first cause names the operator
                 cause = cause.__cause__
             why = first_line(cause)
             raise BackboneError(
@@ -141,14 +141,14 @@ class TorchNetwork(Original):
         return program.model_proto
 
     def run(self, pixels: np.ndarray, layers: Sequence[str]) -> list[np.ndarray]:
-        """PyTorch's own answer."""
+        """PyTorch's own outputs."""
         turned = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         with self.torch.no_grad():
-            return [a.numpy() for a in self._answers(self.torch.from_numpy(turned), layers)]
+            return [a.numpy() for a in self._outputs(self.torch.from_numpy(turned), layers)]
 
 
 def _first(answer: Any) -> Any:
-    """The tensor of an answer: itself, the first of several, or a named output's first."""
+    """The tensor of an output: itself, the first of several, or the last hidden state."""
     if hasattr(answer, "last_hidden_state"):
         return answer.last_hidden_state
     if isinstance(answer, (tuple, list)):

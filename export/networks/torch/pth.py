@@ -1,6 +1,6 @@
-"""Reads the tensors of a PyTorch `.pth` state dict of the legacy (not zip) layout, without PyTorch.
+"""Reads a PyTorch `.pth` state dict of the legacy (not zip) format, without PyTorch.
 
-The layout is that of `torch.save(..., _use_new_zipfile_serialization=False)`: four pickles (magic
+The format is that of `torch.save(..., _use_new_zipfile_serialization=False)`: four pickles (magic
 number, protocol, system, object), a fifth with the keys of the storages, then every storage as an
 int64 element count and raw little-endian elements.
 """
@@ -42,28 +42,28 @@ class _Storage:
 
 
 class _Tensor:
-    """Where a tensor lies in its storage: what `_rebuild_tensor_v2` is told."""
+    """A tensor's place in its storage: the arguments of `_rebuild_tensor_v2`."""
 
     def __init__(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> None:
         self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
 
     def array(self) -> np.ndarray:
-        """The tensor as an array of its own; raises `ValueError` where it leaves its storage."""
+        """A copy of the tensor; raises `ValueError` if it is not inside its storage."""
         # Checked here, not on construction: a pickle can change an object after it was built.
         if not isinstance(self.storage, _Storage) or self.storage.array is None:
-            raise ValueError("a tensor names a storage that the file does not hold")
+            raise ValueError("a tensor refers to a storage that is not in the file")
         numbers = (self.offset, *self.shape, *self.strides)
         if not all(type(number) is int and number >= 0 for number in numbers):
-            raise ValueError("a tensor is described by something else than counts")
+            raise ValueError("the offset, shape or strides of a tensor are not counts")
         if len(self.shape) != len(self.strides):
-            raise ValueError("a tensor has another number of strides than of dimensions")
+            raise ValueError("a tensor has more or fewer strides than dimensions")
         flat = self.storage.array
         if prod(self.shape) == 0:
             return np.empty(self.shape, flat.dtype)
         last = self.offset + sum(
             (n - 1) * step for n, step in zip(self.shape, self.strides, strict=True)
         )
-        # Overlapping strides could blow a few bytes up to terabytes; weights never overlap.
+        # Overlapping strides could turn a few bytes into terabytes; weights never overlap.
         if last >= flat.size or prod(self.shape) > flat.size:
             raise ValueError("a tensor reaches beyond the end of its storage")
         steps = tuple(step * flat.itemsize for step in self.strides)
@@ -84,32 +84,32 @@ class _TensorUnpickler(pickle.Unpickler):
             return _Tensor
         if module == "torch" and name in STORAGE_DTYPES:
             return STORAGE_DTYPES[name]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no tensor")
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not a tensor")
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key, _device, size, *_ = pid
         if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(size, int):
-            raise pickle.UnpicklingError("it names something else than a storage")
+            raise pickle.UnpicklingError("it refers to something that is not a storage")
         return self.storages.setdefault(str(key), _Storage(dtype, size))
 
 
 def read_pth(path: str | Path) -> dict[str, np.ndarray]:
-    """Read a legacy-layout `.pth` state dict as arrays by name, building nothing but tensors.
+    """Read a legacy `.pth` state dict as arrays by name, building nothing but tensors.
 
     Raises
     ------
     BackboneError
-        If the file is of another layout, is cut off, or asks for anything but tensors.
+        If the file has another format, is truncated, or asks for anything but tensors.
     """
     try:
         with open(path, "rb") as file:
             return _read(file)
     except FileNotFoundError:
         raise BackboneError(f"{path}: no such weights file", "Check the path.") from None
-    except Exception as error:  # a pickle of wild bytes fails in every way there is
+    except Exception as error:  # a pickle of arbitrary bytes raises errors of many classes
         raise BackboneError(
-            f"{path} is no readable PyTorch state dict of the legacy layout: {error}",
-            "Save it anew with torch.save(model.state_dict(), FILE, "
+            f"{path} is not a readable PyTorch state dict of the legacy format: {error}",
+            "Save it again with torch.save(model.state_dict(), FILE, "
             "_use_new_zipfile_serialization=False).",
         ) from error
 
@@ -133,8 +133,8 @@ def _read(file: IO[bytes]) -> dict[str, np.ndarray]:
             raise ValueError("it ends in the middle of a tensor")
         storage.array = np.frombuffer(data, storage.dtype)
     if not isinstance(state, dict) or not state:
-        raise ValueError("it holds no dictionary of tensors")
+        raise ValueError("it does not contain a dictionary of tensors")
     tensors = {name: value for name, value in state.items() if isinstance(value, _Tensor)}
     if len(tensors) != len(state):
-        raise ValueError("it holds more than tensors")
+        raise ValueError("it contains other objects than tensors")
     return {name: tensor.array() for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""PyTorch and what stands on it, imported quietly, with a clear word where it is missing."""
+"""Imports PyTorch and its packages, with a clear message if one is missing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from headstart.data.common.errors import MissingPackageError
 
-_kept: list[Any] = []  # a library of operators lives as long as this holds it
+_libraries: list[Any] = []  # a library of operators exists as long as it is referenced
 
 
 def import_torch(*needed: str) -> list[ModuleType]:
-    """Import PyTorch, then the named packages that build on it; all are returned, PyTorch first.
+    """Import PyTorch and the named packages that build on it; returns all, PyTorch first.
 
     Raises
     ------
@@ -23,7 +23,7 @@ def import_torch(*needed: str) -> list[ModuleType]:
     """
     try:
         torch = importlib.import_module("torch")
-        importlib.import_module("onnxscript")  # what torch.onnx writes with
+        importlib.import_module("onnxscript")  # which torch.onnx needs
         if "timm" in needed or "torchvision" in needed or "transformers" in needed:
             _declare_torchvision(torch)
         with warnings.catch_warnings():
@@ -40,11 +40,11 @@ def import_torch(*needed: str) -> list[ModuleType]:
 
 
 def _declare_torchvision(torch: Any) -> None:
-    """Let torchvision be imported beside a PyTorch that it was not compiled for.
+    """Make torchvision importable with a PyTorch that it was not compiled for.
 
-    Its packages are compiled for CUDA; beside a PyTorch for CPUs its own operators cannot be
-    loaded, and its import fails as it describes two of them. No classifier uses them: it is enough
-    that their names are known.
+    Its packages are compiled for CUDA. With a PyTorch for CPUs its own operators cannot be loaded,
+    and its import fails when it registers two of them. Classifiers do not use them, so declaring
+    their names is enough.
     """
     try:
         importlib.import_module("torchvision")
@@ -52,4 +52,4 @@ def _declare_torchvision(torch: Any) -> None:
         library = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _kept.append(library)
+        _libraries.append(library)

@@ -1,4 +1,4 @@
-"""Networks of timm, torchvision and Hugging Face, by name, with weights from local files."""
+"""Opens networks of timm, torchvision and Hugging Face by name, with weights from local files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def open_named(framework: str, name: str, options: BackboneOptions) -> Original:
     """
     if options.include_top:
         raise BackboneError(
-            f"--include-top does not go with {framework}:{name}",
+            f"--include-top cannot be used with {framework}:{name}",
             "Name the last layer instead: --layer NAME (`python -m export layers` lists them).",
         )
     openers: dict[str, Callable[[str, BackboneOptions], Original]] = {
@@ -56,9 +56,9 @@ def _open_timm(name: str, options: BackboneOptions) -> Original:
     try:
         try:
             module = timm.create_model(base, img_size=size, **arguments)
-        except TypeError:  # convolutional networks take pictures of any size
+        except TypeError:  # convolutional networks take images of any size
             module = timm.create_model(base, **arguments)
-    except Exception as error:  # as wide as timm's networks are
+    except Exception as error:  # timm's networks raise errors of many classes
         raise BackboneError(
             f"timm:{name} cannot be built at {size[0]}x{size[1]}: {error}", "Choose another --size."
         ) from error
@@ -95,7 +95,7 @@ def _open_torchvision(name: str, options: BackboneOptions) -> Original:
     module = torchvision.models.get_model(name, weights=None, **plain)
     weights = _load(torch, module, f"torchvision:{name}", options)
     scaling = chosen_scaling(options, RULES["torch"], name)
-    # Most of them keep what comes before the classifier in a module of this name.
+    # In most of them this module has everything before the classifier.
     layers = ("features",) if hasattr(module, "features") else ()
     return TorchNetwork(module, name, (size, size), scaling, weights, default_layers=layers)
 
@@ -104,7 +104,7 @@ def _open_hugging_face(name: str, options: BackboneOptions) -> Original:
     folder = local_path(name)
     if not (folder / "config.json").is_file():
         raise BackboneError(
-            f"hf:{name} is no folder with a config.json: nothing is downloaded",
+            f"hf:{name} is not a folder with a config.json, and nothing is downloaded",
             "Download the checkpoint (config.json, preprocessor_config.json, model.safetensors) "
             "and name its folder.",
         )
@@ -113,7 +113,7 @@ def _open_hugging_face(name: str, options: BackboneOptions) -> Original:
     config = _json(folder / "config.json")
     if "auto_map" in config and not options.trust:
         raise BackboneError(
-            f"hf:{name} brings Python code of its own along ({', '.join(config['auto_map'])})",
+            f"hf:{name} contains Python code of its own ({', '.join(config['auto_map'])})",
             "Choose a checkpoint of an architecture that transformers itself has.",
         )
     files = sorted(folder.glob("*.safetensors"))
@@ -138,17 +138,17 @@ def _open_hugging_face(name: str, options: BackboneOptions) -> Original:
                 output_loading_info=True,
                 dtype=torch.float32,
             )
-            # A pooler is no part of the features, and classification checkpoints have none.
+            # A pooler is not part of the features, and classification checkpoints have none.
             lacking = sorted(key for key in about["missing_keys"] if "pooler" not in key)
     except BackboneError:
         raise
-    except Exception as error:  # transformers raises whatever a damaged checkpoint leads it to
+    except Exception as error:  # transformers raises errors of many classes for a damaged one
         raise BackboneError(
             f"hf:{name} cannot be loaded: {first_line(error)}",
-            "Download the checkpoint anew, or choose one that transformers knows.",
+            "Download the checkpoint again, or choose one that transformers supports.",
         ) from error
     if lacking:
-        raise _unfit(f"hf:{name}", [f"{key} is missing" for key in lacking])
+        raise _wrong_weights(f"hf:{name}", [f"{key} is missing" for key in lacking])
     scaling = chosen_scaling(options, _processor_scaling(folder), f"hf:{name}")
     weights = NO_WEIGHTS if random else Weights.of_file(files[0])
     vision = getattr(module, "vision_model", module)
@@ -172,7 +172,7 @@ def _size(settings: Any, options: BackboneOptions) -> int:
 
 
 def _processor_scaling(folder: Path) -> Any:
-    """The rule of `preprocessor_config.json`, if there is one."""
+    """The scaling of `preprocessor_config.json`, if there is one."""
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return None
@@ -189,17 +189,17 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise BackboneError(f"{path} is damaged: {error}", "Download it anew.") from error
+        raise BackboneError(f"{path} is damaged: {error}", "Download it again.") from error
 
 
 def _load(torch: Any, module: Any, what: str, options: BackboneOptions) -> Weights:
-    """Load a file of weights, safetensors or PyTorch's without pickled code; all must fit."""
+    """Load all weights from a file: safetensors, or PyTorch's without pickled code."""
     file = options.weights_file
     if file is None:
         if options.weights == "none":
             return NO_WEIGHTS
         raise BackboneError(
-            f"the weights of {what} are not on this machine: nothing is downloaded",
+            f"the weights of {what} are not on this machine, and nothing is downloaded",
             "Download them elsewhere and pass --weights FILE (.safetensors or .pth).",
         )
     try:
@@ -209,7 +209,7 @@ def _load(torch: Any, module: Any, what: str, options: BackboneOptions) -> Weigh
             state: Any = load_file(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged, cut off, or with something else than tensors inside
+    except Exception as error:  # damaged, truncated, or with other objects than tensors
         why = first_line(error)
         raise BackboneError(
             f"{file} cannot be read as weights: {why}",
@@ -227,21 +227,21 @@ def _load(torch: Any, module: Any, what: str, options: BackboneOptions) -> Weigh
         if name in state and state[name].shape != tensor.shape
     ]
     problems += [
-        f"{name} is left over"
+        f"{name} is not in the network"
         for name in sorted(set(state) - set(wanted))
         if name.split(".")[0] not in CLASSIFIERS
     ]
     if problems:
-        raise _unfit(f"{file}", problems, what)
+        raise _wrong_weights(f"{file}", problems, what)
     module.load_state_dict({name: state[name] for name in wanted})
     return Weights.of_file(file)
 
 
-def _unfit(file: str, problems: list[str], what: str = "its network") -> BackboneError:
+def _wrong_weights(file: str, problems: list[str], what: str = "its network") -> BackboneError:
     shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" * (len(problems) > 5))
     return BackboneError(
-        f"{file} does not hold the weights of {what}: {shown}",
-        "Give the weights of this very network, or another network's name.",
+        f"{file} does not contain the weights of {what}: {shown}",
+        "Give the weights of exactly this network, or another network's name.",
     )
 
 

@@ -1,7 +1,7 @@
-"""Probabilities that mean what they say, and the confidence below which there is no answer.
+"""Calibration of probabilities, and the confidence threshold below which the answer is "unknown".
 
-Both are fitted on out-of-fold scores of training examples: scores of an estimator that did not
-see them. The test examples have no part in it.
+Both are fitted on out-of-fold scores of training examples, which come from estimators that were not
+trained on them. Test examples are not used.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn.isotonic import IsotonicRegression
 
-from headstart.classify.scores.reliability import risk_coverage
+from headstart.classify.scores.metrics import risk_coverage
 from headstart.data.common.errors import Checklist, InputError
 from headstart.data.common.intervals import Interval, proportion
 from headstart.data.contracts.calibration import FLOOR, STEPS, Calibration, softmax
 
 METHODS = ("temperature", "isotonic", "none")
 DECIMALS = 6
-FEWEST_ANSWERS = 20  # that a precision is believed of
-WIDEST = 8.0  # of a temperature's logarithm, on both sides
+FEWEST_ANSWERS = 20  # from which a precision is estimated
+WIDEST = 8.0  # bound of the absolute logarithm of a temperature
 
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """How scores become an answer.
+    """How scores become probabilities and an answer.
 
     Parameters
     ----------
     calibration
-        `temperature`: one number, right for few examples. `isotonic`: a curve for each class, for
-        about 1,000 training examples and more. `none`: softmax of the scores as they are.
+        `temperature`: one number, suited to few examples. `isotonic`: a curve for each class, for
+        about 1,000 training examples and more. `none`: softmax of the uncalibrated scores.
     precision
-        Share of the answers that must be right, 0 to 1: the least sure stay unanswered.
+        Share of the answers that must be right, 0 to 1; the least confident examples get none.
     coverage
         Share of the examples that must get an answer, 0 to 1.
     """
@@ -67,7 +67,7 @@ class AnswerOptions:
 
     @property
     def wanted(self) -> str:
-        """What the threshold is chosen for, in words; empty for no threshold."""
+        """What the threshold is chosen for, as text; empty without a threshold."""
         for name in ("precision", "coverage"):
             if (share := getattr(self, name)) is not None:
                 return f"a {name} of {share:.4g}"
@@ -76,16 +76,16 @@ class AnswerOptions:
 
 @dataclass(frozen=True)
 class Threshold:
-    """The confidence below which the answer is "unknown", and what it brought out of fold.
+    """The confidence below which the answer is "unknown", with its out-of-fold results.
 
     Parameters
     ----------
     coverage
-        Share of the examples that got an answer.
+        Share of the examples with an answer.
     precision
-        Share of the answers that was right.
+        Share of the answers that are right.
     chosen_for
-        In words.
+        What it was chosen for, as text.
     """
 
     value: float
@@ -102,7 +102,7 @@ def fit_calibration(
     Parameters
     ----------
     method
-        Of `METHODS`.
+        One of `METHODS`.
     scores
         Float `[examples, classes]`.
     labels
@@ -125,10 +125,10 @@ def fit_calibration(
 
 
 def _temperature(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature of the least log loss.
+    """The temperature with the least log loss.
 
-    One example's worth of it is for the other classes (as the targets of Platt 1999): without,
-    examples that are all right would make every later answer certain.
+    The targets are smoothed by the weight of one example (as in Platt 1999). Without that, examples
+    that are all classified correctly would give a temperature near 0.
     """
     count = len(labels)
     doubt = 1 / (count + 1)
@@ -147,7 +147,7 @@ def _temperature(scores: np.ndarray, labels: np.ndarray) -> float:
 def choose_threshold(
     options: AnswerOptions, probabilities: np.ndarray, labels: np.ndarray
 ) -> Threshold | None:
-    """The threshold that is wanted, by out-of-fold probabilities; none if none is wanted.
+    """Choose a threshold from out-of-fold probabilities; none if the options ask for none.
 
     Parameters
     ----------
@@ -166,19 +166,19 @@ def choose_threshold(
     if not len(labels):
         raise InputError(
             f"no threshold can be chosen for {options.wanted}: there are too few training "
-            "examples of each class to score some that training did not see",
+            "examples of each class to hold some out",
             "Add examples, or leave --precision and --coverage out.",
         )
-    # What float32 cannot tell apart is one confidence: there are many close to 1.
+    # Confidences that float32 cannot distinguish are made equal; many are close to 1.
     curve = risk_coverage(labels, np.round(probabilities, DECIMALS))
     answered = np.round(curve.coverage * len(labels)).astype(int)
     if options.coverage is not None:
         chosen = int(np.flatnonzero(curve.coverage >= options.coverage - 1e-9)[0])
     else:
-        believed = answered >= min(FEWEST_ANSWERS, len(labels))
-        enough = np.flatnonzero(believed & (curve.precision >= (options.precision or 0)))
+        enough_answers = answered >= min(FEWEST_ANSWERS, len(labels))
+        enough = np.flatnonzero(enough_answers & (curve.precision >= (options.precision or 0)))
         if not len(enough):
-            best = curve.precision[believed].max()
+            best = curve.precision[enough_answers].max()
             raise InputError(
                 f"no threshold reaches {options.wanted}: at best {best:.4f} of at least "
                 f"{FEWEST_ANSWERS} answers are right",
@@ -186,7 +186,7 @@ def choose_threshold(
             )
         chosen = int(enough[-1])
     below = curve.threshold[chosen + 1] if chosen + 1 < len(curve.threshold) else 0.0
-    # Halfway to the next, so that rounding does not turn an answer into none.
+    # Halfway to the next confidence, so that rounding does not change an answer to unknown.
     value = float((curve.threshold[chosen] + below) / 2)
     right = round(float(curve.precision[chosen]) * int(answered[chosen]))
     return Threshold(

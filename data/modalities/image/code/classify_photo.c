@@ -275,7 +275,7 @@ static bool read_metadata(struct edge *edge)
     edge->height = shape[1];
     edge->width = shape[2];
     if (done && (!kind || strcmp(kind, "classifier"))) {
-        snprintf(edge->why, WORDS, "it is no edge model: python -m export classifier writes one");
+        snprintf(edge->why, WORDS, "it is not an edge model: python -m export classifier writes one");
         done = false;
     } else if (done) {
         edge->classes = classes ? json_loads(classes, 0, NULL) : NULL;

@@ -1,4 +1,4 @@
-"""Classify photographs with an edge model: onnxruntime, numpy and Pillow are all it needs.
+"""Classify photographs with an edge model: needs only onnxruntime, numpy and Pillow.
 
     pip install onnxruntime numpy pillow
     python classify_photo.py edge.onnx photo.jpg [photo.jpg ...]
@@ -16,13 +16,13 @@ from PIL import Image, ImageOps
 
 
 class EdgeModel:
-    """An edge model and what it says about itself."""
+    """An edge model and its metadata."""
 
     def __init__(self, path: str) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         about = self.session.get_modelmeta().custom_metadata_map
         if about.get("headstart.kind") != "classifier":
-            raise ValueError(f"{path} is no edge model: python -m export classifier writes one")
+            raise ValueError(f"{path} is not an edge model: python -m export classifier writes one")
         self.classes = json.loads(about["headstart.classes"])
         self.any_size = not isinstance(self.session.get_inputs()[0].shape[1], int)
         self.size = int(about["headstart.width"]), int(about["headstart.height"])
@@ -30,9 +30,9 @@ class EdgeModel:
         self.filter = Image.Resampling[about["headstart.interpolation"].upper()]
 
     def read(self, path: str) -> np.ndarray:
-        """A photograph, upright and as large as the model wants it: uint8 [height, width, 3]."""
+        """A photograph, upright and in the size of the model's input: uint8 [height, width, 3]."""
         with Image.open(path) as file:
-            if not self.any_size:  # a large JPEG is decoded at a part of its size, as in training
+            if not self.any_size:  # a large JPEG is decoded at a reduced size, as in training
                 sideways = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
                 file.draft(file.mode, self.size[::-1] if sideways else self.size)
             image = ImageOps.exif_transpose(file)

@@ -11,9 +11,10 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py demo
 
 # All of its set-up as well: root of Debian or Ubuntu gets the browser, Node and C that are missing,
-# anybody else is told what to install. Two processes share the tests; tests/conftest.py says how.
+# anybody else is told what to install. Two processes share the files; then what is marked `alone`.
 test: system $(VENV)/.dev tests/node/node_modules
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+	$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder --durations 20; \
+	shared=$$?; $(BIN)/python -m pytest -m alone --durations 20 && exit $$shared
 
 system:
 	tests/setup/system $(PYTHON)

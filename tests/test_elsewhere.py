@@ -35,8 +35,6 @@ from headstart.export.demo.site import write_demo
 from headstart.export.edge.classifier import export_classifier
 from headstart.export.options import EdgeOptions
 
-pytestmark = pytest.mark.xdist_group("lite0")
-
 
 def everywhere(edge: Path, files: list[Path], site: Path, browser: webdriver.Chrome) -> dict:
     write_demo(edge, site, runtime=WEB)

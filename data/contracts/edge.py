@@ -25,6 +25,7 @@ from headstart.data.contracts.backbone import (
     parse_onnx,
     read_content,
     read_metadata,
+    refuse_files,
 )
 from headstart.data.contracts.calibration import UNKNOWN
 from headstart.data.contracts.model import LABEL, PROBABILITIES, ModelCard
@@ -117,6 +118,7 @@ def read_edge(path: str, content: bytes) -> Edge:
             f"{path} is an edge model of format {version}; this headstart reads {FORMAT_VERSION}",
             "Update headstart, or export the classifier again.",
         )
+    refuse_files(path, model, ModelError)
     names = {value.name for value in (*model.graph.input, *model.graph.output)}
     try:
         classes = tuple(json.loads(metadata[PREFIX + "classes"]))

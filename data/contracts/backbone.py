@@ -173,6 +173,13 @@ def parse_onnx(
 
     try:
         model = onnx.load_model_from_string(content)
+        texts = [model.graph.name]
+        texts += [value.name for value in (*model.graph.input, *model.graph.output)]
+        texts += [tensor.name for tensor in model.graph.initializer]
+        for node in _nodes_of(model.graph):
+            texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        texts += [text for pair in read_metadata(model).items() for text in pair]
+        "".join(texts)  # protobuf gives bytes where a name is not UTF-8
     except Exception:  # protobuf's DecodeError, whose class depends on its implementation
         model = None
     if model is None or not model.graph.node:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from headstart.data.common.errors import BackboneError
 from headstart.data.common.onnx_graphs import OPSET
 from headstart.export.networks.network import Original
 from headstart.export.networks.onnx.surgery import (
@@ -44,10 +45,15 @@ def list_layers(name: str | Original, options: BackboneOptions) -> list[LayerCos
     Raises
     ------
     InputError
-        As `open_original`.
+        As `open_original`; also if no shape is known.
     """
     original = open_original(name, options) if isinstance(name, str) else name
     layers = original.layers()
+    if not layers:
+        raise BackboneError(
+            f"no layer of {original.name} has a shape that can be inferred from its graph",
+            "Export it again, with all sizes but the batch's fixed.",
+        )
     proto = to_opset(original.to_onnx([each.name for each in layers]), OPSET, original.name)
     graph = proto.graph
     dims = graph.input[0].type.tensor_type.shape.dim

@@ -23,6 +23,7 @@ from headstart.export.networks.features import (
     find_features,
 )
 from headstart.export.networks.network import (
+    NAME_A_LAYER,
     Layer,
     Original,
     Weights,
@@ -142,7 +143,12 @@ class OnnxNetwork(Original):
                 "Choose a layer that is computed from the image alone, or export the network "
                 "with these inputs as constants.",
             )
-        image = next(value for value in copy.graph.input if value.name == self.image)
+        image = next((value for value in copy.graph.input if value.name == self.image), None)
+        if image is None:
+            raise BackboneError(
+                f"{', '.join(map(repr, layers))} of {self.name} does not depend on the image",
+                NAME_A_LAYER,
+            )
         del copy.graph.input[:]
         copy.graph.input.append(image)
         return copy
@@ -150,17 +156,23 @@ class OnnxNetwork(Original):
     def run(self, pixels: np.ndarray, layers: Sequence[str]) -> list[np.ndarray]:
         """The outputs of the whole graph, by ONNX Runtime; in batches of the size that it fixes."""
         key = tuple(layers)
-        if key not in self._sessions:
-            self._sessions[key] = _session(self.proto, key)
         turned = pixels.transpose(0, 3, 1, 2) if self.first else pixels
         kind = {UINT8: np.uint8, FLOAT16: np.float16}.get(self.element, np.float32)
-        session, count = self._sessions[key], len(turned)
+        count = len(turned)
         size = self.batch or count
         turned = np.resize(turned, (-(-count // size) * size, *turned.shape[1:])).astype(kind)
-        answers = [
-            session.run(list(layers), {self.image: np.ascontiguousarray(turned[at : at + size])})
-            for at in range(0, len(turned), size)
-        ]
+        try:
+            if key not in self._sessions:
+                self._sessions[key] = _session(self.proto, key)
+            answers = [
+                self._sessions[key].run(key, {self.image: np.ascontiguousarray(part)})
+                for part in np.split(turned, len(turned) // size)
+            ]
+        except Exception as error:  # ONNX Runtime has no common class for what it cannot run
+            raise BackboneError(
+                f"ONNX Runtime cannot run {self.name}: {first_line(error)}",
+                "Export it again, or choose another network.",
+            ) from error
         return [np.concatenate(each)[:count] for each in zip(*answers, strict=True)]
 
     def embedding(self) -> str:
@@ -244,7 +256,7 @@ def _refuse_invalid(proto: Any, name: str) -> None:
             continue  # its inner graph may use outer tensors, which this check does not see
         try:
             onnx.checker.check_node(node, context)
-        except onnx.checker.ValidationError as error:
+        except (onnx.checker.ValidationError, ValueError) as error:  # also of names in no UTF-8
             wrong.setdefault(node.op_type, f"{node.op_type} ({first_line(error)})")
     if wrong:
         raise BackboneError(
@@ -309,9 +321,10 @@ def _channels_first(
     def fits(shape: tuple[int, ...]) -> bool:
         shapes = with_shapes(proto, image, shape)
         return all(
-            shapes[node.input[0]][1] == weights[node.input[1]][1] * _groups(node)
+            shapes[node.input[0]][1:2] == (weights[node.input[1]][1] * _groups(node),)
             for node in proto.graph.node
-            if node.op_type == "Conv" and node.input[0] in shapes and node.input[1] in weights
+            if node.op_type == "Conv" and node.input[0] in shapes
+            if len(weights.get(node.input[1], ())) > 1
         )
 
     return fits((3, side, side)) or not fits((side, side, 3))

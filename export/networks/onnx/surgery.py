@@ -267,7 +267,13 @@ def with_shapes(proto: Any, image: str, shape: tuple[int, ...]) -> dict[str, tup
     inputs += [helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in large]
     bare = helper.make_graph(graph.node, "shapes", inputs, [], small)
     model = helper.make_model(bare, opset_imports=proto.opset_import, ir_version=proto.ir_version)
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except (onnx.shape_inference.InferenceError, ValueError) as error:
+        raise BackboneError(
+            f"the shapes of the network's tensors contradict each other: {first_line(error)}",
+            "Export it again, or choose another network.",
+        ) from error
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*inferred.input, *inferred.value_info):
         dims = value.type.tensor_type.shape.dim

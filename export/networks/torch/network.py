@@ -122,10 +122,10 @@ class TorchNetwork(Original):
         return self._layers
 
     def _prefix(self, shape: tuple[int, ...]) -> int:
-        stated = getattr(self.module, "num_prefix_tokens", None)
-        if isinstance(stated, int) and len(shape) == 2 and shape[0] > stated:
-            return stated
-        return prefix_of(shape, self.height, self.width)
+        """Where there are tokens before the patches, timm's networks state how many."""
+        counted = prefix_of(shape, self.height, self.width)
+        stated = getattr(self.module, "num_prefix_tokens", counted)
+        return int(stated) if counted and isinstance(stated, int) else counted
 
     @property
     def _last(self) -> bool:

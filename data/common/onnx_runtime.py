@@ -6,11 +6,14 @@ measures its own memory imports this module.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 CPU = "CPUExecutionProvider"
+# Where tensors outside the file would be read from: nowhere. By default it is the current folder.
+OUTSIDE = ("session.model_external_initializers_file_folder_path", os.devnull)
 
 
 def open_session(
@@ -44,6 +47,7 @@ def open_session(
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     # Threads wait for their next operator awake, but sleep after a run: other work needs the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry(*OUTSIDE)
     if quiet:
         options.log_severity_level = 4
     return onnxruntime.InferenceSession(
@@ -61,4 +65,5 @@ def save_optimized(content: bytes, path: str | Path) -> None:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(path)
+    options.add_session_config_entry(*OUTSIDE)
     onnxruntime.InferenceSession(content, options, providers=[CPU])

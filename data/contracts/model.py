@@ -29,7 +29,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headstart.data.common.errors import ModelError
-from headstart.data.contracts.backbone import parse_onnx, refuse_files
 from headstart.data.contracts.calibration import Calibration
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.storage.local import LocalFolder
@@ -136,10 +135,8 @@ class Model:
 
     @property
     def head(self) -> bytes:
-        """The bytes of `head.onnx`; raises `ModelError` if it is not one file by itself."""
-        content, path = self.folder.read(HEAD), self.folder.path(HEAD)
-        refuse_files(path, parse_onnx(path, content, TRAIN_COMMAND, ModelError), ModelError)
-        return content
+        """The bytes of `head.onnx`."""
+        return self.folder.read(HEAD)
 
     @property
     def estimator_file(self) -> str:

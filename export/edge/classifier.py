@@ -12,7 +12,7 @@ from headstart.data.common.errors import Checklist, InputError
 from headstart.data.common.onnx_graphs import BATCH, IR_VERSION, rename_values
 from headstart.data.contracts import backbone as backbone_contract
 from headstart.data.contracts import model as model_contract
-from headstart.data.contracts.backbone import Backbone, load_backbone, parse_onnx
+from headstart.data.contracts.backbone import Backbone, load_backbone, parse_onnx, refuse_files
 from headstart.data.contracts.edge import LABELS, edge_metadata, read_edge
 from headstart.data.contracts.model import PROBABILITIES, Model
 from headstart.data.storage.files import check_output, local_path, write_whole
@@ -94,7 +94,9 @@ def fuse(backbone: Backbone, model: Model, options: EdgeOptions = EdgeOptions())
     import onnx
 
     first = parse_onnx(backbone.path, backbone.content)
-    second = parse_onnx(model.folder.path(model_contract.HEAD), model.head)
+    head = model.folder.path(model_contract.HEAD)
+    second = parse_onnx(head, model.head)
+    refuse_files(head, second)
     for proto in (first, second):
         proto.ir_version = IR_VERSION
         _clean_opset_imports(proto)

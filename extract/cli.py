@@ -56,6 +56,10 @@ def extract(
             "--rehash", help="Hash every file, also where size and time are as they were."
         ),
     ] = False,
+    moved_from: Annotated[
+        str | None,
+        typer.Option(help="Where SOURCE was before, as the store has it; all files are hashed."),
+    ] = None,
     stall_after: Annotated[
         float, typer.Option(help="Seconds without an example until a worker is replaced.")
     ] = 300,
@@ -75,7 +79,9 @@ def extract(
     options = job.ExtractOptions(
         address, workers, batch_size, precision, engine, stall_after, allow_unlabelled
     )
-    summary = job.extract(source, backbone, output, options, Update(retry_failed, prune, rehash))
+    summary = job.extract(
+        source, backbone, output, options, Update(retry_failed, prune, rehash, moved_from)
+    )
     if as_json:
         console.show_json(asdict(summary))
     else:

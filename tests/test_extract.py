@@ -168,7 +168,8 @@ def test_another_source_is_not_mixed_into_a_store(
     assert str(caught.value) == (
         f"{features} holds features of another source:\n"
         f"  in the store: {photos}\n  asked for:    {other}\n"
-        "  Extract into another folder with -o."
+        "  Extract into another folder with -o. If the source has moved, add: --moved-from "
+        f"{photos}"
     )
 
 

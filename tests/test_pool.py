@@ -196,7 +196,7 @@ def test_examples_that_end_their_workers_one_after_the_other_stop_the_job(
     photos: Path, tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A graph or a machine that ends every worker is not tried on a million photographs."""
-    monkeypatch.setattr("headstart.data.workers.pool.MAX_FAILED_IN_A_ROW", 2)
+    monkeypatch.setattr("headstart.data.workers.pool.MAX_DIED_IN_A_ROW", 2)
     for path in photos.rglob("*.png"):
         path.write_bytes(b"poison")
     with pytest.raises(ExtractionError) as caught:

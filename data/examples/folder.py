@@ -1,4 +1,4 @@
-"""A folder: a folder of examples for each class, or else its archives or Parquet files."""
+"""A folder with one folder of examples per class, or with archives or Parquet files."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ CONTAINERS = {".tar": open_tar, ".parquet": open_parquet}
 
 
 def open_folder(path: object, folder: Folder, modality: Modality | None) -> Source:
-    """List the examples of a folder; without any, those in its archives or Parquet files.
+    """List the examples of a folder; if it has none, those in its archives or Parquet files.
 
     Parameters
     ----------
     modality
-        Of the examples; without it, the one that most of the files have.
+        Of the examples; by default, that of most files.
 
     Raises
     ------
     SourceError
-        If there are none, their names are no text, or splits and classes are mixed up.
+        If there are no examples, names are not UTF-8, or splits and classes are mixed.
     """
     found: list[tuple[str, str]] = []
     others: dict[str, list[str]] = {}
@@ -81,7 +81,7 @@ def _check_names(path: object, names: list[str], others: list[str], modality: Mo
 def _is_text(name: str) -> bool:
     try:
         name.encode()
-    except UnicodeEncodeError:  # a byte that is no UTF-8, kept by Python as a surrogate
+    except UnicodeEncodeError:  # a byte that is not UTF-8, kept by Python as a surrogate
         return False
     return True
 
@@ -94,7 +94,7 @@ def _labels_and_splits(path: object, names: list[str]) -> tuple[pa.Array, pa.Arr
         raise SourceError(
             f"{path} mixes folders of splits ({', '.join(as_splits)}) "
             f"with folders of classes ({', '.join(others[:5])})",
-            "Put the class folders into the split folders, or describe the files by a manifest.",
+            "Put the class folders into the split folders, or describe the files in a manifest.",
         )
     labels: list[str | None] = []
     splits: list[str | None] = []

@@ -1,8 +1,8 @@
-"""Tar archives as WebDataset writes them: the files of an example share a name up to its first dot.
+"""Tar archives as WebDataset writes them: an example's files share a name up to its first dot.
 
-Source of the convention: the WebDataset format specification. `.cls` holds the label, or `.json`
-in its field `label`; without either, an example in a folder has the folder's name as its label.
-Nothing is unpacked: a worker reads an example from its place in the archive.
+Source of the convention: the WebDataset format specification. The label is in the `.cls` file, or
+in the field `label` of the `.json` file; without either, it is the name of the example's folder.
+Nothing is unpacked: a worker reads an example from its position in the archive.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def open_tar(path: object, folder: Folder, names: list[str], modality: Modality 
     names
         The archives in `folder`.
     modality
-        Of the examples; without it, all that is known is listed.
+        Of the examples; by default, examples of all modalities are listed.
 
     Raises
     ------
     SourceError
-        If an archive is damaged, names files outside of itself, or holds no examples.
+        If an archive is damaged, has paths outside itself, or has no examples.
     """
     checks = Checklist()
     extensions = modality.extensions if modality else known_extensions()
@@ -102,7 +102,7 @@ def _list(folder: Folder, name: str, extensions: frozenset[str]) -> _Archive:
         raise SourceError(
             f"{folder.where(name)} is not a valid tar archive: {error}",
             "Create it again; a compressed archive must be unpacked to plain .tar, since "
-            "examples are read from their places in it.",
+            "examples are read from their positions in it.",
         ) from None
 
 
@@ -138,7 +138,7 @@ def _read(folder: Folder, name: str, extensions: frozenset[str]) -> _Archive:
 
 
 def _members(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
-    """All members; of an archive that was cut short, those that are there."""
+    """All members; of a truncated archive, those before its end."""
     found = 0
     try:
         for member in tar:
@@ -147,12 +147,12 @@ def _members(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
     except tarfile.ReadError as error:
         if not found:
             raise
-        console.note(f"{where} is damaged or cut short after {found:,} files: {error}")
+        console.note(f"{where} is damaged or truncated after {found:,} files: {error}")
 
 
 @dataclass
 class _Sample:
-    """Files that share a name: the places of the examples among them, and what says their label."""
+    """Files that share a name: the positions of examples, and the contents of label files."""
 
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
     labels: dict[str, bytes] = field(default_factory=dict)
@@ -173,6 +173,6 @@ class _Sample:
 def _check_inside(folder: Folder, name: str, member: str) -> None:
     if member.startswith("/") or ".." in PurePosixPath(member).parts:
         raise SourceError(
-            f"{folder.where(name)} names a file outside of itself: {member!r}",
-            "Do not trust it; make an archive of relative names without '..'.",
+            f"{folder.where(name)} has a path that leads outside the archive: {member!r}",
+            "Do not trust it; create an archive of relative paths without '..'.",
         )

@@ -1,4 +1,4 @@
-"""Files that were touched since they were embedded: which of them have other bytes?"""
+"""Finds which files with a new stamp have other bytes than those that were embedded."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ READERS = 16
 
 
 def changed_files(known: Known, source: Source, store: Folder) -> np.ndarray:
-    """Where a file has other bytes than those that were embedded, bool `[examples]`.
+    """Whether the bytes of a file differ from those that were embedded, bool `[examples]`.
 
-    Only files with another stamp are read. An example that failed and whose file has another stamp
-    counts as changed, since there is no hash to compare with.
+    Only files with another stamp are read. A failed example whose file has another stamp counts as
+    changed, since it has no hash to compare with.
 
     Parameters
     ----------
     known
         The examples of the store, compared with the source.
     store
-        Where the hashes of what was embedded are.
+        Has the hashes of the embedded files.
     """
     changed = known.touched & known.failed
     suspects = np.flatnonzero(known.touched & ~known.failed)
@@ -41,12 +41,12 @@ def changed_files(known: Known, source: Source, store: Folder) -> np.ndarray:
     def differs(path: str, before: str) -> bool:
         try:
             return digest(Reader(source.folder).read(path)) != before
-        except OSError:  # it will be an error of the example, in words
+        except OSError:  # it will be an error of the example
             return True
 
     with (
         ThreadPoolExecutor(READERS) as pool,
-        console.progress("reading files that were touched", len(suspects)) as advance,
+        console.progress("reading files with new timestamps", len(suspects)) as advance,
     ):
         for row, differ in zip(suspects, pool.map(differs, paths, hashes), strict=True):
             changed[row] = differ

@@ -1,4 +1,4 @@
-"""A part written anew without what was dropped, and with what the source says by now."""
+"""Rewrites a part without dropped examples and with the current columns of the source."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Rewrite:
     rows, errors
         Positions in the part's files, int `[kept]`.
     source_rows
-        For each of `rows` its row in the source, -1 where it has none, int64 `[kept]`.
+        For each of `rows` its row in the source, -1 if it has none, int64 `[kept]`.
     touched
-        For each of `rows` whether its file has another stamp, but the same bytes, bool `[kept]`.
+        For each of `rows` whether its file has another stamp but the same bytes, bool `[kept]`.
     """
 
     part: PartRecord
@@ -44,7 +44,7 @@ class Rewrite:
 
 
 def rewrite(store: Folder, source: Source, change: Rewrite) -> PartRecord:
-    """Write a part anew, under a new name; the old one stays until the manifest is written."""
+    """Write a part under a new name; the old one stays until the manifest is written."""
     old = change.part
     name = f"{old.name.rpartition('-')[0]}-{secrets.token_hex(6)}"
     errors = empty(ERROR_SCHEMA)
@@ -75,7 +75,7 @@ def _refresh(rows: pa.Table, source: Source, change: Rewrite) -> pa.Table:
 
 
 def _column(rows: pa.Table, field: pa.Field) -> pa.ChunkedArray:
-    """A stored column; nothing, where the store has none of that name and type."""
+    """A stored column; nulls if the store has none of that name and type."""
     if field.name in rows.column_names and rows[field.name].type == field.type:
         return rows[field.name]
     return pa.chunked_array([pa.nulls(rows.num_rows, field.type)])

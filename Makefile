@@ -5,15 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test system lint chaos fuzz zoo clean
+.PHONY: demo test system lint chaos fuzz zoo compat clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py demo
 
 # All of its set-up as well: root of Debian or Ubuntu gets the browser, Node and C that are missing,
-# anybody else is told what to install. Two processes share the tests; tests/conftest.py says how.
+# anybody else is told what to install. Two processes share the files; then what is marked `alone`.
 test: system $(VENV)/.dev tests/node/node_modules
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+	$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder --durations 20; \
+	shared=$$?; $(BIN)/python -m pytest -m alone --durations 20 && exit $$shared
 
 system:
 	tests/setup/system $(PYTHON)
@@ -32,6 +33,11 @@ fuzz: $(VENV)/.dev
 # Every network at its full size: about an hour; goes on where it stopped.
 zoo: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.zoo docs/zoo.md
+
+# The main job on python3.10 to python3.13, as far as they are there; about ten minutes each.
+# With pyenv: PYENV_VERSION=3.11:3.10:3.12:3.13 make compat
+compat: $(VENV)/.demo
+	$(BIN)/python tests/compat.py
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

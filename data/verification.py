@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from headstart.data.common import console
 from headstart.data.common.errors import HeadstartError, StoreError
+from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import OUR_PART, begin, read_unfinished, sweep
 from headstart.data.contracts.store import (
     EXTRACT_COMMAND,
@@ -23,6 +24,7 @@ from headstart.data.contracts.store import (
     TEXT_COLUMNS,
     PartRecord,
     embeddings_of,
+    fingerprint_of,
     read_manifest,
 )
 from headstart.data.examples.opening import open_source
@@ -90,14 +92,15 @@ def verify(path: str | Path) -> Verification:
     recorded = manifest or read_unfinished(folder)
     if recorded is None:
         raise StoreError(f"{path} is not a feature store (it has no {MANIFEST})", EXTRACT_COMMAND)
-    dim = recorded.fingerprint.dim
     names = folder.names()
     looks: list[_Look] = []
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
         console.progress("verifying parts", len(recorded.parts)) as advance,
     ):
-        for look in pool.map(lambda part: _look(folder, part, dim), recorded.parts):
+        for look in pool.map(
+            lambda part: _look(folder, part, recorded.fingerprint), recorded.parts
+        ):
             looks.append(look)
             advance(1)
     damaged = {look.part: look.problem for look in looks if look.problem}
@@ -137,8 +140,8 @@ class _Look:
     problem: str = ""
 
 
-def _look(folder: Folder, part: PartRecord, dim: int) -> _Look:
-    nothing = _concat([])
+def _look(folder: Folder, part: PartRecord, fingerprint: Fingerprint) -> _Look:
+    nothing, dim = _concat([]), fingerprint.dim
     try:
         rows = _table(folder, part.rows_file, part.rows_sha256, part.rows)
         errors = _table(folder, part.errors_file, part.errors_sha256, part.errors)
@@ -151,6 +154,9 @@ def _look(folder: Folder, part: PartRecord, dim: int) -> _Look:
         if rows["embedding"].type.list_size != dim:
             width = rows["embedding"].type.list_size
             return _Look(part.name, nothing, f"its embeddings are {width} wide instead of {dim}")
+        if (made_by := fingerprint_of(rows)) not in (None, fingerprint):
+            problem = f"its embeddings were made by {made_by}, not by {fingerprint}"
+            return _Look(part.name, nothing, problem)
         if not np.isfinite(embeddings_of(rows)).all():
             return _Look(part.name, nothing, "its embeddings have NaN or infinite numbers")
     ids = _concat([table["id"] for table in (rows, errors) if table is not None])

@@ -51,6 +51,12 @@ def extract(
     prune: Annotated[
         bool, typer.Option("--prune", help="Drop examples that SOURCE no longer has.")
     ] = False,
+    rehash: Annotated[
+        bool,
+        typer.Option(
+            "--rehash", help="Hash every file, also where size and time are as they were."
+        ),
+    ] = False,
     stall_after: Annotated[
         float,
         typer.Option(help="Seconds without a finished example after which a worker is replaced."),
@@ -78,7 +84,7 @@ def extract(
         stall_after=stall_after,
         allow_unlabelled=allow_unlabelled,
     )
-    summary = job.extract(source, backbone, output, options, Update(retry_failed, prune))
+    summary = job.extract(source, backbone, output, options, Update(retry_failed, prune, rehash))
     if as_json:
         console.show_json(asdict(summary))
     else:

@@ -192,12 +192,13 @@ def extract(
     clock.stage("plan")
     if todo.finished:
         return _summary(
-            store, examples, todo, update, _Done(todo.precision or asked), clock.seconds
+            store, examples, todo, update, _Done(todo.fingerprint.precision), clock.seconds
         )
     with _readable_errors(store), sole_writer(store):
         if state(store) != seen:  # another run has just finished
             todo = plan(examples, store, wanted, update, free)
-        done = _work(examples, loaded.run_in(todo.precision or asked), store, options, todo, clock)
+        backbone_here = loaded.run_in(todo.fingerprint.precision)
+        done = _work(examples, backbone_here, store, options, todo, clock)
         fingerprint = loaded.fingerprint.run_in(done.precision)
         finish(store, _manifest(examples, fingerprint, store, todo, update, done))
     return _summary(store, examples, todo, update, done, clock.seconds)
@@ -242,7 +243,7 @@ def _readable_errors(store: Folder) -> Iterator[None]:
     except OSError as error:
         raise ExtractionError(
             f"{store} cannot be written: {error}",
-            "What is done is kept. Check space and permissions, and run the same command again.",
+            "What is done is kept. Make room or fix the disk, and run the same command again.",
         ) from None
 
 
@@ -267,7 +268,7 @@ def _work(
                 "onnxruntime-gpu is installed"
             )
         content = ray.put(backbone.content)
-        if options.precision == AUTO and not todo.precision and measurable(config):
+        if options.precision == AUTO and todo.new and measurable(config):
             config = fastest_config(
                 content, backbone.spec, config, source.folder, todo.todo["path"]
             )
@@ -280,6 +281,7 @@ def _work(
             spec=backbone.spec.preprocessing,
             gpu=gpu,
             backbone=backbone.spec,
+            fingerprint=backbone.fingerprint,
             store=store,
             config=config,
         )
@@ -290,13 +292,9 @@ def _work(
         clock.stage("embed")
     clock.stage("stop Ray")
     parts = [each.value for each in finished]
-    engines = {
-        each.worker: each.value.engines for each in finished
-    }  # of each worker, at its last shard
+    engines = {each.worker: each.value.engines for each in finished}  # after its last shard
     firsts = [
-        each.started
-        + each.value.first
-        - started  # by the worker's own clock, which machines do not share
+        each.started + each.value.first - started  # by its own clock: machines do not share one
         for each in finished
         if each.value.first is not None
     ]
@@ -324,7 +322,7 @@ def _update(
     rewritten = []
     with console.progress("updating parts", len(todo.rewrites)) as advance:
         for change in todo.rewrites:
-            rewritten.append(rewrite(store, source, change))
+            rewritten.append(rewrite(store, source, change, backbone.fingerprint))
             advance(1)
     clock.stage("update")
     return tuple(rewritten)

@@ -74,6 +74,6 @@ class Part:
 def error_rows(examples: pa.Table, failures: Sequence[Failure]) -> pa.Table:
     """Rows of errors, in the order of the failures."""
     rows = np.array([failure.row for failure in failures], np.int64)
-    columns = [[getattr(failure, name) for failure in failures] for name in ERROR_COLUMNS[1:]]
-    ids = examples["id"].take(numbers(rows))
-    return pa.table([ids, *map(strings, columns)], schema=ERROR_SCHEMA)
+    taken = examples.select(["id", "path"]).take(numbers(rows))
+    columns = [[getattr(failure, name) for failure in failures] for name in ERROR_COLUMNS[1:-1]]
+    return pa.table([taken["id"], *map(strings, columns), taken["path"]], schema=ERROR_SCHEMA)

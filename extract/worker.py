@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from headstart.data.common.errors import ExtractionError
 from headstart.data.contracts.backbone import BackboneSpec
-from headstart.data.contracts.records import begin_part, write_part
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.records import PartContent, begin_part, write_part
 from headstart.data.contracts.store import PartRecord
 from headstart.data.storage.folder import Folder
 from headstart.data.workers.inputs import Failure
@@ -29,6 +30,8 @@ class EmbeddingJob(Job):
     ----------
     backbone
         The backbone file's metadata.
+    fingerprint
+        Of the embeddings.
     store
         The feature store that parts are written to.
     config
@@ -36,6 +39,7 @@ class EmbeddingJob(Job):
     """
 
     backbone: BackboneSpec
+    fingerprint: Fingerprint
     store: Folder
     config: EngineConfig = EngineConfig()
 
@@ -46,7 +50,8 @@ class EmbeddingJob(Job):
     def failed(self, shard: Shard, failure: Failure) -> Embedded:
         """A part with only this failure."""
         errors = error_rows(shard.examples, [failure])
-        return Embedded(write_part(self.store, _new_part(shard), pa.table({}), errors))
+        content = PartContent(self.fingerprint, pa.table({}), errors)
+        return Embedded(write_part(self.store, _new_part(shard), content))
 
     def stopped(self, reason: str) -> ExtractionError:
         """The error of an extraction that cannot continue."""
@@ -113,5 +118,6 @@ class EmbeddingWorker(Worker):
                 part.add(found.examples, self.engine.embed(found.inputs))
                 if self.first is None:
                     self.first = time.monotonic() - self.started
-        record = write_part(self.job.store, name, part.rows(), part.errors(), part.inferences)
+        content = PartContent(self.job.fingerprint, part.rows(), part.errors())
+        record = write_part(self.job.store, name, content, part.inferences)
         return Embedded(record, self.engine.names, self.first)

@@ -25,6 +25,7 @@ import numpy as np
 import onnx
 import pytest
 from browser import chromium
+from hypothesis import settings
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from selenium import webdriver
@@ -34,35 +35,31 @@ from headstart.data.common import console
 from headstart.data.contracts.backbone import Backbone, BackboneSpec, load_backbone
 from headstart.data.modalities.image.preprocessing import Preprocessing
 
+# A slow machine, or one that does something else as well, is no error.
+settings.register_profile("patient", settings(), deadline=None)
+settings.load_profile("patient")
+
+# Two processes share the files (`make test`): those that take longest come first.
 LONGEST: tuple[str, ...] = ()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file stay in one process; the files that take longest come first."""
+    """Files that take long come first, so that the processes end together."""
     places = {name: place for place, name in enumerate(LONGEST)}
-
-    def place(item: pytest.Item) -> int:
-        alone = item.get_closest_marker("alone") is not None
-        return len(LONGEST) + 1 if alone else places.get(item.path.stem, len(LONGEST))
-
-    items.sort(key=place)
-    for item in items:
-        alone = item.get_closest_marker("alone") is not None
-        if alone or not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group("alone" if alone else item.path.stem))
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """While a test that is marked `alone` runs, the other process waits, and no time limit runs."""
-    alone = item.get_closest_marker("alone") is not None
-    with open(__file__) as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        try:
-            return (yield)
-        finally:
-            fcntl.flock(turn, fcntl.LOCK_UN)  # a process that a test left may hold the file open
+def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that one of the processes fills, and all read."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with open(f"{folder}.done", "a+") as done:
+        fcntl.flock(done, fcntl.LOCK_EX)
+        if not done.seek(0, os.SEEK_END):
+            folder.mkdir(exist_ok=True)
+            make(folder)
+            done.write("done")
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -272,20 +269,24 @@ def told(*arguments: object) -> None:
 
 @pytest.fixture(scope="session")
 def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """EfficientNet-Lite0 with its ImageNet weights; its tests are one group, `lite0`."""
-    path = tmp_path_factory.mktemp("lite0") / "backbone.onnx"
-    told("export", "backbone", "efficientnet_lite0", "-o", path)
-    return path
+    """EfficientNet-Lite0 with its ImageNet weights, by its command."""
+
+    def make(folder: Path) -> None:
+        told("export", "backbone", "efficientnet_lite0", "-o", folder / "backbone.onnx")
+
+    return once(tmp_path_factory, "lite0", make) / "backbone.onnx"
 
 
 @pytest.fixture(scope="session")
 def digits_job(tmp_path_factory: pytest.TempPathFactory, lite0: Path, local_ray: None) -> Path:
     """A folder with `digits`, `backbone.onnx`, `features` and `model`: the main job up to the
     model, by its commands."""
-    folder = tmp_path_factory.mktemp("job")
-    backbone = copy(lite0, folder)
-    digits, features, model = folder / "digits", folder / "features", folder / "model"
-    told("data", "sample", "digits", digits)
-    told("extract", digits, "--backbone", backbone, "-o", features)
-    told("classify", "train", features, "-o", model)
-    return folder
+
+    def make(folder: Path) -> None:
+        backbone = copy(lite0, folder)
+        digits, features, model = folder / "digits", folder / "features", folder / "model"
+        told("data", "sample", "digits", digits)
+        told("extract", digits, "--backbone", backbone, "-o", features)
+        told("classify", "train", features, "-o", model)
+
+    return once(tmp_path_factory, "job", make)

@@ -31,7 +31,7 @@ from odd_files import broken, whole
 
 from headstart.data.common import console
 from headstart.data.modalities.image import decoding
-from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.image.preprocessing import Preprocessing, decode
 
 TIME_LIMIT = 60.0  # seconds a file; one of the most pixels that are decoded takes ten
 CHUNK = 2_000  # files that one child process decodes
@@ -274,7 +274,7 @@ def run(
     files: int,
     seed: int,
     findings: Path,
-    decode: Decode = decoding.decode,
+    decode: Decode = decode,
     time_limit: float = TIME_LIMIT,
 ) -> Report:
     """Decode as many mutated files, in child processes; what breaks the decoder is kept."""

@@ -49,7 +49,14 @@ from headstart.extract.worker import EmbeddingJob, EmbeddingWorker
 source, backbone = open_source({str(photos)!r}), load_backbone({str(tiny_backbone)!r})
 store = folder_at({str(tmp_path / "f")!r})
 spec = backbone.spec
-job = EmbeddingJob(root=source.folder, spec=spec.preprocessing, backbone=spec, store=store)
+print_ = backbone.fingerprint
+job = EmbeddingJob(
+    root=source.folder,
+    spec=spec.preprocessing,
+    backbone=spec,
+    fingerprint=print_,
+    store=store,
+)
 worker = EmbeddingWorker(job, backbone.content)
 for shard in plan(source, store, backbone.fingerprint).shards(2, 16):
     print(worker.work(shard).record.rows)

@@ -16,7 +16,7 @@ from headstart.data.common.errors import BackboneError, ModelError, StoreError, 
 from headstart.data.contracts.backbone import BackboneSpec, load_backbone
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.model import Model
-from headstart.data.contracts.records import begin, write_part
+from headstart.data.contracts.records import PartContent, begin, write_part
 from headstart.data.contracts.store import (
     ERROR_SCHEMA,
     MANIFEST,
@@ -90,7 +90,7 @@ def test_backbones_cut_off_or_changed(tmp_path: Path) -> None:
     assert "has damaged headstart metadata: ValueError" in change(height="tall")
     assert "has damaged headstart metadata: InputError" in change(resize="stretch")
     assert change(height="9") == (
-        f"{path} takes images of [8, 8, 3], but its metadata says [9, 8, 3]\n"
+        f"{path} takes inputs of [8, 8, 3], but its metadata says [9, 8, 3]\n"
         "  Export the backbone again."
     )
 
@@ -104,12 +104,22 @@ def write_store(folder: Folder, rows: int = 4) -> StoreManifest:
     columns = [ids, ids, ids, ids, ids, nothing, nothing, embedding, pa.array(range(rows))]
     table = pa.table(columns, schema=schema)
     begin(folder, PRINT, "/photos")
-    errors = pa.table([["9"], ["read"], ["missing"], ["gone"], [None]], schema=ERROR_SCHEMA)
+    errors = pa.table([["9"], ["read"], ["missing"], ["gone"], [None], ["9"]], schema=ERROR_SCHEMA)
     parts = (
-        write_part(folder, "part-00000-aa", table, errors),
-        write_part(folder, "part-00001-bb", table.slice(0, 2), ERROR_SCHEMA.empty_table()),
+        write_part(folder, "part-00000-aa", PartContent(PRINT, table, errors)),
+        write_part(
+            folder,
+            "part-00001-bb",
+            PartContent(PRINT, table.slice(0, 2), ERROR_SCHEMA.empty_table()),
+        ),
     )
-    return StoreManifest(PRINT, "photos", "/photos", ("0", "1"), parts)
+    return StoreManifest(
+        fingerprint=PRINT,
+        source="photos",
+        root="/photos",
+        classes=("0", "1"),
+        parts=parts,
+    )
 
 
 def test_a_store_counts_once_its_manifest_is_written(tmp_path: Path) -> None:
@@ -128,7 +138,14 @@ def test_a_store_counts_once_its_manifest_is_written(tmp_path: Path) -> None:
     assert embeddings_of(store.read()).tolist()[-1] == [3, 4, 5]
     assert store.read(["id", "age"]).column_names == ["id", "age"]
     assert store.read_errors().to_pylist() == [
-        {"id": "9", "stage": "read", "reason": "missing", "message": "gone", "stamp": None}
+        {
+            "id": "9",
+            "stage": "read",
+            "reason": "missing",
+            "message": "gone",
+            "stamp": None,
+            "path": "9",
+        }
     ]
 
 

@@ -24,8 +24,6 @@ from headstart.classify.training import train
 from headstart.export.demo.site import SITE, write_demo
 from headstart.export.edge.classifier import export_classifier
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 WILD = '<img src=x onerror="alert(1)"> & Ünïcödé'
 LONG = "a" * 120
 

@@ -35,8 +35,6 @@ from headstart.export.demo.site import write_demo
 from headstart.export.edge.classifier import export_classifier
 from headstart.export.options import EdgeOptions
 
-pytestmark = pytest.mark.xdist_group("lite0")
-
 
 def everywhere(edge: Path, files: list[Path], site: Path, browser: webdriver.Chrome) -> dict:
     write_demo(edge, site, runtime=WEB)
@@ -58,7 +56,7 @@ def test_held_out_digits(
         *("export", "classifier", digits_job / "model", "--backbone", backbone, "-o", edge),
         *options,
     )
-    assert "450 photographs from their files, 450 of them held out from training" in answer.out
+    assert "450 photographs from their files, 450 of them held out of training" in answer.out
     files = held_out(model)
     assert len(files) == 450
     expected = in_training(model, backbone, files)

@@ -364,7 +364,7 @@ def test_auto_is_measured_once_and_kept(
         refused = command(*arguments, "--precision", other)
         assert refused.code == 2
         assert f"holds features in {made}, not in {other}" in refused.err
-        assert "Leave --precision out to go on as it is" in refused.err
+        assert "Leave --precision out to continue in that" in refused.err
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -30,8 +30,6 @@ from headstart.export.networks.resolve import DEFAULT, open_original
 from headstart.export.networks.scaling import IN_WORDS, RULES
 from headstart.export.options import BackboneOptions, FeatureOptions
 
-pytestmark = pytest.mark.xdist_group("lite0")
-
 PICTURES = Path(skimage.__file__).parent / "data"
 # Indices of the ImageNet classes (ILSVRC 2012, in the order of their WordNet ids).
 CATS = {281, 282, 283, 284, 285}  # tabby, tiger cat, Persian cat, Siamese cat, Egyptian cat

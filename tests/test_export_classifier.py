@@ -69,8 +69,7 @@ def test_what_is_compared_is_said(
     answer = command("export", "classifier", model, "--backbone", tiny_backbone, "-o", out)
     assert answer.code == 0, answer.err
     assert (
-        "compared    60 photographs from their files, 15 of them held out from training"
-        in answer.out
+        "compared    60 photographs from their files, 15 of them held out of training" in answer.out
     )
     assert "reference   the trained estimator\n" in answer.out
     assert "0 labels changed" in answer.out

@@ -30,7 +30,7 @@ from headstart.data.storage.places import folder_at
 from headstart.extract.engines.race import FastestEngine
 from headstart.extract.job import ExtractOptions, extract
 from headstart.extract.planning.plan import LARGEST_SHARD, SMALLEST_SHARD, Shard, plan
-from headstart.extract.worker import Job, Worker, new_part
+from headstart.extract.worker import EmbeddingJob, EmbeddingWorker
 
 
 def test_embeddings_are_those_of_the_backbone(
@@ -131,10 +131,13 @@ def test_a_network_that_gives_nan_is_an_error_of_the_example(
     from headstart.data.examples.opening import open_source
 
     source, store = open_source(photos), folder_at(tmp_path / "f")
-    worker = Worker(Job(backbone.spec, source.folder, store), backbone.content)
+    job = EmbeddingJob(
+        root=source.folder, spec=backbone.spec.preprocessing, backbone=backbone.spec, store=store
+    )
+    worker = EmbeddingWorker(job, backbone.content)
     worker.engine = FastestEngine([Nan()], 16)
     shard = Shard(0, source.examples)
-    record = worker.extract(shard, new_part(shard))
+    record = worker.work(shard).record
     assert (record.rows, record.errors) == (56, 4)
     errors = store.table(record.errors_file or "")
     assert set(errors["reason"].to_pylist()) == {"not_finite"}

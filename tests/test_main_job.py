@@ -14,8 +14,6 @@ from headstart.data.examples.opening import open_source
 from headstart.data.modalities.image.preprocessing import Preprocessing, decode
 from headstart.data.samples import SAMPLES, lay_out
 
-pytestmark = pytest.mark.xdist_group("lite0")
-
 
 def test_the_main_job_on_digits(digits_job: Path, tmp_path: Path, command: Callable) -> None:
     digits, backbone = digits_job / "digits", digits_job / "backbone.onnx"

@@ -13,8 +13,6 @@ from selenium import webdriver
 
 from headstart.classify.report.page import render
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 WIDTHS = (1280, 390, 360)
 
 

@@ -20,7 +20,14 @@ import pyarrow.parquet as pq
 
 from headstart.data.common.errors import StoreError
 from headstart.data.contracts.fingerprint import Fingerprint
-from headstart.data.contracts.store import ERRORS, MANIFEST, RECORDS, PartRecord, StoreManifest
+from headstart.data.contracts.store import (
+    ERRORS,
+    MANIFEST,
+    RECORDS,
+    PartRecord,
+    StoreManifest,
+    with_fingerprint,
+)
 from headstart.data.storage.files import UNFINISHED, digest
 from headstart.data.storage.folder import Folder
 
@@ -50,6 +57,23 @@ class Unfinished:
     inferences: int
 
 
+@dataclass(frozen=True)
+class PartContent:
+    """What a part holds.
+
+    Parameters
+    ----------
+    fingerprint
+        Of what made the embeddings; it is written into the part.
+    rows, errors
+        Features, and examples that failed; either may be empty.
+    """
+
+    fingerprint: Fingerprint
+    rows: pa.Table
+    errors: pa.Table
+
+
 def begin(
     folder: Folder,
     fingerprint: Fingerprint,
@@ -76,13 +100,14 @@ def begin_part(folder: Folder, name: str, examples: int) -> None:
 def write_part(
     folder: Folder,
     name: str,
-    rows: pa.Table,
-    errors: pa.Table,
+    content: PartContent,
     inferences: int = 0,
     replaces: str | None = None,
 ) -> PartRecord:
     """Write a part's features and errors, then its record, with which it starts to count."""
-    rows_content = _parquet(rows) if rows.num_rows else None
+    rows, errors = content.rows, content.errors
+    marked = with_fingerprint(rows, content.fingerprint)
+    rows_content = _parquet(marked) if rows.num_rows else None
     errors_content = _parquet(errors) if errors.num_rows else None
     record = PartRecord(
         name=name,

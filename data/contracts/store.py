@@ -5,15 +5,15 @@ Format version 1:
 - `part-*.parquet`: `id`, `path`, `content` (sha256 of the file's bytes), `stamp` (size and
   modification time of the file that was read), `label`, `split`, `group`, `embedding` as
   `fixed_size_list<float>[dim]`, then the columns carried along.
-- `_errors/part-*.parquet`: `id`, `stage`, `reason`, `message`, `stamp`.
+- `_errors/part-*.parquet`: `id`, `stage`, `reason`, `message`, `stamp`, `path`.
 - `_records/`: the progress of an unfinished run, see `headstart.data.contracts.records`.
 - `_headstart.json`: the manifest, written last; it replaces `_records`.
 
 A part never changes: its replacement has another name, and counts once the manifest lists it.
 Every example of the source is one row of features or one row of errors. The version is bumped when
 a reader of the old version would read a new store wrongly; a new optional key or column does
-not bump it. (`stamp`, and the manifest's `inferences` and `modality`, were added later: older
-stores lack them.)
+not bump it. (Older stores lack `stamp`, the errors' `path`, the fingerprint in the parts' metadata,
+and the manifest's `inferences` and `modality`.)
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ from headstart.data.storage.places import folder_at
 FORMAT_VERSION = 1
 MANIFEST, RECORDS, ERRORS = "_headstart.json", "_records", "_errors"
 EXTRACT_COMMAND = "Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES"
-ERROR_COLUMNS = ("id", "stage", "reason", "message", "stamp")
+ERROR_COLUMNS = ("id", "stage", "reason", "message", "stamp", "path")
 ERROR_SCHEMA = pa.schema([(name, pa.string()) for name in ERROR_COLUMNS])
+PART_KEY = "headstart.fingerprint"  # in the metadata of a part's Parquet file
 READERS = 4  # parts read at once
 TEXT_COLUMNS = ("id", "path", "content", "stamp", "label", "split", "group")
 
@@ -176,6 +177,17 @@ def read_part(folder: Folder, file: str, columns: list[str] | None = None) -> pa
         raise damaged(folder, file, str(error)) from None
 
 
+def with_fingerprint(rows: pa.Table, fingerprint: Fingerprint) -> pa.Table:
+    """A part's features, marked with what made them."""
+    return rows.replace_schema_metadata({PART_KEY: json.dumps(fingerprint.to_json())})
+
+
+def fingerprint_of(rows: pa.Table) -> Fingerprint | None:
+    """What made the embeddings of a part; None in a part of an older headstart."""
+    written = (rows.schema.metadata or {}).get(PART_KEY.encode())
+    return Fingerprint.from_json(json.loads(written)) if written else None
+
+
 def part_columns(folder: Folder, file: str) -> list[str]:
     """The names of the columns of a part's file; raises `StoreError` if it cannot be read."""
     try:
@@ -259,7 +271,7 @@ class FeatureStore:
         return table
 
     def read_errors(self) -> pa.Table:
-        """The examples that failed: `id`, `stage`, `reason`, `message`, `stamp`."""
+        """The examples that failed: `id`, `stage`, `reason`, `message`, `stamp`, `path`."""
         tables = [empty(ERROR_SCHEMA)]
         for part in self.manifest.parts:
             if part.errors_file:

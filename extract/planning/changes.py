@@ -1,4 +1,4 @@
-"""Finds which files with a new stamp have other bytes than those that were embedded."""
+"""Finds which of the files that may have changed have other bytes than were embedded."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from headstart.extract.planning.known import Known
 READERS = 16
 
 
-def changed_files(known: Known, source: Source, store: Folder) -> np.ndarray:
+def changed_files(known: Known, source: Source, store: Folder, rehash: bool) -> np.ndarray:
     """Whether the bytes of a file differ from those that were embedded, bool `[examples]`.
 
-    Only files with another stamp are read. A failed example whose file has another stamp counts as
-    changed, since it has no hash to compare with.
+    Only files with another path or stamp are read. A failed example with another path or
+    stamp counts as changed, since it has no hash to compare with.
 
     Parameters
     ----------
@@ -30,9 +30,13 @@ def changed_files(known: Known, source: Source, store: Folder) -> np.ndarray:
         The examples of the store, compared with the source.
     store
         Has the hashes of the embedded files.
+    rehash
+        Read every file: a file replaced by one of equal size and time has the same stamp.
     """
-    changed = known.touched & known.failed
-    suspects = np.flatnonzero(known.touched & ~known.failed)
+    changed = (known.touched | known.moved) & known.failed
+    suspects = np.flatnonzero(
+        (known.touched | known.moved | (rehash & known.there)) & ~known.failed
+    )
     if not len(suspects):
         return changed
     hashes = _hashes(known, suspects, store)
@@ -46,7 +50,7 @@ def changed_files(known: Known, source: Source, store: Folder) -> np.ndarray:
 
     with (
         ThreadPoolExecutor(READERS) as pool,
-        console.progress("reading files with new timestamps", len(suspects)) as advance,
+        console.progress("comparing files with their hashes", len(suspects)) as advance,
     ):
         for row, differ in zip(suspects, pool.map(differs, paths, hashes), strict=True):
             changed[row] = differ

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +33,11 @@ class Known:
     stale
         Whether its label, path or another column has changed in the source, bool `[examples]`.
     touched
-        Whether its file has another stamp now, bool `[examples]`.
+        Whether its file now has another stamp, bool `[examples]`.
+    moved
+        Whether the source now names another file for it, bool `[examples]`.
+    there
+        Whether its file exists, bool `[examples]`.
     """
 
     parts: tuple[PartRecord, ...]
@@ -43,6 +47,8 @@ class Known:
     source_rows: np.ndarray
     stale: np.ndarray
     touched: np.ndarray
+    moved: np.ndarray
+    there: np.ndarray
 
     @property
     def in_source(self) -> np.ndarray:
@@ -67,7 +73,8 @@ def read_known(store: Folder, parts: tuple[PartRecord, ...], source: Source) -> 
     batches = [_compare(batch, source) for batch in _batches(store, parts)]
     columns = [np.concatenate(column) for column in zip(*batches, strict=True)] if batches else []
     if not columns:
-        columns = [np.empty(0, t) for t in (np.int32, np.int32, bool, np.int64, bool, bool)]
+        kinds = (np.int32, np.int32, bool, np.int64, bool, bool, bool, bool)
+        columns = [np.empty(0, kind) for kind in kinds]
     return _without_repeats(Known(parts, *columns))
 
 
@@ -132,11 +139,12 @@ def _compare(batch: list[_Entries], source: Source) -> list[np.ndarray]:
     stamps = np.full(len(found), None, object)
     stamps[found >= 0] = source.stamps(found[found >= 0])
     sizes = [entries.table.num_rows for entries in batch]
-    stale, touched, start = [], [], 0
+    stale, touched, moved, start = [], [], [], 0
     for entries, size in zip(batch, sizes, strict=True):
         rows = found[start : start + size]
         stale.append(_stale(entries, source, rows))
         touched.append(_touched(entries, stamps[start : start + size]))
+        moved.append(_moved(entries, source, rows))
         start += size
     return [
         np.repeat([entries.part for entries in batch], sizes).astype(np.int32),
@@ -145,6 +153,8 @@ def _compare(batch: list[_Entries], source: Source) -> list[np.ndarray]:
         found,
         np.concatenate(stale),
         np.concatenate(touched),
+        np.concatenate(moved),
+        np.array([stamp is not None for stamp in stamps], bool),
     ]
 
 
@@ -157,6 +167,17 @@ def _touched(entries: _Entries, now: np.ndarray) -> np.ndarray:
     if not entries.failed:
         known &= np.array([stamp is not None for stamp in before], bool)
     return known & (before != now)
+
+
+def _moved(entries: _Entries, source: Source, rows: np.ndarray) -> np.ndarray:
+    moved = np.zeros(len(rows), bool)
+    if "path" not in entries.table.column_names:  # errors of an older headstart
+        return moved
+    there = rows >= 0
+    before = entries.table["path"].filter(pa.array(there))
+    now = source.examples["path"].take(pa.array(rows[there]))
+    moved[there] = _differ(before, now) & before.is_valid().to_numpy(zero_copy_only=False)
+    return moved
 
 
 def _stale(entries: _Entries, source: Source, rows: np.ndarray) -> np.ndarray:
@@ -204,12 +225,8 @@ def _without_repeats(known: Known) -> Known:
     parts = tuple(part for number, part in enumerate(known.parts) if number not in dropped)
     kept = ~np.isin(known.part, dropped)
     renumbered = np.cumsum(~np.isin(np.arange(len(known.parts)), dropped)) - 1
-    return Known(
-        parts,
-        renumbered[known.part[kept]].astype(np.int32),
-        known.position[kept],
-        known.failed[kept],
-        known.source_rows[kept],
-        known.stale[kept],
-        known.touched[kept],
-    )
+    columns = {
+        each.name: getattr(known, each.name)[kept] for each in fields(known) if each.name != "parts"
+    }
+    columns["part"] = renumbered[columns["part"]].astype(np.int32)
+    return Known(parts=parts, **columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,10 +41,13 @@ class Update:
         Retry those that failed.
     prune
         Drop those that the source no longer has.
+    rehash
+        Read and hash every file, even if its size and modification time are the same.
     """
 
     retry_failed: bool = False
     prune: bool = False
+    rehash: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,8 @@ class Plan:
         Examples to embed.
     inferences
         How many inferences were made for this store so far.
-    precision
-        Of the embeddings in the store, if there are any.
+    fingerprint
+        Of the embeddings: the store's own, or the wanted one for a new store.
     unfinished
         Whether an earlier run has not finished, and this one continues it.
     leftovers
@@ -99,9 +102,9 @@ class Plan:
     parts: tuple[PartRecord, ...]
     rewrites: tuple[Rewrite, ...]
     todo: pa.Table
+    fingerprint: Fingerprint
     counts: Counts = field(default_factory=Counts)
     inferences: int = 0
-    precision: str | None = None
     unfinished: bool = False
     leftovers: bool = False
 
@@ -111,6 +114,11 @@ class Plan:
         if self.todo.num_rows or self.rewrites or self.manifest is None or self.leftovers:
             return False
         return self.parts == self.manifest.parts
+
+    @property
+    def new(self) -> bool:
+        """Whether nothing has been embedded for this store so far."""
+        return self.manifest is None and not self.unfinished
 
     @property
     def next_number(self) -> int:
@@ -145,8 +153,8 @@ def plan(
 ) -> Plan:
     """Subtract what the store has from the source. Nothing is written.
 
-    A file whose stamp (size and modification time) has changed is read; it is embedded again if
-    its bytes have changed as well.
+    A file whose path or stamp (size and modification time) has changed is read; it is embedded
+    again if its bytes have changed as well.
 
     Parameters
     ----------
@@ -163,32 +171,40 @@ def plan(
     manifest, unfinished = read_manifest(store), read_unfinished(store)
     if manifest is None and unfinished is None:
         _check_unused(store)
-        return Plan(None, (), (), source.examples)
-    for found in (manifest, unfinished):
-        if found:
-            same = fingerprint.run_in(found.fingerprint.precision) if any_precision else fingerprint
-            _check_same(store, found, same, source)
+        return Plan(
+            manifest=None,
+            parts=(),
+            rewrites=(),
+            todo=source.examples,
+            fingerprint=fingerprint,
+        )
+    recorded = [found for found in (manifest, unfinished) if found]
+    own = _own_fingerprint(store, recorded)
+    if any_precision:
+        fingerprint = fingerprint.run_in(own.precision)
+    for found in recorded:
+        _check_same(store, found, fingerprint, source)
     known = read_known(store, _recorded(manifest, unfinished), source)
-    changed = changed_files(known, source, store)
+    changed = changed_files(known, source, store, update.rehash)
     keep = _keep(known, changed, update)
     done = np.zeros(len(source), bool)
     done[known.source_rows[keep & known.in_source]] = True
     return Plan(
-        manifest,
-        known.parts,
-        tuple(_rewrites(known, keep)),
-        source.examples.filter(pa.array(~done)),
-        Counts(
+        manifest=manifest,
+        parts=known.parts,
+        rewrites=tuple(_rewrites(known, keep)),
+        todo=source.examples.filter(pa.array(~done)),
+        fingerprint=own,
+        counts=Counts(
             kept=int(done.sum()),
             changed=int(changed.sum()),
             retried=int((known.failed & known.in_source & ~keep & ~changed).sum()),
             relabelled=int((known.stale & keep).sum()),
             vanished=int((~known.in_source).sum()),
         ),
-        unfinished.inferences if unfinished else manifest.inferences if manifest else 0,
-        found.fingerprint.precision if found else None,
-        unfinished is not None,
-        store.exists(RECORDS),
+        inferences=recorded[-1].inferences,
+        unfinished=unfinished is not None,
+        leftovers=store.exists(RECORDS),
     )
 
 
@@ -234,6 +250,18 @@ def _recorded(
     return tuple(
         by_name[name] for name in sorted(by_name) if by_name[name].rows + by_name[name].errors
     )
+
+
+def _own_fingerprint(store: Folder, recorded: Sequence[StoreManifest | Unfinished]) -> Fingerprint:
+    """The fingerprint of a store's embeddings; read here only."""
+    first, last = recorded[0].fingerprint, recorded[-1].fingerprint
+    if first != last:
+        raise StoreError(
+            f"{store} mixes features of two fingerprints:\n"
+            f"  in its manifest:         {first}\n  in its unfinished run:   {last}",
+            "Extract again into another folder with -o.",
+        )
+    return first
 
 
 def _check_same(

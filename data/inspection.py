@@ -1,4 +1,4 @@
-"""What is in a source: counts, classes, splits, sizes, and what is broken."""
+"""What is in a source: counts, classes, splits, sizes, and broken files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headstart.data.examples.opening import Source, open_source
 from headstart.data.examples.reading import IN_PARQUET, Reader, container_of, why_unread
 from headstart.data.modalities.modality import DecodeError
 
-CHUNK = 32  # examples read by one thread in a row
+CHUNK = 32  # examples that a thread reads in one go
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Inspection:
     sizes
         Number of examples by size, such as `640x480`, most frequent first.
     broken
-        Examples that cannot be read: id and `stage/reason: message`, as extraction has them.
+        Examples that cannot be read: id and `stage/reason: message`, as in extraction's errors.
     duplicates
-        Files whose bytes another file has as well.
+        Files with the same bytes as an earlier one.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""The examples of a shard come in order, whoever reads them, in batches of one shape."""
+"""The examples of a shard are read in order, by any number of threads, in batches of one shape."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from headstart.data.examples.reading import Reader
 from headstart.data.modalities.image.preprocessing import Preprocessing
 from headstart.data.storage.files import digest
 from headstart.data.storage.places import folder_at
-from headstart.data.workers.ahead import ahead
 from headstart.data.workers.inputs import Failure, batches
+from headstart.data.workers.prefetch import prefetch
 
 SMALL = Preprocessing(8, 8)
 
@@ -25,8 +25,8 @@ def test_results_are_in_the_order_of_the_items(threads: int) -> None:
         time.sleep(0.001 * (item % 3))
         return item * item
 
-    assert list(ahead(wait, range(50), threads, 4)) == [item * item for item in range(50)]
-    assert list(ahead(wait, [], threads, 4)) == []
+    assert list(prefetch(wait, range(50), threads, 4)) == [item * item for item in range(50)]
+    assert list(prefetch(wait, [], threads, 4)) == []
 
 
 def test_no_more_is_taken_than_may_wait() -> None:
@@ -38,7 +38,7 @@ def test_no_more_is_taken_than_may_wait() -> None:
             yield item
 
     before = threading.active_count()
-    results = ahead(lambda item: item, items(), 2, 6)
+    results = prefetch(lambda item: item, items(), 2, 6)
     for number in range(20):
         assert next(results) == number
         assert len(taken) <= number + 1 + 6
@@ -53,7 +53,7 @@ def test_an_exception_comes_where_its_result_would() -> None:
             raise OSError("no answer")
         return item
 
-    results = ahead(fail, range(10), 2, 4)
+    results = prefetch(fail, range(10), 2, 4)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="no answer"):
         next(results)

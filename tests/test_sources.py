@@ -1,4 +1,4 @@
-"""Folders and manifests as examples, and the words for what is no source."""
+"""Folders and manifests as examples, and the messages for invalid sources."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def message(path: Path) -> str:
     return str(caught.value)
 
 
-def test_a_folder_a_class_at_any_depth(tmp_path: Path) -> None:
+def test_one_folder_per_class_at_any_depth(tmp_path: Path) -> None:
     touch(tmp_path, "cat/a.jpg", "cat/deep/er/b.PNG", "dog/c.webp", "cat/.hidden.jpg", "x.txt")
     source = open_source(tmp_path)
     assert labels(tmp_path) == {
@@ -61,7 +61,7 @@ def test_splits_beside_classes_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "test/a.jpg", "cat/b.jpg", "dog/c.jpg")
     assert message(tmp_path) == (
         f"{tmp_path} mixes folders of splits (test) with folders of classes (cat, dog)\n"
-        "  Put the class folders into the split folders, or describe the files by a manifest."
+        "  Put the class folders into the split folders, or describe the files in a manifest."
     )
 
 
@@ -74,7 +74,7 @@ def test_some_labels_missing_is_refused_unless_allowed(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "cat/b.jpg")
     assert message(tmp_path) == (
         f"{tmp_path}: 1 example of 2 has no label: 'a.jpg'\n"
-        "  Label them, or pass --allow-unlabelled to carry them along without one."
+        "  Label them, or pass --allow-unlabelled to keep them without one."
     )
     assert labels(tmp_path, allow_unlabelled=True)["a.jpg"] == (None, None)
 
@@ -123,7 +123,7 @@ def test_a_folder_of_other_files(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_that_is_no_manifest(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_manifest(tmp_path: Path) -> None:
     touch(tmp_path, "a.docx")
     assert "is neither a folder nor a manifest (.csv, .tsv, .parquet)" in message(
         tmp_path / "a.docx"
@@ -163,7 +163,7 @@ def test_a_manifest_with_everything(tmp_path: Path) -> None:
     assert str(source.folder) == str(tmp_path)
 
 
-def test_a_parquet_and_a_tsv_manifest_say_the_same(tmp_path: Path) -> None:
+def test_a_parquet_and_a_tsv_manifest_are_equivalent(tmp_path: Path) -> None:
     tsv = manifest(tmp_path, "path\tlabel\na.jpg\tx\n", "m.tsv")
     pq.write_table(pa.table({"path": ["a.jpg"], "label": ["x"]}), tmp_path / "m.parquet")
     assert open_source(tsv).examples.equals(open_source(tmp_path / "m.parquet").examples)
@@ -179,10 +179,10 @@ def test_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> None:
         "  Fill in the column, or remove the rows.\n"
         f"2. {path}: 1 row without 'path', the first is row 3 (not counting the header)\n"
         "  Fill in the column, or remove the rows.\n"
-        f"3. {path}: 1 id stands for more than one example: '1'\n"
+        f"3. {path}: 1 id is used for more than one example: '1'\n"
         "  Ids must be unique: name them in a column 'id', or remove the repeated rows.\n"
         f"4. {path}: unknown splits 'later'\n"
-        "  Known are train, validation, test; leave the cell empty for none.\n"
+        "  Choose from train, validation, test; leave the cell empty for none.\n"
         f"5. {path}: 2 paths lead outside the manifest's folder: '../a.jpg', '/etc/b.jpg'\n"
         "  Put the manifest above its files and give relative paths without '..'."
     )
@@ -209,7 +209,7 @@ def test_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> None:
         ("paths,label\na.jpg,x\n", "Rename 'paths' to 'path'."),
         ("path,label\na.jpg\nb.jpg,x\n", "cannot be read: CSV parse error"),
         ("path,label\na.jpg,x\nb.jpg,\n", "1 example of 2 has no label: 'b.jpg'"),
-        ("path,label\na.jpg,x\na.jpg,y\n", "1 id stands for more than one example: 'a.jpg'"),
+        ("path,label\na.jpg,x\na.jpg,y\n", "1 id is used for more than one example: 'a.jpg'"),
     ],
 )
 def test_broken_manifests(tmp_path: Path, text: str, words: str) -> None:

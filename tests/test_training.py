@@ -48,7 +48,16 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         errors = ERROR_SCHEMA.empty_table()
         content = PartContent(prints, pa.table(columns, schema=schema), errors)
         records.append(write_part(folder, name, content))
-    finish(folder, StoreManifest(prints, "/photos", "/photos", (), tuple(records)))
+    finish(
+        folder,
+        StoreManifest(
+            fingerprint=prints,
+            source="/photos",
+            root="/photos",
+            classes=(),
+            parts=tuple(records),
+        ),
+    )
     return path
 
 

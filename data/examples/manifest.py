@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from headstart.data.common import console
-from headstart.data.common.arrays import strings
-from headstart.data.common.console import counted
+from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import Checklist, SourceError
 from headstart.data.examples.foreign import as_utf8, storable
 from headstart.data.examples.source import (
@@ -20,14 +19,13 @@ from headstart.data.examples.source import (
     Source,
     check_columns,
     check_names,
-    first_few,
     text_column,
 )
 from headstart.data.modalities.known import modality_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 
-_ADDRESS = r"^[A-Za-z][A-Za-z0-9+.-]*://"  # a scheme as in RFC 3986, 3.1; "f/://" is a file's name
+_ADDRESS = r"^[A-Za-z][A-Za-z0-9+.-]*://"  # a scheme as in RFC 3986, 3.1; "f/://" is a file name
 
 
 def open_manifest(path: object, folder: Folder, name: str, modality: Modality | None) -> Source:
@@ -36,12 +34,12 @@ def open_manifest(path: object, folder: Folder, name: str, modality: Modality | 
     Parameters
     ----------
     modality
-        Of the examples; without it, the one that most of the paths have.
+        Of the examples; by default, that of most paths.
 
     Raises
     ------
     SourceError
-        If it cannot be read, lacks its columns, or a path leads outside of its folder.
+        If it cannot be read, lacks columns, or a path leads outside its folder.
     """
     table = _read(path, folder, name)
     if table.num_rows == 0:
@@ -83,7 +81,7 @@ def _read(path: object, folder: Folder, name: str) -> pa.Table:
     try:
         if suffix == ".parquet":
             return folder.table(name)
-        # Text stays text ("007" is no number, "NA" may be a class); only an empty cell is none.
+        # Text stays text ("007" is not a number, "NA" may be a class); only an empty cell is null.
         parse = pa.csv.ParseOptions(
             delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True
         )
@@ -113,7 +111,7 @@ def _with_slashes(path: object, folder: Folder, paths: pa.ChunkedArray) -> pa.Ch
 
 
 def _check_paths(path: object, paths: pa.ChunkedArray) -> None:
-    # Cheap filter first: only suspicious paths are looked at one by one.
+    # Cheap filter first: only suspicious paths are checked one by one.
     suspicious = pc.match_substring_regex(paths, rf"\.\.|^/|\x00|{_ADDRESS}")
     found = paths.filter(pc.fill_null(suspicious, False)).to_pylist()
     outside = [
@@ -125,6 +123,6 @@ def _check_paths(path: object, paths: pa.ChunkedArray) -> None:
         raise SourceError(
             f"{path}: {counted(len(outside), 'path')} "
             f"{'leads' if len(outside) == 1 else 'lead'} outside the manifest's folder: "
-            f"{first_few(pa.chunked_array([strings(outside)]))}",
+            f"{first_few(outside, show=repr)}",
             "Put the manifest above its files and give relative paths without '..'.",
         )

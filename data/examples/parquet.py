@@ -47,8 +47,8 @@ def open_parquet(
 ) -> Source:
     """List the examples of some Parquet files; their bytes are not read.
 
-    An example's id is the column `id`, or its file and row. Labels that are numbers get their
-    names, where Hugging Face's datasets wrote them down. A column `path` is carried as
+    An example's id is its value in the column `id`, or its file and row. Labels that are numbers
+    are replaced by their names, if Hugging Face's metadata lists them. A column `path` is kept as
     `original_path`, since `path` is where headstart finds the photograph.
 
     Parameters
@@ -58,7 +58,7 @@ def open_parquet(
     names
         The files in `folder`.
     modality
-        Of the examples; the table's first where it is not given.
+        Of the examples; by default, the first in the table of modalities.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def open_parquet(
     except pa.ArrowException as error:
         raise SourceError(
             f"the Parquet files in {path} do not have the same columns: {error}",
-            "Put files of one kind into a folder of their own.",
+            "Put files with the same columns into one folder.",
         ) from None
     if not examples.num_rows:
         raise SourceError(f"{path} lists no examples", "Give it a row for each example.")
@@ -195,5 +195,5 @@ def _named(schema: pa.Schema, labels: pa.ChunkedArray) -> pa.ChunkedArray:
         return labels
     numbers = pc.cast(labels, pa.int64(), safe=False)
     valid = pc.and_(pc.greater_equal(numbers, 0), pc.less(numbers, len(names)))
-    indices = pc.if_else(valid, numbers, pa.scalar(None, pa.int64()))  # -1 stands for no label
+    indices = pc.if_else(valid, numbers, pa.scalar(None, pa.int64()))  # -1 means no label
     return strings(names).take(indices.combine_chunks())

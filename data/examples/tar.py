@@ -1,4 +1,4 @@
-"""Tar archives as WebDataset writes them: the files of an example share a name up to its first dot.
+"""Tar archives as WebDataset writes them: an example's files share a name up to its first dot.
 
 Source of the convention: the WebDataset format specification. `.cls` holds the label, or `.json`
 in its field `label`; without either, the folders in the archive say it, as in a folder of files.
@@ -58,12 +58,12 @@ def open_tar(path: object, folder: Folder, names: list[str], modality: Modality 
     names
         The archives in `folder`.
     modality
-        Of the examples; by default, all that is known is listed.
+        Of the examples; by default, examples of all modalities are listed.
 
     Raises
     ------
     SourceError
-        If an archive is damaged, names files outside of itself, or holds no examples.
+        If an archive is damaged, has paths outside itself, or has no examples.
     """
     checks = Checklist()
     extensions = modality.extensions if modality else known_extensions()
@@ -120,7 +120,7 @@ def _list(folder: Folder, name: str, extensions: frozenset[str]) -> _Archive:
         raise SourceError(
             f"{folder.where(name)} is not a valid tar archive: {error}",
             "Create it again; a compressed archive must be unpacked to plain .tar, since "
-            "examples are read from their places in it.",
+            "examples are read from their positions in it.",
         ) from None
 
 
@@ -249,7 +249,7 @@ def _regular_and_links(
 
 
 def _members(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
-    """All members; of an archive that was cut short, those that are there."""
+    """All members; of a truncated archive, those before its end."""
     found = 0
     try:
         for member in tar:
@@ -258,12 +258,12 @@ def _members(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
     except tarfile.ReadError as error:
         if not found:
             raise
-        console.note(f"{where} is damaged or cut short after {found:,} files: {error}")
+        console.note(f"{where} is damaged or truncated after {found:,} files: {error}")
 
 
 def _check_inside(folder: Folder, name: str, member: str) -> None:
     if member.startswith("/") or ".." in PurePosixPath(member).parts:
         raise SourceError(
-            f"{folder.where(name)} names a file outside of itself: {member!r}",
-            "Do not trust it; make an archive of relative names without '..'.",
+            f"{folder.where(name)} has a path that leads outside the archive: {member!r}",
+            "Do not trust it; create an archive of relative paths without '..'.",
         )

@@ -37,7 +37,7 @@ class Photographs(Modality):
         )
 
     def size_of(self, content: bytes) -> str:
-        """Width and height in pixels, upright; the photograph is decoded whole."""
+        """Width and height in pixels, upright; decodes the whole photograph."""
         width, height = open_image(content).size
         return f"{width}x{height}"
 

@@ -264,7 +264,7 @@ def pareto(
 
 
 def _show_line(text: str) -> None:
-    console.out.print(f"\n{text}", soft_wrap=True, markup=False)
+    console.say(f"\n{text}")
 
 
 def _show_predictions(table: pa.Table, output: str) -> None:

@@ -114,7 +114,7 @@ def _show(summary: Summary) -> None:
     worked = summary.embedded + summary.failed
     if not worked and not any(updated.values()):
         text = f"nothing to do: all {summary.examples:,} examples are in {place}"
-        console.out.print(text, soft_wrap=True, markup=False)
+        console.say(text)
     else:
         rows = {}
         if counts.kept:

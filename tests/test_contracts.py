@@ -171,7 +171,7 @@ def test_stores_that_cannot_be_opened(tmp_path: Path) -> None:
     folder = folder_at(path)
     content = write_store(folder).to_bytes()
     folder.write(MANIFEST, content[:50])
-    assert f"{path / MANIFEST} is damaged: JSONDecodeError" in fails()
+    assert f"{path / MANIFEST} is damaged: Expecting property name" in fails()
     folder.write(MANIFEST, content.replace(b'"format_version": 1', b'"format_version": 7'))
     assert fails() == (
         f"{path} is a feature store of format 7; this headstart reads 1\n"
@@ -213,7 +213,7 @@ def test_models_that_cannot_be_opened(tmp_path: Path, model: Path) -> None:
     assert fails(tmp_path) == f"{tmp_path} is not a model folder (it has no model.json){how}"
     card = (model / "model.json").read_bytes()
     (model / "model.json").write_bytes(card[:99])
-    assert "model.json is damaged: JSONDecodeError" in fails(model)
+    assert "model.json is damaged: Unterminated string" in fails(model)
     changed = json.loads(card) | {"format_version": 2}
     (model / "model.json").write_text(json.dumps(changed))
     assert fails(model) == (

@@ -128,6 +128,12 @@ def predict(
     classes = opened.card.classes
     rows = store.read(["id", "label", "embedding"])
     labels, probabilities = run_head(opened.head, embeddings_of(rows))
+    if probabilities.shape[1] != len(classes):
+        raise ModelError(
+            f"{opened.folder} has {len(classes)} classes, but its {HEAD} has "
+            f"{probabilities.shape[1]}",
+            TRAIN_COMMAND,
+        )
     table = answers_table(rows, labels, probabilities, classes)
     write_answers(path, table, classes)
     return table

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.data.common.errors import BackboneError, InputError
+from headstart.data.common.json_reader import read_json
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.modalities.known import MODALITIES
 from headstart.data.modalities.modality import InputSpec, Modality
@@ -103,7 +104,7 @@ class BackboneSpec:
         return cls(
             name=value["name"],
             preprocessing=MODALITIES[value["modality"]].input_spec(value),
-            layers=tuple(json.loads(value["layers"])),
+            layers=read_json(value["layers"].encode(), tuple[str, ...]),
             pooling=value["pooling"],
             dim=int(value["dim"]),
             weights=value["weights"],
@@ -238,3 +239,15 @@ def _check_signature(path: str | Path, model: onnx.ModelProto, spec: BackboneSpe
             f"{path} takes inputs of {dims[1:]}, but its metadata says {list(expected.shape)}",
             "Export the backbone again.",
         )
+    made = width_of(model.graph.output[0])
+    if made not in (None, spec.dim):
+        raise BackboneError(
+            f"{path} makes embeddings {made} wide, but its metadata says {spec.dim}",
+            "Export the backbone again.",
+        )
+
+
+def width_of(output: onnx.ValueInfoProto) -> int | None:
+    """The last axis of a graph's output; none where the graph does not say it."""
+    axes = output.type.tensor_type.shape.dim
+    return axes[-1].dim_value or None if axes else None

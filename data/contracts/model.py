@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headstart.data.common.errors import ModelError
+from headstart.data.common.json_reader import format_version, read_json
 from headstart.data.contracts.calibration import Calibration
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.storage.local import LocalFolder
@@ -83,14 +84,11 @@ class ModelCard:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> ModelCard:
-        """From `to_bytes`'s; raises `KeyError`, `TypeError` or `ValueError` if damaged."""
-        value = json.loads(content)
-        del value["format_version"]
-        value["classes"] = tuple(value["classes"])
-        value["fingerprint"] = Fingerprint.from_json(value["fingerprint"])
-        if "calibration" in value:
-            value["calibration"] = Calibration.from_json(value["calibration"])
-        return cls(**value)
+        """From the bytes of `model.json`; raises `ValueError`, in words, if damaged."""
+        card = read_json(content, cls)
+        if len(set(card.classes)) < max(2, len(card.classes)):
+            raise ValueError(f"its classes are {list(card.classes)}")
+        return card
 
 
 @dataclass(frozen=True)
@@ -116,10 +114,10 @@ class Model:
             raise ModelError(f"{path}{what}", TRAIN_COMMAND)
         content = folder.read(MODEL)
         try:
-            version = json.loads(content)["format_version"]
+            version = format_version(content)
             card = ModelCard.from_bytes(content) if version == FORMAT_VERSION else None
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{folder.path(MODEL)} is damaged: {error!r}", TRAIN_COMMAND) from None
+        except ValueError as error:
+            raise ModelError(f"{folder.path(MODEL)} is damaged: {error}", TRAIN_COMMAND) from None
         if card is None:
             raise ModelError(
                 f"{path} is a model of format {version}; this headstart reads {FORMAT_VERSION}",

@@ -58,7 +58,7 @@ def labels_and_splits(
             raise SourceError(
                 f"{path} mixes folders of splits ({', '.join(splits)}) "
                 f"with folders of classes ({', '.join(others[:5])})",
-                "Put the class folders into the split folders, or describe the files by a "
+                "Put the class folders into the split folders, or describe the files in a "
                 "manifest.",
             )
         splits = []

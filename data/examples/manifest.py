@@ -14,6 +14,7 @@ from headstart.data.common import console
 from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import Checklist, SourceError
 from headstart.data.examples.foreign import as_utf8, storable
+from headstart.data.examples.reading import leads_outside
 from headstart.data.examples.source import (
     COLUMNS,
     Source,
@@ -114,11 +115,7 @@ def _check_paths(path: object, paths: pa.ChunkedArray) -> None:
     # Cheap filter first: only suspicious paths are checked one by one.
     suspicious = pc.match_substring_regex(paths, rf"\.\.|^/|\x00|{_ADDRESS}")
     found = paths.filter(pc.fill_null(suspicious, False)).to_pylist()
-    outside = [
-        p
-        for p in found
-        if p.startswith("/") or ".." in PurePosixPath(p).parts or "\0" in p or re.match(_ADDRESS, p)
-    ]
+    outside = [p for p in found if leads_outside(p) or re.match(_ADDRESS, p)]
     if outside:
         raise SourceError(
             f"{path}: {counted(len(outside), 'path')} "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +19,11 @@ from headstart.data.storage.folder import Folder
 IN_TAR = re.compile(r"(.+\.tar)#bytes=(\d+)\+(\d+)", re.DOTALL)
 IN_PARQUET = re.compile(r"(.+\.parquet)#(.+)=(\d+)", re.DOTALL)
 ROWS_AT_ONCE = 16  # rows of a Parquet file that are decoded together: photographs are large
+
+
+def leads_outside(path: str) -> bool:
+    """Whether a path is absolute, leads above its folder, or is not a path at all."""
+    return path.startswith("/") or ".." in PurePosixPath(path).parts or "\0" in path
 
 
 def container_of(path: str) -> str:
@@ -71,6 +77,8 @@ class Reader:
         StorageError
             If the storage does not answer.
         """
+        if leads_outside(path):  # a store may have been written by someone else
+            raise OSError("its path leads outside the source's folder")
         if "#" in path:
             if place := IN_TAR.fullmatch(path):
                 start, length = int(place[2]), int(place[3])

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.data.common.errors import BackboneError, InputError
-from headstart.data.common.json_reader import read_json
 from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.json_reader import read_json
 from headstart.data.modalities.known import MODALITIES
 from headstart.data.modalities.modality import InputSpec, Modality
 from headstart.data.storage.files import digest

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from headstart.data.common.errors import InputError, ModelError
-from headstart.data.common.json_reader import read_json
 from headstart.data.contracts.backbone import (
     PREFIX,
     BackboneSpec,
@@ -29,6 +28,7 @@ from headstart.data.contracts.backbone import (
     width_of,
 )
 from headstart.data.contracts.calibration import UNKNOWN
+from headstart.data.contracts.json_reader import read_json
 from headstart.data.contracts.model import LABEL, PROBABILITIES, ModelCard
 from headstart.data.modalities.modality import InputSpec
 

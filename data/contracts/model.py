@@ -29,9 +29,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headstart.data.common.errors import ModelError
-from headstart.data.common.json_reader import format_version, read_json
 from headstart.data.contracts.calibration import Calibration
 from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.json_reader import format_version, read_json
 from headstart.data.storage.local import LocalFolder
 
 FORMAT_VERSION = 1

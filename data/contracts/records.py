@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headstart.data.common.errors import StoreError
-from headstart.data.common.json_reader import Kind, read_json
 from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.json_reader import Kind, read_json
 from headstart.data.contracts.store import (
     ERRORS,
     MANIFEST,

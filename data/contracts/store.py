@@ -31,8 +31,8 @@ import pyarrow.parquet as pq
 
 from headstart.data.common.arrays import empty
 from headstart.data.common.errors import StoreError
-from headstart.data.common.json_reader import format_version, read_json
 from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.json_reader import format_version, read_json
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.places import folder_at
 

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test system lint chaos fuzz zoo clean
+.PHONY: demo test system lint chaos fuzz zoo compat clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py demo
@@ -33,6 +33,11 @@ fuzz: $(VENV)/.dev
 # Every network at its full size: about an hour; goes on where it stopped.
 zoo: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.zoo docs/zoo.md
+
+# The main job on python3.10 to python3.13, as far as they are there; about ten minutes each.
+# With pyenv: PYENV_VERSION=3.11:3.10:3.12:3.13 make compat
+compat: $(VENV)/.demo
+	$(BIN)/python tests/compat.py
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

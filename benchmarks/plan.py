@@ -22,7 +22,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from headstart.data.contracts.fingerprint import Fingerprint
-from headstart.data.contracts.records import begin, finish, write_part
+from headstart.data.contracts.records import PartContent, begin, finish, write_part
 from headstart.data.contracts.store import ERROR_SCHEMA, FeatureStore, StoreManifest, part_schema
 from headstart.data.examples.opening import open_source
 from headstart.data.storage.places import folder_at
@@ -33,7 +33,7 @@ LIMITS = {"plan csv": (60.0, 2.0), "plan parquet": (60.0, 2.0), "open": (2.0, No
 
 
 def examples(rows: int) -> pa.Table:
-    """Paths as they are in the wild, and a label of 1,000."""
+    """Paths as in real sources, and one of 1,000 labels."""
     numbers = pa.array(np.arange(rows))
     classes = pa.compute.cast(pa.array(np.arange(rows) % 1000), pa.string())
     path = pa.compute.binary_join_element_wise(
@@ -61,11 +61,19 @@ def write_store(folder: Path, source: Path, parts: int) -> None:
         part = [columns[name] if name in columns else rows[name] for name in schema.names]
         name = f"part-{number:05d}-{number:012x}"
         part_table = pa.table(part, schema=schema)
-        records.append(write_part(store, name, part_table, ERROR_SCHEMA.empty_table(), len(rows)))
+        content = PartContent(PRINT, part_table, ERROR_SCHEMA.empty_table())
+        records.append(write_part(store, name, content, len(rows)))
     classes = tuple(sorted(set(table["label"].to_pylist())))
     finish(
         store,
-        StoreManifest(PRINT, str(source), str(source.parent), classes, tuple(records), len(table)),
+        StoreManifest(
+            fingerprint=PRINT,
+            source=str(source),
+            root=str(source.parent),
+            classes=classes,
+            parts=tuple(records),
+            inferences=len(table),
+        ),
     )
 
 

@@ -109,9 +109,8 @@ def train(
     )
     untested = [c.name for c in trained.scores.per_class if not c.support]
     if untested:
-        more = f" and {len(untested) - 5:,} more classes" if len(untested) > 5 else ""
-        names = ", ".join(map(repr, untested[:5]))
-        console.note(f"no test examples for {names}{more}, so they are not scored")
+        names = console.first_few(untested, show=repr)
+        console.note(f"classes without test examples, which are not scored: {names}")
     _show_scores(trained.scores)
     if fitted.threshold:
         wanted = fitted.threshold

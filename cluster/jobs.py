@@ -1,4 +1,4 @@
-"""Run a command as a job of a Ray cluster, and see what the cluster has."""
+"""Run a command as a job of a Ray cluster, and list its jobs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-# Not the code: what Ray would otherwise upload to every node (at most 100 MiB in all).
+# Large files that are not code, which Ray would upload to every node (at most 100 MiB in all).
 EXCLUDES = [".git", ".venv", "*.onnx", "*.parquet", "*.skops"]
 
 
 class JobFailedError(HeadstartError):
-    """The job ended otherwise than well."""
+    """The job failed or was stopped."""
 
 
 @dataclass(frozen=True)
 class ClusterStatus:
-    """What a cluster has, and its jobs by their status."""
+    """A cluster's address and Ray version, and the status of its jobs."""
 
     address: str
     ray_version: str
@@ -39,7 +39,7 @@ def connect(address: str | None) -> JobSubmissionClient:
     Raises
     ------
     InputError
-        If no cluster answers, or it does not accept our token.
+        If no cluster answers, or our token is missing.
     """
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # must be set before Ray is imported
     from ray.exceptions import AuthenticationError
@@ -51,12 +51,12 @@ def connect(address: str | None) -> JobSubmissionClient:
     except AuthenticationError:
         raise InputError(
             f"there is no token for the cluster at {address}",
-            "Make one with `ray get-auth-token --generate` before you start a cluster, or put the "
-            "cluster's into ~/.ray/auth_token.",
+            "Create one with `ray get-auth-token --generate` before you start a cluster, or copy "
+            "the cluster's to ~/.ray/auth_token.",
         ) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"no Ray cluster takes jobs at {address}: {str(error).strip().splitlines()[0]}",
+            f"no Ray cluster accepts jobs at {address}: {str(error).strip().splitlines()[0]}",
             "Start one with `RAY_AUTH_MODE=token ray start --head`, or name it with --address.",
         ) from None
 
@@ -69,14 +69,14 @@ def submit(
     Raises
     ------
     InputError
-        If there is no command, no such folder, or no cluster.
+        If the command is empty, or the folder or the cluster does not exist.
     JobFailedError
         If the job fails or is stopped.
     """
     if not command:
         raise InputError(
             "there is no command to submit",
-            "Put it behind --, as in: python -m cluster submit -- python -m extract ...",
+            "Put it after --, as in: python -m cluster submit -- python -m extract ...",
         )
     folder = local_path(working_dir)
     if not folder.is_dir():
@@ -89,7 +89,7 @@ def submit(
         )
     except (RuntimeError, ValueError) as error:  # too large a folder, no agent, ...
         raise JobFailedError(
-            f"the cluster did not take the job: {error}",
+            f"the cluster did not accept the job: {error}",
             "Give a smaller --working-dir, or wait until the cluster is up.",
         ) from None
 
@@ -108,7 +108,7 @@ def submit(
 
 
 def status(address: str | None) -> ClusterStatus:
-    """What runs on a cluster."""
+    """The version and the jobs of a cluster."""
     client = connect(address)
     jobs = {job.submission_id or job.job_id or "?": str(job.status) for job in client.list_jobs()}
     return ClusterStatus(client.get_address(), client.get_version(), jobs)

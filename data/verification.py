@@ -1,4 +1,4 @@
-"""Is a feature store what it says? Every part, checksum, number and id is looked at."""
+"""Checks a whole feature store: every part, checksum, number and id."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from headstart.data.common import console
 from headstart.data.common.errors import HeadstartError, StoreError
+from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import OUR_PART, begin, read_unfinished, sweep
 from headstart.data.contracts.store import (
     EXTRACT_COMMAND,
@@ -23,6 +24,7 @@ from headstart.data.contracts.store import (
     TEXT_COLUMNS,
     PartRecord,
     embeddings_of,
+    fingerprint_of,
     read_manifest,
 )
 from headstart.data.examples.opening import open_source
@@ -34,7 +36,7 @@ from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import sole_writer
 from headstart.data.storage.places import folder_at
 
-DAMAGED = "_damaged"  # where `repair` puts what it sets aside
+DAMAGED = "_damaged"  # the folder that `repair` moves damaged parts to
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,17 @@ class Verification:
     Parameters
     ----------
     finished
-        Whether the last run on the store came to its end.
+        Whether the last run on the store finished.
     damaged
         What is wrong with a part, by its name.
     leftovers
-        Files that nothing accounts for: of a run that died, or that is still going on.
+        Files that no record mentions: of a run that died, or that is still running.
     source
         Where the examples came from.
     source_problem
-        Why the source could not be compared with, or nothing.
+        Why the source could not be compared; empty if it was.
     missing
-        Examples of the source that the store has neither features nor an error of.
+        Examples of the source that have neither features nor an error in the store.
     vanished
         Examples of the store that the source does not have.
     """
@@ -78,26 +80,27 @@ class Verification:
 
 
 def verify(path: str | Path) -> Verification:
-    """Read a whole store and compare it with its record and with its source.
+    """Read a whole store and compare it with its records and its source.
 
     Raises
     ------
     StoreError
-        If there is no store, or its record cannot be read.
+        If it is not a feature store, or its records cannot be read.
     """
     folder = folder_at(path)
     manifest = read_manifest(folder)
     recorded = manifest or read_unfinished(folder)
     if recorded is None:
-        raise StoreError(f"{path} is no feature store (it has no {MANIFEST})", EXTRACT_COMMAND)
-    dim = recorded.fingerprint.dim
+        raise StoreError(f"{path} is not a feature store (it has no {MANIFEST})", EXTRACT_COMMAND)
     names = folder.names()
     looks: list[_Look] = []
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
         console.progress("verifying parts", len(recorded.parts)) as advance,
     ):
-        for look in pool.map(lambda part: _look(folder, part, dim), recorded.parts):
+        for look in pool.map(
+            lambda part: _look(folder, part, recorded.fingerprint), recorded.parts
+        ):
             looks.append(look)
             advance(1)
     damaged = {look.part: look.problem for look in looks if look.problem}
@@ -137,8 +140,8 @@ class _Look:
     problem: str = ""
 
 
-def _look(folder: Folder, part: PartRecord, dim: int) -> _Look:
-    nothing = _concat([])
+def _look(folder: Folder, part: PartRecord, fingerprint: Fingerprint) -> _Look:
+    nothing, dim = _concat([]), fingerprint.dim
     try:
         rows = _table(folder, part.rows_file, part.rows_sha256, part.rows)
         errors = _table(folder, part.errors_file, part.errors_sha256, part.errors)
@@ -146,11 +149,14 @@ def _look(folder: Folder, part: PartRecord, dim: int) -> _Look:
         return _Look(part.name, nothing, str(error))
     if rows is not None:
         lacking = [name for name in (*TEXT_COLUMNS, "embedding") if name not in rows.schema.names]
-        if [name for name in lacking if name != "stamp"]:  # older stores are without stamps
+        if [name for name in lacking if name != "stamp"]:  # older stores lack stamps
             return _Look(part.name, nothing, f"it lacks the columns {', '.join(lacking)}")
         if rows["embedding"].type.list_size != dim:
             width = rows["embedding"].type.list_size
             return _Look(part.name, nothing, f"its embeddings are {width} wide instead of {dim}")
+        if (made_by := fingerprint_of(rows)) not in (None, fingerprint):
+            problem = f"its embeddings were made by {made_by}, not by {fingerprint}"
+            return _Look(part.name, nothing, problem)
         if not np.isfinite(embeddings_of(rows)).all():
             return _Look(part.name, nothing, "its embeddings have NaN or infinite numbers")
     ids = _concat([table["id"] for table in (rows, errors) if table is not None])
@@ -171,7 +177,7 @@ def _table(folder: Folder, file: str | None, sha256: str | None, rows: int) -> p
     except FileNotFoundError:
         raise _Damaged(f"{file} is missing") from None
     if digest(content) != sha256:
-        raise _Damaged(f"{file} has other bytes than were written ({len(content):,} bytes)")
+        raise _Damaged(f"{file} has changed since it was written ({len(content):,} bytes)")
     table = pq.read_table(io.BytesIO(content))
     if table.num_rows != rows:
         raise _Damaged(f"{file} has {table.num_rows} rows instead of {rows}")
@@ -185,7 +191,7 @@ def _concat(columns: list[pa.ChunkedArray]) -> pa.ChunkedArray:
 
 
 def _repeated(looks: list[_Look]) -> dict[str, str]:
-    """Parts with an example that an earlier part has as well."""
+    """Parts with an example that is also in an earlier part."""
     ids = _concat([look.ids for look in looks])
     if not has_repeats(ids):
         return {}
@@ -194,7 +200,7 @@ def _repeated(looks: list[_Look]) -> dict[str, str]:
     for look in looks:
         own = set(look.ids.to_pylist())
         if both := seen & own:
-            found[look.part] = f"{len(both)} of its examples stand in another part as well"
+            found[look.part] = f"{len(both)} of its examples are also in another part"
         seen |= own
     return found
 
@@ -212,9 +218,9 @@ def _compare(source: str, modality: Modality | None, ids: pa.ChunkedArray) -> tu
 
 
 def repair(path: str | Path, found: Verification) -> None:
-    """Set damaged parts aside, so that the next extraction embeds just their examples again.
+    """Set damaged parts aside, so that the next extraction embeds only their examples again.
 
-    Nothing is deleted but files that were never finished: damaged parts move to `_damaged/`.
+    Only unfinished files are deleted: damaged parts move to `_damaged/`.
 
     Raises
     ------

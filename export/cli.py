@@ -155,7 +155,7 @@ def layers(
     from headstart.export.networks.layers import list_layers
     from headstart.export.options import BackboneOptions
 
-    options = BackboneOptions(weights, size, scaling=scaling, input=input, trust=trust)
+    options = BackboneOptions(weights=weights, size=size, scaling=scaling, input=input, trust=trust)
     with console.status(f"building and measuring {name}"):
         found = list_layers(name, options)
     if as_json:
@@ -254,7 +254,7 @@ def classifier(
     console.show(
         {
             "compared": f"{parity.examples} photographs from their files, "
-            f"{parity.held_out} of them held out from training",
+            f"{parity.held_out} of them held out of training",
             "reference": parity.reference,
             "difference": f"at most {parity.largest_difference:.1e} in a probability, "
             f"{len(parity.changed)} labels changed",

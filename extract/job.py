@@ -1,4 +1,4 @@
-"""Extraction as a whole: check, plan, drive the workers, record the store."""
+"""Extraction as a whole: check, plan, run the workers, write the manifest."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import begin, finish, sweep
 from headstart.data.contracts.store import FeatureStore, PartRecord, StoreManifest, read_part
 from headstart.data.examples.opening import Source, open_source
+from headstart.data.examples.source import left_out_in_words
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import sole_writer
@@ -45,18 +46,18 @@ class ExtractOptions:
     Parameters
     ----------
     address
-        Of a Ray cluster; a local one is started where none is given.
+        Of a Ray cluster; by default, a local one is started.
     workers
-        Number of workers, one CPU each, on all CPUs that are free where none is given. An engine
-        for GPUs counts those beside one, which the workers share.
+        Number of workers, one CPU each; by default, one for every free CPU. For an engine on GPUs,
+        only CPUs of machines with a GPU count; the workers share the GPUs.
     batch_size
         Examples that go through the backbone at once.
     precision
-        One of `PRECISIONS`; that of the store, or of the backbone file, where none is given.
+        One of `PRECISIONS`; by default, that of the store, or else of the backbone file.
     engine
-        One of `ENGINES`; the fastest on its machine that a worker finds where none is given.
+        One of `ENGINES`; by default, each worker takes the fastest on its machine.
     stall_after
-        Seconds without an example after which a worker is replaced.
+        Seconds without a finished example after which a worker is replaced.
     allow_unlabelled
         See `open_source`.
     """
@@ -82,43 +83,43 @@ class ExtractOptions:
             with checks.item():
                 if value is not None and value not in known:
                     raise InputError(
-                        f"--{name} {value} is not known", f"Known are {', '.join(known)}."
+                        f"--{name} {value} is not known", f"Choose from {', '.join(known)}."
                     )
         checks.finish()
 
     @property
     def local(self) -> bool:
-        """Whether the work runs on this machine, so that what is missing here is missing."""
+        """Whether the work runs on this machine, so that its engines can be checked here."""
         return not (self.address or os.environ.get("RAY_ADDRESS"))
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What an extraction did, took and wrote.
+    """What an extraction did and wrote, and how long it took.
 
     Parameters
     ----------
     examples
         In the source.
     counts
-        How the examples that were in the store already were handled.
+        How the examples that were already in the store were handled.
     embedded, failed
         By this run.
     pruned
-        Dropped by this run, since the source does not have them any more.
+        Dropped by this run, since the source no longer has them.
     inferences
-        Examples that went through the backbone in this run; what a worker that died had begun
-        is counted whole.
+        Examples that went through the backbone in this run; all examples of a shard whose worker
+        died are counted.
     all_inferences
         In all runs on this store.
     errors
-        All errors in the store by `stage/reason`, those of earlier runs too.
+        All errors in the store by `stage/reason`, including those of earlier runs.
     precision
         Of the embeddings.
     engines
-        That ran the backbone; empty where nothing was embedded.
+        That ran the backbone; empty if nothing was embedded.
     first_embedding
-        Seconds from when Ray was up to the first embedding; none where nothing was embedded.
+        Seconds from when Ray had started to the first embedding; None if nothing was embedded.
     seconds
         By stage: `plan`, `start Ray`, `choose precision`, `start workers`, `embed`, `stop Ray`.
     """
@@ -147,7 +148,7 @@ class Summary:
 
     @property
     def rate(self) -> float:
-        """Examples a second, start-up and shut-down left out."""
+        """Examples per second, without start-up and shut-down."""
         return (self.embedded + self.failed) / max(self.seconds.get("embed", 0.0), 1e-9)
 
 
@@ -158,17 +159,17 @@ def extract(
     options: ExtractOptions = ExtractOptions(),
     update: Update = Update(),
 ) -> Summary:
-    """Bring a feature store in line with a source, with no inference that was made before.
+    """Update a feature store to match a source; no inference is made twice.
 
-    Running it again goes on where the last run stopped, embeds what is new or was changed, takes
-    over new labels, or does nothing on a finished store.
+    Running it again continues where the last run stopped, embeds what is new or was changed,
+    copies new labels, or does nothing on a finished store.
 
     Raises
     ------
     InputError
-        What is wrong with source, backbone and store: everything at once, before any work.
+        With everything that is wrong with source, backbone and store, before any work.
     ExtractionError
-        If the work cannot go on; what was done is kept.
+        If the work cannot continue; what was done is kept.
     """
     clock = _Clock()
     checks = Checklist()
@@ -185,6 +186,7 @@ def extract(
         store = folder_at(output)
         store.check()
     checks.finish()
+    _note_what_is_left_out(examples)
     seen = state(store)
     wanted = loaded.fingerprint.run_in(asked)
     free = options.precision in (None, AUTO)
@@ -192,20 +194,28 @@ def extract(
     clock.stage("plan")
     if todo.finished:
         return _summary(
-            store, examples, todo, update, _Done(todo.precision or asked), clock.seconds
+            store, examples, todo, update, _Done(todo.fingerprint.precision), clock.seconds
         )
-    with _in_words(store), sole_writer(store):
-        if state(store) != seen:  # another run has just ended
+    with _readable_errors(store), sole_writer(store):
+        if state(store) != seen:  # another run has just finished
             todo = plan(examples, store, wanted, update, free)
-        done = _work(examples, loaded.run_in(todo.precision or asked), store, options, todo, clock)
+        backbone_here = loaded.run_in(todo.fingerprint.precision)
+        done = _work(examples, backbone_here, store, options, todo, clock)
         fingerprint = loaded.fingerprint.run_in(done.precision)
         finish(store, _manifest(examples, fingerprint, store, todo, update, done))
     return _summary(store, examples, todo, update, done, clock.seconds)
 
 
+def _note_what_is_left_out(source: Source) -> None:
+    if source.left_out:
+        console.note(f"left out: {left_out_in_words(source.left_out)}")
+    if source.examples["label"].null_count == len(source):
+        console.note(f"none of the {len(source):,} examples has a label")
+
+
 @dataclass(frozen=True)
 class _Done:
-    """What a run did: parts written anew, parts of new embeddings, shards lost with workers."""
+    """What a run did: rewritten parts, parts of new embeddings, examples lost with workers."""
 
     precision: str
     rewritten: tuple[PartRecord, ...] = ()
@@ -231,18 +241,18 @@ class _Clock:
 
 
 @contextmanager
-def _in_words(store: Folder) -> Iterator[None]:
-    """Say what stopped the work."""
+def _readable_errors(store: Folder) -> Iterator[None]:
+    """Turn what stopped the work into errors of ours."""
     try:
         yield
     except KeyboardInterrupt:
         raise StoppedError(
-            "stopped; the parts that are done are kept", "Run the same command again to go on."
+            "stopped; the parts that are done are kept", "Run the same command again to continue."
         ) from None
     except OSError as error:
         raise ExtractionError(
             f"{store} cannot be written: {error}",
-            "What is done is kept. Make room, or mend it, and run the same command again.",
+            "What is done is kept. Make room or fix the disk, and run the same command again.",
         ) from None
 
 
@@ -258,7 +268,7 @@ def _work(
         return _Done(backbone.spec.precision, _update(source, backbone, store, todo, clock))
     config = EngineConfig(backbone.spec.precision, options.engine, options.batch_size)
     with ray_session(options.address, options.workers, config.on_gpu) as workers:
-        import ray  # not sooner: the session sets what Ray reads when it is imported
+        import ray  # only here: the session sets variables that Ray reads when it is imported
 
         clock.stage("start Ray")
         if options.engine is None and (idle := gpus()):
@@ -267,7 +277,7 @@ def _work(
                 "onnxruntime-gpu is installed"
             )
         content = ray.put(backbone.content)
-        if options.precision == AUTO and not todo.precision and measurable(config):
+        if options.precision == AUTO and todo.new and measurable(config):
             config = fastest_config(
                 content, backbone.spec, config, source.folder, todo.todo["path"]
             )
@@ -280,6 +290,7 @@ def _work(
             spec=backbone.spec.preprocessing,
             gpu=gpu,
             backbone=backbone.spec,
+            fingerprint=backbone.fingerprint,
             store=store,
             config=config,
         )
@@ -290,7 +301,7 @@ def _work(
         clock.stage("embed")
     clock.stage("stop Ray")
     parts = [each.value for each in finished]
-    engines = {each.worker: each.value.engines for each in finished}  # of each, at its last shard
+    engines = {each.worker: each.value.engines for each in finished}  # after its last shard
     firsts = [
         each.started + each.value.first - started  # by its own clock: machines do not share one
         for each in finished
@@ -310,17 +321,17 @@ def _work(
 def _update(
     source: Source, backbone: Backbone, store: Folder, todo: Plan, clock: _Clock
 ) -> tuple[PartRecord, ...]:
-    """Begin the run, and write those parts anew that keep only some of their examples."""
+    """Begin the run, and rewrite the parts that keep only some of their examples."""
     if not todo.unfinished:
         begin(store, backbone.fingerprint, source.path, inferences=todo.inferences)
-    # What the manifest names stays as well: readers follow it until the new one is written.
+    # Parts that the manifest lists stay as well: readers use it until the new one is written.
     sweep(store, (*todo.parts, *(todo.manifest.parts if todo.manifest else ())))
     if not todo.rewrites:
         return ()
     rewritten = []
     with console.progress("updating parts", len(todo.rewrites)) as advance:
         for change in todo.rewrites:
-            rewritten.append(rewrite(store, source, change))
+            rewritten.append(rewrite(store, source, change, backbone.fingerprint))
             advance(1)
     clock.stage("update")
     return tuple(rewritten)

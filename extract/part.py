@@ -1,4 +1,4 @@
-"""A part of the store in the making: every example of a shard is a row of features or of errors."""
+"""Collects a part of the store: every example of a shard becomes a row of features or of errors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from headstart.data.workers.inputs import Example, Failure
 
 
 class Part:
-    """The rows and errors of a shard while they come in.
+    """Collects the rows and errors of a shard.
 
     Parameters
     ----------
     examples
         Of the shard, as in the source.
     dim
-        Numbers in an embedding.
+        Width of the embeddings.
     """
 
     def __init__(self, examples: pa.Table, dim: int) -> None:
@@ -31,7 +31,7 @@ class Part:
         self.inferences = 0
 
     def add(self, examples: list[Example], embeddings: np.ndarray) -> None:
-        """Take a batch and its embeddings, float32 `[batch, dim]`."""
+        """Add a batch and its embeddings, float32 `[batch, dim]`."""
         finite = np.isfinite(embeddings).all(axis=1)
         start = len(self.good)
         for example, fine in zip(examples, finite, strict=True):
@@ -44,7 +44,7 @@ class Part:
         self.inferences += len(examples)
 
     def fail(self, failure: Failure) -> None:
-        """Take a row that has no embedding."""
+        """Add a row that has no embedding."""
         self.bad.append(failure)
 
     def rows(self) -> pa.Table:
@@ -74,6 +74,6 @@ class Part:
 def error_rows(examples: pa.Table, failures: Sequence[Failure]) -> pa.Table:
     """Rows of errors, in the order of the failures."""
     rows = np.array([failure.row for failure in failures], np.int64)
-    columns = [[getattr(failure, name) for failure in failures] for name in ERROR_COLUMNS[1:]]
-    ids = examples["id"].take(numbers(rows))
-    return pa.table([ids, *map(strings, columns)], schema=ERROR_SCHEMA)
+    taken = examples.select(["id", "path"]).take(numbers(rows))
+    columns = [[getattr(failure, name) for failure in failures] for name in ERROR_COLUMNS[1:-1]]
+    return pa.table([taken["id"], *map(strings, columns), taken["path"]], schema=ERROR_SCHEMA)

@@ -14,24 +14,18 @@ from pathlib import Path
 from types import ModuleType
 
 ROOMS = ("data", "extract", "classify", "export", "cluster")
-WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 
 
-def module_of(arguments: Sequence[str]) -> str | None:
-    """What stands behind Python's `-m`, given `sys.orig_argv[1:]`; none where there is no `-m`."""
-    waiting = iter(arguments)
-    for argument in waiting:
-        if argument in WITH_VALUE:
-            next(waiting, None)
-        elif not argument.startswith("-") or argument == "-":
-            return None  # a script, or stdin
-        elif argument[1:2] not in ("W", "X", "-"):
-            flags, found, name = argument[1:].partition("m")
-            if "c" in flags:
-                return None
-            if found:
-                return name or next(waiting, None)
-    return None
+def module_of(argv: Sequence[str], orig_argv: Sequence[str]) -> str | None:
+    """What stands behind Python's `-m`; none where Python runs something else.
+
+    While Python starts, `sys.argv` is `-m` and what stands behind the module's name, so that its
+    length says where in `sys.orig_argv` the name is: no option of Python's has to be parsed.
+    """
+    if argv[:1] != ["-m"]:
+        return None
+    name = orig_argv[len(orig_argv) - len(argv)]
+    return name.partition("m")[2] if name.startswith("-") else name  # -mdata, -umdata
 
 
 class _Room:
@@ -53,5 +47,5 @@ class _Room:
         return spec
 
 
-if (_asked := module_of(sys.orig_argv[1:])) in ROOMS:
+if (_asked := module_of(sys.argv, sys.orig_argv)) in ROOMS:
     sys.meta_path.insert(0, _Room(_asked))  # type: ignore[arg-type]

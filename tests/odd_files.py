@@ -330,7 +330,7 @@ def broken() -> dict[str, tuple[bytes, str]]:
 
 
 def _bombs(side: int = 60_000) -> dict[str, bytes]:
-    """Small files whose headers speak of 3,600 million pixels."""
+    """Small files whose headers claim 3,600 million pixels."""
     jpeg = bytearray(encode(PICTURE, "JPEG"))
     struct.pack_into(">HH", jpeg, jpeg.index(b"\xff\xc0") + 5, side, side)
     gif = bytearray(encode(GREY, "GIF"))

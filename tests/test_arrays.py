@@ -1,4 +1,4 @@
-"""Arrow arrays without pandas, and work that stays without it."""
+"""Arrow arrays without pandas, and extraction without importing it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_numbers_are_those_that_pyarrow_makes(dtype: type, count: int) -> None:
     assert numbers(values).equals(pa.array(values))
 
 
-def test_a_shard_travels_without_the_table_that_it_was_cut_from() -> None:
+def test_a_shard_is_sent_without_the_table_that_it_was_cut_from() -> None:
     table = pa.table({"id": [f"photo {n}" for n in range(10_000)], "label": pa.nulls(10_000)})
     receive, (number, stream) = Shard(3, table.slice(5000, 20)).__reduce__()  # as Ray asks it
     assert len(stream) < 2000
@@ -49,7 +49,14 @@ from headstart.extract.worker import EmbeddingJob, EmbeddingWorker
 source, backbone = open_source({str(photos)!r}), load_backbone({str(tiny_backbone)!r})
 store = folder_at({str(tmp_path / "f")!r})
 spec = backbone.spec
-job = EmbeddingJob(root=source.folder, spec=spec.preprocessing, backbone=spec, store=store)
+print_ = backbone.fingerprint
+job = EmbeddingJob(
+    root=source.folder,
+    spec=spec.preprocessing,
+    backbone=spec,
+    fingerprint=print_,
+    store=store,
+)
 worker = EmbeddingWorker(job, backbone.content)
 for shard in plan(source, store, backbone.fingerprint).shards(2, 16):
     print(worker.work(shard).record.rows)

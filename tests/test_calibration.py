@@ -1,4 +1,4 @@
-"""Probabilities that can be believed, thresholds that hold, and the wall before the tests."""
+"""Calibrated probabilities, thresholds that hold, and the separation of test examples."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_label_at_the_threshold_may_be_either() -> None:
 
 def test_what_cannot_be_chosen() -> None:
     assert words(lambda: AnswerOptions("platt", 0, 2)) == (
-        "1. unknown --calibration 'platt'\n  Known are temperature, isotonic, none.\n"
+        "1. unknown --calibration 'platt'\n  Choose from temperature, isotonic, none.\n"
         "2. --precision 0 is not possible\n  Give a share above 0, at most 1.\n"
         "3. --coverage 2 is not possible\n  Give a share above 0, at most 1.\n"
         "4. --precision and --coverage choose the same threshold\n  Give one of the two."
@@ -144,10 +144,10 @@ def test_what_cannot_be_chosen() -> None:
     )
 
 
-# Folds, and the wall
+# Folds, and test examples
 
 
-def sealed(embeddings: np.ndarray, labels: np.ndarray) -> HeldOut:
+def held_out_of(embeddings: np.ndarray, labels: np.ndarray) -> HeldOut:
     return HeldOut(InMemory(embeddings), np.arange(len(labels)), labels)
 
 
@@ -196,10 +196,10 @@ def test_of_many_examples_one_in_twenty_is_held_back() -> None:
     assert fitted.answering.estimator[-1].coef_.shape == (5, 4)
 
 
-def test_the_test_examples_answer_once() -> None:
+def test_the_test_examples_can_be_used_once() -> None:
     training = some(np.arange(40) % 2)
     fitted = fit(training, FitOptions(), lambda step: None)
-    held_out = sealed(training.embeddings, training.labels)
+    held_out = held_out_of(training.embeddings, training.labels)
     answers = held_out.answers(fitted.written.with_scores)
     assert np.array_equal(answers.labels, training.labels)
     with pytest.raises(RuntimeError, match="another head would be chosen by them"):
@@ -215,7 +215,7 @@ def fitted_digits(options: FitOptions, seed: int) -> tuple[Fitted, np.ndarray, n
     )
     training = Training(tuple(map(str, range(10))), parts[0], parts[2])
     fitted = fit(training, options, lambda step: None)
-    answers = sealed(parts[1], parts[3]).answers(fitted.written.with_scores)
+    answers = held_out_of(parts[1], parts[3]).answers(fitted.written.with_scores)
     right = answers.probabilities.argmax(axis=1) == answers.labels
     before = reliability(answers.labels, answers.uncalibrated).expected_calibration_error
     after = reliability(answers.labels, answers.probabilities).expected_calibration_error

@@ -382,7 +382,7 @@ def test_features_of_another_backbone_are_refused(
     with pytest.raises(ModelError) as caught:
         evaluate(model, tmp_path / "other")
     assert str(caught.value) == (
-        f"the features {tmp_path / 'other'} and the model {model} do not belong together:\n"
+        f"the features {tmp_path / 'other'} and the model {model} do not match:\n"
         f"  the features {tmp_path / 'other'}: {other.fingerprint}\n"
         f"  the model was trained on: {Model.open(model).card.fingerprint}\n"
         f"  Train on these features: python -m classify train {tmp_path / 'other'} -o MODEL"

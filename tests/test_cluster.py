@@ -41,7 +41,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, gcs_port: int) -> Iterator
     arguments = (
         *("start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={gcs_port}"),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={port}", "--num-cpus=2"),
-        # A port of its own: another Ray on this machine may have the default one.
+        # A free port: another Ray on this machine may have the default one.
         *(f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats"),
     )
     environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
@@ -89,7 +89,7 @@ def test_extract_connects_to_an_address(
     assert "60 photographs" in answer.stdout
     assert "with 1 worker" in answer.stdout
     refused = run(*extract[:-1], tmp_path / "more", "--address", address, "--workers", 3)
-    # Where there is no network, Ray itself says so first.
+    # Without a network, Ray itself reports that first.
     assert refused.stderr.endswith(
         "error: 3 workers need as many CPUs, but the cluster has 2\n"
         "  Ask for --workers 2 or fewer.\n"
@@ -115,7 +115,7 @@ def test_cluster_submit_follows_a_job_and_gives_its_outcome(
     assert {"SUCCEEDED", "FAILED"} <= set(status["jobs"].values())
 
 
-def test_the_dashboard_wants_a_token_and_is_on_loopback_only(cluster: str) -> None:
+def test_the_dashboard_requires_a_token_and_is_on_loopback_only(cluster: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{cluster}/api/jobs/")
     assert caught.value.code == 401
@@ -130,29 +130,29 @@ def test_the_dashboard_wants_a_token_and_is_on_loopback_only(cluster: str) -> No
     assert {each.laddr.ip for each in listening if each.pid in dashboard} == {"127.0.0.1"}
 
 
-def test_a_missing_token_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_token_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     answer = run("-m", "cluster", "status")
     assert (answer.returncode, answer.stderr) == (
         2,
         "error: there is no token for the cluster at http://127.0.0.1:8265\n"
-        "  Make one with `ray get-auth-token --generate` before you start a cluster, or put the "
+        "  Create one with `ray get-auth-token --generate` before you start a cluster, or copy the "
         "cluster's into ~/.ray/auth_token.\n",
     )
 
 
-def test_bad_input_is_said(tmp_path: Path) -> None:
+def test_bad_input_is_reported(tmp_path: Path) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     answer = run("-m", "cluster", "status", "--address", nobody)
     assert answer.returncode == 2
-    assert answer.stderr.startswith(f"error: no Ray cluster takes jobs at {nobody}: ")
+    assert answer.stderr.startswith(f"error: no Ray cluster accepts jobs at {nobody}: ")
     assert answer.stderr.endswith(
         "  Start one with `RAY_AUTH_MODE=token ray start --head`, or name it with --address.\n"
     )
     answer = run("-m", "cluster", "submit", "--address", nobody)
     assert answer.stderr == (
         "error: there is no command to submit\n"
-        "  Put it behind --, as in: python -m cluster submit -- python -m extract ...\n"
+        "  Put it after --, as in: python -m cluster submit -- python -m extract ...\n"
     )
     answer = run("-m", "cluster", "submit", "--working-dir", tmp_path / "no", "--", "true")
     assert answer.stderr == f"error: {tmp_path / 'no'}: no such folder\n  Check --working-dir.\n"

@@ -141,12 +141,21 @@ def test_the_report(tmp_path: Path, scans: Path, command: Callable) -> None:
 def test_what_should_be_known_is_said(tiny_backbone: Path) -> None:
     """Built by hand: which of a machine's speeds comes out is no matter for a test."""
     spec = replace(load_backbone(tiny_backbone).spec, precision="int8")
-    slow = Quantized(b"", 1, 50.0, 100.0, 0.95, 0.5, 128, False)
+    slow = Quantized(
+        content=b"",
+        fp32_bytes=1,
+        speed=50.0,
+        fp32_speed=100.0,
+        cosine_mean=0.95,
+        cosine_worst=0.5,
+        photographs=128,
+        random=False,
+    )
     first, second = slow.warnings(spec)
     assert first.startswith("int8 is slower than fp32 on this machine (0.50 times as fast). ")
     assert "(cosine 0.500). Calibrate on photographs like those you will extract" in second
-    assert Quantized(b"", 1, 200.0, 100.0, 0.99, 0.95, 128, False).warnings(spec) == []
-    half = Quantized(b"", 1, 90.0, 100.0, 1.0, 1.0, 8, True)
+    assert replace(slow, speed=200.0, cosine_mean=0.99, cosine_worst=0.95).warnings(spec) == []
+    half = replace(slow, speed=90.0, cosine_mean=1.0, cosine_worst=1.0, random=True)
     assert half.warnings(replace(spec, precision="fp16")) == [
         "fp16 is slower than fp32 on this machine (0.90 times as fast): it is meant for "
         "GPUs, and for files of half the size."

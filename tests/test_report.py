@@ -370,7 +370,7 @@ def test_a_photograph_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     reasons = {
         "gone.png": "there is no such file",
         "empty.png": "the file has no bytes",
-        "text.png": "no image format that we read begins with b'not a ph'",
+        "text.png": "no supported image format begins with b'not a ph'",
         "folder.png": "Is a directory",
         "a.tar#bytes=0+9": "there is no such file",
     }

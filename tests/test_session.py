@@ -1,4 +1,4 @@
-"""Workers find a place: a CPU each, and where they need one, a share of a GPU beside it."""
+"""Workers get a CPU each, and a share of a GPU if they need one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from headstart.data.common import ray_session as session
-from headstart.data.common.ray_session import PER_GPU, seats, share_of_gpu
+from headstart.data.common.ray_session import PER_GPU, capacity, share_of_gpu
 
 ON_GPUS = """
 import os, sys
@@ -24,8 +24,8 @@ ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False,
          _node_ip_address="127.0.0.1", log_to_driver=False)
 with ray_session(None, None, gpu=True) as workers:
     print(workers, round(share_of_gpu(workers), 3))
-    seated = ray.remote(num_cpus=1, num_gpus=share_of_gpu(workers))(lambda: ray.get_gpu_ids())
-    print(ray.get([seated.remote() for _ in range(workers)], timeout=60))
+    placed = ray.remote(num_cpus=1, num_gpus=share_of_gpu(workers))(lambda: ray.get_gpu_ids())
+    print(ray.get([placed.remote() for _ in range(workers)], timeout=60))
     other = ray.remote(num_cpus=0, num_gpus=0.5)(type("Other", (), {})).remote()
     ray.get(other.__ray_ready__.remote())
     print(share_of_gpu(workers))
@@ -49,8 +49,10 @@ for asked in (4, 3):
         ([], 16, 0),
     ],
 )
-def test_seats(machines: list[tuple[int, int]], per_gpu: int | None, fit: int) -> None:
-    assert seats(machines, per_gpu) == fit
+def test_capacity_of_machines(
+    machines: list[tuple[int, int]], per_gpu: int | None, fit: int
+) -> None:
+    assert capacity(machines, per_gpu) == fit
 
 
 @pytest.mark.parametrize(
@@ -58,9 +60,9 @@ def test_seats(machines: list[tuple[int, int]], per_gpu: int | None, fit: int) -
     [
         ([(16, 1)], 16, 16),
         ([(16, 1)], 1, 1),
-        ([(16, 4)], 16, 4),  # every GPU has as much to do
+        ([(16, 4)], 16, 4),  # every GPU has the same work
         ([(16, 4)], 5, 2),
-        ([(64, 1), (4, 2)], 20, 16),  # the second has but two CPUs for each of its GPUs
+        ([(64, 1), (4, 2)], 20, 16),  # the second has only two CPUs for each of its GPUs
     ],
 )
 def test_workers_share_gpus_evenly(
@@ -71,14 +73,14 @@ def test_workers_share_gpus_evenly(
     monkeypatch.setattr(ray, "available_resources", lambda: {"GPU": gpus})
     share = share_of_gpu(workers)
     assert share == 1 / of_each
-    assert seats(machines, of_each) >= workers
+    assert capacity(machines, of_each) >= workers
     assert of_each <= PER_GPU
 
 
 def test_ray_has_a_place_for_each_worker_that_shares_a_gpu(
     photos: Path, tiny_backbone: Path, tmp_path: Path
 ) -> None:
-    """A cluster that counts a GPU which it does not have: enough to find places, not to embed."""
+    """A cluster with a GPU that exists only in its settings: enough to place workers."""
     done = subprocess.run(
         [sys.executable, "-c", ON_GPUS, str(photos), str(tiny_backbone), str(tmp_path / "f")],
         capture_output=True,
@@ -92,10 +94,10 @@ def test_ray_has_a_place_for_each_worker_that_shares_a_gpu(
         "4 workers need as many CPUs beside a GPU, but the cluster has 3 (16 workers share one at "
         "most)",
         "  Ask for --workers 3 or fewer.",
-        "the ONNX Runtime that is installed has no CUDAExecutionProvider",
-        "  Put onnxruntime-gpu in the place of onnxruntime where the workers run, or choose "
+        "the installed ONNX Runtime has no CUDAExecutionProvider",
+        "  Replace onnxruntime by onnxruntime-gpu where the workers run, or choose "
         "another --engine.",
-        "  What is done is kept. Run the same command again to go on.",
+        "  What is done is kept. Run the same command again to continue.",
     ], done.stderr
     assert done.stderr.count("left idle") == 1, done.stderr  # not where they are used
     assert (

@@ -33,7 +33,7 @@ def s3_port() -> Iterator[int]:
 
 @pytest.fixture
 def wire(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
-    """S3 with an empty bucket, behind a wire that can be cut."""
+    """S3 with an empty bucket, behind a connection that can be cut."""
     make_bucket(s3_port)
     wire = Wire(s3_port)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{wire.port}")
@@ -64,7 +64,7 @@ def test_everything_in_object_storage(
     command: Callable,
 ) -> None:
     arguments = ("extract", f"{bucket}/photos", "--backbone", f"{bucket}/tiny.onnx")
-    # Bit by bit the same embeddings are those of the same engine.
+    # Only the same engine gives embeddings that are equal bit by bit.
     arguments += ("-o", f"{bucket}/deep/store", "--engine", "onnxruntime")
     answer = command(*arguments)
     assert answer.code == 0, answer.err
@@ -120,30 +120,30 @@ def many(bucket: str, photos: Path) -> int:
     return 360
 
 
-def test_a_network_that_fails_for_a_while_costs_only_time(
+def test_a_temporary_network_failure_costs_only_time(
     wire: Wire, bucket: str, photos: Path, local_ray: None
 ) -> None:
     total = many(bucket, photos)
     before, cuts = wire.requests, []
 
-    def meddle() -> None:
+    def cut_three_times() -> None:
         for number in range(3):
             wait_until(lambda number=number: wire.requests > before + 150 * (number + 1))
             wire.cut()
             cuts.append(wire.requests)
             threading.Event().wait(1.0)
-            wire.mend()
+            wire.restore()
 
-    meddler = threading.Thread(target=meddle)
-    meddler.start()
+    cutter = threading.Thread(target=cut_three_times)
+    cutter.start()
     done = extract(f"{bucket}/photos", f"{bucket}/tiny.onnx", f"{bucket}/f")
-    meddler.join()
+    cutter.join()
     assert len(cuts) == 3
     assert (done.rows, done.errors, done.inferences) == (total, {}, total)
     assert verify(f"{bucket}/f").sound
 
 
-def test_a_network_that_stays_away_is_said_and_nothing_is_lost(
+def test_a_lasting_network_failure_is_reported_and_nothing_is_lost(
     wire: Wire, bucket: str, photos: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     total = many(bucket, photos)
@@ -163,7 +163,7 @@ def test_a_network_that_stays_away_is_said_and_nothing_is_lost(
     assert "cannot be reached: When " in str(caught.value)
     assert "AWS Error NETWORK_CONNECTION" in str(caught.value)
     assert "same command again" in str(caught.value)
-    wire.mend()
+    wire.restore()
     monkeypatch.setattr(
         "headstart.data.storage.lock.SILENCE", 0.1
     )  # the lock that the dead run left
@@ -173,7 +173,7 @@ def test_a_network_that_stays_away_is_said_and_nothing_is_lost(
     assert verify(f"{bucket}/f").sound
 
 
-def test_a_storage_that_cannot_be_reached_is_said_before_any_work(
+def test_unreachable_storage_is_reported_before_any_work(
     wire: Wire, tiny_backbone: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headstart.data.storage.remote.PATIENCE", 0.5)
@@ -183,14 +183,14 @@ def test_a_storage_that_cannot_be_reached_is_said_before_any_work(
     assert "error: s3://bucket cannot be reached: When " in answer.err
     assert answer.err.endswith(
         "  Check network, address and credentials, then run the same command again: "
-        "it goes on where it stopped.\n"
+        "it continues where it stopped.\n"
     )
 
 
 def test_a_second_writer_is_refused_and_a_dead_lock_is_taken_over(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(headstart.data.storage.lock, "BEAT", 0.1)
+    monkeypatch.setattr(headstart.data.storage.lock, "HEARTBEAT", 0.1)
     monkeypatch.setattr(headstart.data.storage.lock, "SILENCE", 0.8)
     folder = folder_at(f"{bucket}/f")
     with sole_writer(folder):
@@ -201,7 +201,7 @@ def test_a_second_writer_is_refused_and_a_dead_lock_is_taken_over(
             f"{bucket}/f\n  Wait until it has ended, or choose another folder with -o."
         )
     assert folder.names() == []
-    folder.write("_lock", json.dumps({"pid": 1, "host": "gone", "token": "x", "beat": 3}).encode())
+    folder.write("_lock", json.dumps({"pid": 1, "host": "gone", "token": "x", "count": 3}).encode())
     with sole_writer(folder):
         assert folder.names() == ["_lock"]
     assert folder.names() == []
@@ -212,19 +212,19 @@ def test_a_second_writer_is_refused_and_a_dead_lock_is_taken_over(
     [
         (
             "ftp://host/x",
-            "ftp://host/x: storage of kind ftp:// is not known\n"
-            "  Known are s3://, gs://, file:// and local paths.",
+            "ftp://host/x: storage of kind ftp:// is not supported\n"
+            "  Use s3://, gs://, file:// or a local path.",
         ),
-        ("s3:///x", "s3:///x names no bucket\n  Write s3://BUCKET/FOLDER."),
+        ("s3:///x", "s3:///x has no bucket\n  Write s3://BUCKET/FOLDER."),
         (
             "s3://key:secret@bucket/x",
-            "s3://...@bucket: an address must hold no credentials, since it is written into the "
-            "feature store\n  Give them by the environment, as AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY.",
+            "s3://...@bucket: an address must not contain credentials, since it is written into "
+            "the feature store\n  Set the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
+            "instead.",
         ),
     ],
 )
-def test_addresses_that_cannot_be(address: str, words: str) -> None:
+def test_invalid_addresses(address: str, words: str) -> None:
     with pytest.raises(InputError) as caught:
         folder_at(address)
     assert str(caught.value) == words
@@ -235,7 +235,7 @@ def test_a_file_address_is_a_local_path(tmp_path: Path) -> None:
     assert folder == LocalFolder(str(tmp_path / "a b"))
 
 
-def test_an_object_that_may_not_be_read_is_no_failing_network() -> None:
+def test_a_forbidden_object_is_not_a_network_failure() -> None:
     def refuse() -> None:
         raise OSError("When reading key 'x': AWS Error ACCESS_DENIED during HeadObject operation")
 
@@ -245,7 +245,7 @@ def test_an_object_that_may_not_be_read_is_no_failing_network() -> None:
 
 
 @pytest.mark.parametrize("kind", ["local", "s3", "gs"])
-def test_the_verbs_of_a_folder(
+def test_the_methods_of_a_folder(
     kind: str, tmp_path: Path, s3_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with gcs_server() as gcs_port:
@@ -267,7 +267,7 @@ def test_the_verbs_of_a_folder(
         assert (content, [stamp]) == (b"hello", folder.stamps(["a b/ü#1?.txt"]))
         assert dict(folder.files())["a b/ü#1?.txt"] == stamp
         assert folder.read("empty") == b""
-        if kind != "gs":  # the server of the tests does not know how to send a part of an object
+        if kind != "gs":  # the tests' server cannot send a part of an object
             with folder.open("a b/ü#1?.txt") as file:
                 assert file.read_at(3, 1) == b"ell"
         with pytest.raises(FileNotFoundError):

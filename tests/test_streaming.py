@@ -25,7 +25,7 @@ from headstart.classify.streamed.logistic import LogisticOptions, fit_logistic
 from headstart.classify.streamed.moments import fit_lda, fit_ridge
 from headstart.data.common.errors import InputError
 from headstart.data.contracts.fingerprint import Fingerprint
-from headstart.data.contracts.records import begin, finish, write_part
+from headstart.data.contracts.records import PartContent, begin, finish, write_part
 from headstart.data.contracts.store import ERROR_SCHEMA, FeatureStore, StoreManifest, part_schema
 from headstart.data.storage.local import LocalFolder
 from headstart.data.storage.places import folder_at
@@ -57,11 +57,23 @@ def write_store(path: Path, embeddings: np.ndarray, parts: tuple[int, ...] = PAR
         columns = [ids, ids, ids, nothing, nothing, nothing, nothing, embedding]
         errors = ERROR_SCHEMA.empty_table()
         if not rows:
-            errors = pa.table([["bad"], ["read"], ["missing"], ["gone"], [None]], ERROR_SCHEMA)
+            errors = pa.table(
+                [["bad"], ["read"], ["missing"], ["gone"], [None], ["bad"]], ERROR_SCHEMA
+            )
         name = f"part-{number:05d}-{number:012x}"
-        records.append(write_part(folder, name, pa.table(columns, schema=schema), errors))
+        content = PartContent(PRINT, pa.table(columns, schema=schema), errors)
+        records.append(write_part(folder, name, content))
         start += rows
-    finish(folder, StoreManifest(PRINT, "/photos", "/photos", (), tuple(records)))
+    finish(
+        folder,
+        StoreManifest(
+            fingerprint=PRINT,
+            source="/photos",
+            root="/photos",
+            classes=(),
+            parts=tuple(records),
+        ),
+    )
     return FeatureStore.open(path)
 
 

@@ -17,7 +17,7 @@ from headstart.classify.training import RunOptions, train
 from headstart.data.common.errors import InputError
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.model import Model
-from headstart.data.contracts.records import begin, finish, write_part
+from headstart.data.contracts.records import PartContent, begin, finish, write_part
 from headstart.data.contracts.store import ERROR_SCHEMA, StoreManifest, part_schema
 from headstart.data.storage.places import folder_at
 
@@ -46,8 +46,18 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         columns = [ids, ids, ids, nothing, label, nothing, nothing, embedding, writer]
         name = f"part-{number:05d}-{number:012x}"
         errors = ERROR_SCHEMA.empty_table()
-        records.append(write_part(folder, name, pa.table(columns, schema=schema), errors))
-    finish(folder, StoreManifest(prints, "/photos", "/photos", (), tuple(records)))
+        content = PartContent(prints, pa.table(columns, schema=schema), errors)
+        records.append(write_part(folder, name, content))
+    finish(
+        folder,
+        StoreManifest(
+            fingerprint=prints,
+            source="/photos",
+            root="/photos",
+            classes=(),
+            parts=tuple(records),
+        ),
+    )
     return path
 
 

@@ -1,21 +1,36 @@
-"""A store follows its source by one subtraction: changes, labels, failures, what vanished."""
+"""A store follows its source: changed files, labels, failures, removed examples."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from conftest import paint
 
-from headstart.data.common.errors import StoreError
-from headstart.data.contracts.records import begin, write_part
-from headstart.data.contracts.store import FeatureStore, embeddings_of, read_manifest
+from headstart.data.common.errors import ExtractionError, StoreError
+from headstart.data.contracts.records import PartContent, begin, write_part
+from headstart.data.contracts.store import (
+    MANIFEST,
+    FeatureStore,
+    embeddings_of,
+    fingerprint_of,
+    read_manifest,
+    with_fingerprint,
+)
+from headstart.data.storage.files import digest
 from headstart.data.storage.places import folder_at
-from headstart.extract.job import extract
+from headstart.data.verification import verify
+from headstart.extract.engines.runtimes import EngineConfig
+from headstart.extract.job import ExtractOptions, extract
 from headstart.extract.planning.plan import Update
+from headstart.extract.worker import EmbeddingJob, EmbeddingWorker
 
 Rows = dict[str, dict]
 
@@ -44,7 +59,7 @@ def all_ids(photos: Path) -> set[str]:
     return {path.relative_to(photos).as_posix() for path in photos.rglob("*.png")}
 
 
-def test_a_changed_file_is_embedded_anew_and_nothing_else(
+def test_a_changed_file_is_embedded_again_and_nothing_else(
     photos: Path, features: Path, tiny_backbone: Path, tmp_path: Path
 ) -> None:
     before = rows(features)
@@ -94,9 +109,9 @@ def test_failures_are_tried_again_when_asked_or_when_their_file_changed(
     again = extract(photos, tiny_backbone, out, update=Update(retry_failed=True))
     assert (again.counts.retried, again.failed, again.inferences) == (2, 2, 0)
     (red / "00.png").write_bytes(good["00.png"])
-    mended = extract(photos, tiny_backbone, out)
-    assert (mended.counts.changed, mended.embedded, mended.rows) == (1, 1, 59)
-    # Put back with the very stamp that it failed with: only --retry-failed looks.
+    retried = extract(photos, tiny_backbone, out)
+    assert (retried.counts.changed, retried.embedded, retried.rows) == (1, 1, 59)
+    # Restored with the stamp that it failed with: only --retry-failed retries it.
     stamp = (red / "01.png").stat()
     (red / "01.png").write_bytes(b"")
     (red / "01.png").write_bytes(b"brokes")
@@ -109,7 +124,7 @@ def test_failures_are_tried_again_when_asked_or_when_their_file_changed(
     assert last.all_inferences == 60
 
 
-def test_what_vanished_is_dropped_when_asked(
+def test_removed_examples_are_dropped_when_asked(
     photos: Path, features: Path, tiny_backbone: Path, command: Callable
 ) -> None:
     for path in (photos / "green").iterdir():
@@ -130,7 +145,7 @@ def test_what_vanished_is_dropped_when_asked(
     )
 
 
-def test_new_labels_and_columns_are_taken_over_without_an_inference(
+def test_new_labels_and_columns_are_copied_without_an_inference(
     photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
 ) -> None:
     manifest, out = photos / "m.csv", tmp_path / "f"
@@ -180,10 +195,10 @@ def test_a_store_without_stamps_is_still_read_and_added_to(
     assert sum(stamp is None for stamp in stamps) == 60
 
 
-def test_an_update_that_died_in_the_middle_is_gone_on_with(
+def test_an_update_that_died_in_the_middle_is_resumed(
     photos: Path, features: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The part is written anew and recorded; then the run dies before it embeds."""
+    """The part is rewritten and recorded; then the run dies before it embeds."""
     before = rows(features)
     paint(photos / "red" / "03.png", (10, 10, 10), 1)
 
@@ -196,7 +211,7 @@ def test_an_update_that_died_in_the_middle_is_gone_on_with(
     monkeypatch.setattr("headstart.extract.job.WorkerPool", die)
     with pytest.raises(Died):
         extract(photos, tiny_backbone, features)
-    assert rows(features) == before  # readers see the old store until the new one is there
+    assert rows(features) == before  # readers see the old store until the new one is complete
     monkeypatch.undo()
     done = extract(photos, tiny_backbone, features)
     assert (done.inferences, done.counts.kept) == (1, 59)
@@ -208,11 +223,12 @@ def test_an_update_that_died_in_the_middle_is_gone_on_with(
 def test_two_parts_with_the_same_examples_count_once(
     photos: Path, features: Path, tiny_backbone: Path
 ) -> None:
-    """A worker of a run that was given up for dead may still have written its part."""
+    """A worker of a run that was taken for dead may still have written its part."""
     store = FeatureStore.open(features)
     table, empty = store.read(), store.read_errors()
     begin(store.folder, store.fingerprint, str(photos), inferences=60)
-    write_part(store.folder, "part-00007-0123456789ab", table.slice(50), empty, 10)
+    content = PartContent(store.fingerprint, table.slice(50), empty)
+    write_part(store.folder, "part-00007-0123456789ab", content, 10)
     done = extract(photos, tiny_backbone, features)
     assert (done.inferences, done.counts.kept, done.rows) == (0, 60, 60)
     ids_are_once_each(features, all_ids(photos))
@@ -230,3 +246,171 @@ def test_a_damaged_part_is_named_with_what_to_do(
     assert str(caught.value).endswith(
         f"\n  Set it aside with: python -m data verify {features} --repair"
     )
+
+
+# One fingerprint a store
+
+
+def precisions(store: Path) -> set[str]:
+    """What each part says that it was made in."""
+    parts = (pq.read_table(path) for path in store.glob("part-*.parquet"))
+    found = (fingerprint_of(part) for part in parts)
+    return {made_by.precision if made_by else "none" for made_by in found}
+
+
+@pytest.fixture
+def bf16_store(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A finished store in bf16, made by an engine that computes in fp32 and says bf16."""
+    pretend_bf16(monkeypatch)
+    extract(photos, tiny_backbone, tmp_path / "bf16", ExtractOptions(precision="bf16"))
+    return tmp_path / "bf16"
+
+
+def pretend_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any CPU computes in bf16, as far as these tests need it."""
+    monkeypatch.setattr("headstart.extract.job.check_config", lambda config: None)
+
+    class OurJob(EmbeddingJob):
+        def worker(self, content: bytes) -> EmbeddingWorker:
+            return EmbeddingWorker(replace(self, config=EngineConfig("fp32")), content)
+
+    monkeypatch.setattr("headstart.extract.job.EmbeddingJob", OurJob)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_store_in_bf16_grows_in_bf16(photos: Path, bf16_store: Path, tiny_backbone: Path) -> None:
+    assert FeatureStore.open(bf16_store).fingerprint.precision == "bf16"
+    for number in range(5):
+        paint(photos / "red" / f"new{number}.png", (200, 60, 60), 500 + number)
+    done = extract(photos, tiny_backbone, bf16_store)
+    assert (done.embedded, done.precision) == (5, "bf16")
+    assert FeatureStore.open(bf16_store).fingerprint.precision == "bf16"
+    assert precisions(bf16_store) == {"bf16"}
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_store_in_bf16_that_is_relabelled_or_pruned_stays_in_bf16(
+    photos: Path, bf16_store: Path, tiny_backbone: Path
+) -> None:
+    (photos / "red" / "03.png").rename(photos / "blue" / "red-03.png")
+    extract(photos, tiny_backbone, bf16_store, update=Update(prune=True))
+    (photos / "manifest.csv").write_text("path,label\n")
+    assert FeatureStore.open(bf16_store).fingerprint.precision == "bf16"
+    assert precisions(bf16_store) == {"bf16"}
+    assert verify(bf16_store).sound
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_run_in_bf16_that_died_goes_on_in_bf16(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_bf16(monkeypatch)
+    out = tmp_path / "f"
+
+    def die(*arguments: object) -> None:
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.extract.job.finish", die)
+        with pytest.raises(ExtractionError):
+            extract(photos, tiny_backbone, out, ExtractOptions(precision="bf16"))
+    paint(photos / "red" / "new.png", (200, 60, 60), 500)
+    assert extract(photos, tiny_backbone, out).precision == "bf16"
+    assert precisions(out) == {"bf16"}
+
+
+def test_a_part_of_another_fingerprint_is_found_and_embedded_again(
+    photos: Path, features: Path, tiny_backbone: Path, command: Callable
+) -> None:
+    """As a headstart that mixed them would have left it, checksums and all."""
+    manifest = json.loads((features / MANIFEST).read_text())
+    part = manifest["parts"][0]
+    path = features / f"{part['name']}.parquet"
+    rows = pq.read_table(path)
+    own = fingerprint_of(rows)
+    assert own is not None
+    pq.write_table(with_fingerprint(rows, own.run_in("bf16")), path)
+    part["rows_sha256"] = digest(path.read_bytes())
+    (features / MANIFEST).write_text(json.dumps(manifest))
+    found = verify(features)
+    assert found.damaged == {
+        part["name"]: f"its embeddings were made by {own.run_in('bf16')}, not by {own}"
+    }
+    assert command("data", "verify", features, "--repair").code == 1
+    extract(photos, tiny_backbone, features)
+    assert verify(features).sound
+    assert precisions(features) == {"fp32"}
+
+
+# Files that a stamp does not tell apart
+
+
+def same_stamp(path: Path, like: Path) -> None:
+    """Give a file the size and the time of another one."""
+    content = path.read_bytes()
+    size = max(len(content), len(like.read_bytes()))
+    for each in (path, like):
+        each.write_bytes(each.read_bytes().ljust(size, b"\0"))
+    os.utime(path, ns=(10**18, 10**18))
+    os.utime(like, ns=(10**18, 10**18))
+
+
+def test_an_id_that_names_another_file_of_the_same_stamp_is_embedded_again(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
+) -> None:
+    same_stamp(photos / "red" / "00.png", photos / "blue" / "00.png")
+    manifest, out = photos / "m.csv", tmp_path / "f"
+    manifest.write_text("id,path,label\na,red/00.png,x\nb,red/01.png,x\n")
+    extract(manifest, tiny_backbone, out)
+    before = rows(out)
+    manifest.write_text("id,path,label\na,blue/00.png,x\nb,red/01.png,x\n")
+    done = extract(manifest, tiny_backbone, out)
+    assert (done.embedded, done.counts.changed, done.counts.kept) == (1, 1, 1)
+    after = rows(out)
+    assert after["a"]["content"] == digest((photos / "blue" / "00.png").read_bytes())
+    assert after["a"]["embedding"] != before["a"]["embedding"]
+    assert after["b"] == before["b"]
+
+
+def test_an_id_that_names_another_file_of_the_same_bytes_is_not(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
+) -> None:
+    shutil.copy2(photos / "red" / "00.png", photos / "red" / "copy.png")
+    manifest, out = photos / "m.csv", tmp_path / "f"
+    manifest.write_text("id,path,label\na,red/00.png,x\nb,red/01.png,x\n")
+    extract(manifest, tiny_backbone, out)
+    manifest.write_text("id,path,label\na,red/copy.png,x\nb,red/01.png,x\n")
+    done = extract(manifest, tiny_backbone, out)
+    assert (done.inferences, done.counts.relabelled) == (0, 1)
+    assert rows(out)["a"]["path"] == "red/copy.png"
+
+
+def test_a_failed_id_that_names_another_file_of_the_same_stamp_is_tried_again(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
+) -> None:
+    (photos / "bad.png").write_bytes(b"not a picture")
+    same_stamp(photos / "bad.png", photos / "red" / "00.png")
+    manifest, out = photos / "m.csv", tmp_path / "f"
+    manifest.write_text("id,path,label\na,bad.png,x\nb,red/01.png,x\n")
+    assert extract(manifest, tiny_backbone, out).failed == 1
+    manifest.write_text("id,path,label\na,red/00.png,x\nb,red/01.png,x\n")
+    done = extract(manifest, tiny_backbone, out)
+    assert (done.embedded, done.errors) == (1, {})
+
+
+def test_rehash_finds_a_file_that_was_replaced_under_its_stamp(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, command: Callable, local_ray: None
+) -> None:
+    one, other, out = photos / "red" / "00.png", photos / "blue" / "00.png", tmp_path / "f"
+    same_stamp(one, other)
+    extract(photos, tiny_backbone, out)
+    one.write_bytes(other.read_bytes())
+    os.utime(one, ns=(10**18, 10**18))
+    assert extract(photos, tiny_backbone, out).inferences == 0  # what a stamp cannot see
+    answer = command("extract", photos, "--backbone", tiny_backbone, "-o", out, "--rehash")
+    assert "1 had changed" in answer.out
+    assert rows(out)["red/00.png"]["content"] == digest(other.read_bytes())
+    again = command("extract", photos, "--backbone", tiny_backbone, "-o", out, "--rehash")
+    assert again.out == f"nothing to do: all 60 examples are in {out}\n"

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headstart.data.common.console import first_few
 from headstart.data.common.errors import InputError
 from headstart.data.contracts.store import FeatureStore, PartRecord, damaged, embeddings_of
 
@@ -160,8 +161,7 @@ def check_classes(batches: Batches, labels: np.ndarray, classes: tuple[str, ...]
     missing = [classes[i] for i in np.flatnonzero(counts == 0)]
     if missing:
         raise InputError(
-            f"there are no training examples of {', '.join(map(repr, missing[:5]))}"
-            + (f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""),
+            f"there are no training examples of {first_few(missing, show=repr)}",
             "Add examples, or change the splits.",
         )
     return counts

@@ -49,7 +49,7 @@ class AnswerOptions:
             if self.calibration not in METHODS:
                 raise InputError(
                     f"unknown --calibration {self.calibration!r}",
-                    f"Known are {', '.join(METHODS)}.",
+                    f"Choose from {', '.join(METHODS)}.",
                 )
         for name in ("precision", "coverage"):
             with checks.item():

@@ -202,7 +202,7 @@ class HeadOptions:
         hint = f"Did you mean {near[0]}? " if near else ""
         raise InputError(
             f"unknown head {self.name!r}",
-            f"{hint}Known are {', '.join(KNOWN)}, and package.module:factory for a custom head.",
+            f"{hint}Choose from {', '.join(KNOWN)}, or package.module:factory for a custom head.",
         )
 
     def _check_parameter(self, name: str) -> None:

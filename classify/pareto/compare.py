@@ -100,7 +100,7 @@ def _plot_path(output: str | Path, overwrite: bool) -> Path:
     path = local_path(output)
     if path.suffix.lower() not in PLOTS:
         raise InputError(
-            f"{output} is not a plot that can be written", f"Known are {', '.join(PLOTS)}."
+            f"{output} is not a plot that can be written", f"Choose from {', '.join(PLOTS)}."
         )
     check_output(path, overwrite)
     return path

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.stats import binomtest
 
+from headstart.data.common.console import first_few
 from headstart.data.common.errors import Checklist, InputError, ModelError
 from headstart.data.common.intervals import Interval, proportion
 from headstart.data.contracts.model import Model
@@ -18,7 +19,6 @@ from headstart.data.contracts.model import Model
 SIGNIFICANT = 0.05
 ANSWERS = ("prediction", "probability")
 TRAIN_AGAIN = "Train again with: python -m classify train {} -o {} --overwrite"
-SHOWN = 5  # class names in a message
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _check_classes(a: Model, b: Model, places: tuple[str | Path, str | Path]) ->
         return
     only = [sorted(known[0] - known[1]), sorted(known[1] - known[0])]
     parts = [
-        f"only {place} has {_listed(names)}"
+        f"only {place} has {first_few(names, show=repr)}"
         for place, names in zip(places, only, strict=True)
         if names
     ]
@@ -229,11 +229,6 @@ def _check_classes(a: Model, b: Model, places: tuple[str | Path, str | Path]) ->
         f"the models have different classes: {'; '.join(parts)}",
         "Train both on the same classes.",
     )
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(map(repr, names[:SHOWN])) + more
 
 
 def _pair(a: pa.Table, b: pa.Table) -> tuple[pa.Table, int, int]:

@@ -1,4 +1,4 @@
-"""A figure, and how far it can be trusted."""
+"""Numbers with their confidence intervals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.stats import binomtest, t
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and its 95 % confidence interval."""
+    """A number and its 95 % confidence interval."""
 
     value: float
     low: float
@@ -28,7 +28,7 @@ def proportion(successes: int, total: int) -> Interval:
 
 def of_mean(values: np.ndarray, test_share: float) -> Interval:
     """The mean over repeated splits, and its interval, corrected after Nadeau and Bengio (2003):
-    the splits share examples, so that its variance is not that of one divided by their number.
+    the splits share examples, so the variance does not shrink with their number.
 
     Parameters
     ----------

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from headstart.data.common import console
 from headstart.data.common.errors import ExtractionError, InputError
 
-KNOCK_SECONDS = 5
-PER_GPU = 16  # workers that share one at most: each takes some of its memory
+CONNECT_SECONDS = 5
+PER_GPU = 16  # workers that share one GPU, at most: each takes some of its memory
 SETTLE_SECONDS = 3  # for the CPUs of workers that have just ended to be counted as free again
 
 
@@ -27,19 +27,19 @@ def ray_session(address: str | None, workers: int | None, gpu: bool = False) -> 
     ----------
     address
         Of a running cluster (`auto`, `HOST:PORT` or `ray://HOST:PORT`). Without one, the cluster
-        that a submitted job runs on (`RAY_ADDRESS`), or else a local one that ends with us.
+        that a submitted job runs on (`RAY_ADDRESS`), or else a local one, stopped at the end.
     workers
-        As many as asked for, or one for every CPU that is free.
+        How many are wanted; without a number, one for every free CPU.
     gpu
-        Whether they need a GPU: only CPUs of machines that have one count then, and no more than
-        `PER_GPU` to each.
+        Whether they need a GPU: then only CPUs of machines with a GPU count, at most `PER_GPU` for
+        each GPU.
 
     Raises
     ------
     InputError
-        If the cluster cannot be reached, has no GPU, or has fewer than workers are asked for.
+        If the cluster cannot be reached, has no GPU, or has too few CPUs for the workers.
     ExtractionError
-        If none is free.
+        If too few are free.
     """
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # must be set before Ray is imported
     import ray
@@ -63,15 +63,15 @@ def _start(address: str | None) -> None:
             ray.init(
                 address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
             )
-        except Exception as error:  # Ray raises bare ones where its processes do not come up
+        except Exception as error:  # Ray raises plain ones if its processes do not start
             raise ExtractionError(
-                f"Ray does not start on this machine: {error}",
-                "Often the machine is too busy, or short of memory or disk: look, and run the same "
-                "command again.",
+                f"Ray cannot be started on this machine: {error}",
+                "Often the machine is too busy, or short of memory or disk space: check these, and "
+                "run the same command again.",
             ) from error
         return
     try:
-        _knock(address)
+        _check_reachable(address)
         with console.status(f"connecting to Ray at {address}"):
             ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
@@ -81,15 +81,15 @@ def _start(address: str | None) -> None:
         ) from None
 
 
-def _knock(address: str) -> None:
-    """Raise `OSError` where nobody listens: Ray itself would keep trying for minutes, silently."""
+def _check_reachable(address: str) -> None:
+    """Raise `OSError` if the port is closed: Ray would keep trying for minutes, silently."""
     place = urlsplit(address if "://" in address else f"//{address}")
     if place.hostname and place.port:
-        socket.create_connection((place.hostname, place.port), timeout=KNOCK_SECONDS).close()
+        socket.create_connection((place.hostname, place.port), timeout=CONNECT_SECONDS).close()
 
 
 def _free_workers(workers: int | None, per_gpu: int | None) -> int:
-    total = seats(_machines(), per_gpu)
+    total = capacity(_machines(), per_gpu)
     what = "CPUs beside a GPU" if per_gpu else "CPUs"
     if not total and per_gpu:
         raise InputError(
@@ -131,27 +131,27 @@ def _free(total: int, per_gpu: int | None) -> int:
     return most if per_gpu is None else min(most, int(free.get("GPU", 0) * per_gpu))
 
 
-def seats(machines: Sequence[tuple[float, float]], per_gpu: int | None) -> int:
-    """How many workers fit on machines with so many CPUs and GPUs: one a CPU, `per_gpu` a GPU."""
+def capacity(machines: Sequence[tuple[float, float]], per_gpu: int | None) -> int:
+    """How many workers fit on machines, given as (CPUs, GPUs): one per CPU, `per_gpu` per GPU."""
     return sum(
         int(cpus if per_gpu is None else min(cpus, per_gpu * gpus)) for cpus, gpus in machines
     )
 
 
 def gpus() -> int:
-    """How many the cluster has."""
+    """The number of GPUs in the cluster."""
     return sum(here for _, here in _machines())
 
 
 def share_of_gpu(workers: int) -> float:
-    """The largest share of a GPU, one over a whole number, with which so many workers find one.
+    """The largest share of a GPU, 1 divided by a whole number, that allows that many workers.
 
-    Where other work holds GPUs, each machine counts as if it held an equal part of them.
+    GPUs that other work uses are counted as if spread evenly over the machines.
     """
     import ray
 
     machines = _machines()
     free = ray.available_resources().get("GPU", 0) / sum(here for _, here in machines)
     left = [(cpus, here * free) for cpus, here in machines]
-    fit = (each for each in range(1, PER_GPU) if seats(left, each) >= workers)
+    fit = (each for each in range(1, PER_GPU) if capacity(left, each) >= workers)
     return 1 / next(fit, PER_GPU)

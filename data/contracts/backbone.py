@@ -32,7 +32,7 @@ EXPORT_COMMAND = "Export one with: python -m export backbone NAME -o backbone.on
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What a backbone file says about itself.
+    """What the metadata of a backbone file says.
 
     Parameters
     ----------
@@ -43,16 +43,16 @@ class BackboneSpec:
     layers
         Names of the layers whose output is the embedding.
     pooling
-        Such as `avg` or `avg+max+std`; `none` where the layer has no height and width. Layers that
-        are pooled otherwise than each other have theirs in order, after commas.
+        Such as `avg` or `avg+max+std`; `none` if the layer has no height and width. If layers are
+        pooled differently, one entry for each in order, separated by commas.
     dim
         Width of the embedding.
     weights, licence
         Where the weights come from, and under which licence.
     precision
-        `fp32`, `fp16` or `int8`; `bf16` where a file in fp32 is run so.
+        `fp32`, `fp16` or `int8`; `bf16` if a file in fp32 is run in that.
     scaling
-        The rule for pixels that is in the graph, for people; empty where an old file does not say.
+        The scaling of pixels inside the graph, for people; empty in old files.
     power
         Whether the embedding is the signed square root of what was pooled.
     views
@@ -98,7 +98,7 @@ class BackboneSpec:
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> BackboneSpec:
-        """From ONNX `metadata_props`; raises `KeyError` or `ValueError` where they are not ours."""
+        """From ONNX `metadata_props`; raises `KeyError` or `ValueError` if they are not ours."""
         value = {key.removeprefix(PREFIX): text for key, text in metadata.items()}
         return cls(
             name=value["name"],
@@ -117,7 +117,7 @@ class BackboneSpec:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A backbone file that was read and found to be one."""
+    """A backbone file that was read and checked."""
 
     path: str
     content: bytes
@@ -151,7 +151,7 @@ def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
 def read_content(
     path: str | Path, what: str, fix: str, kind: type[InputError]
 ) -> tuple[str, bytes]:
-    """A file's address and bytes; raises an error of that kind, with `fix`, if it has none."""
+    """A file's address and bytes; raises an error of class `kind`, with `fix`, if unreadable."""
     folder, name = folder_holding(path)
     try:
         return folder.where(name), folder.read(name)
@@ -167,7 +167,7 @@ def parse_onnx(
     fix: str = EXPORT_COMMAND,
     kind: type[InputError] = BackboneError,
 ) -> onnx.ModelProto:
-    """Parse the bytes of an ONNX file; raises an error, with `fix`, if they are none."""
+    """Parse the bytes of an ONNX file; raises an error, with `fix`, if they are not valid."""
     import onnx
 
     try:
@@ -175,18 +175,18 @@ def parse_onnx(
     except Exception:  # protobuf's DecodeError, whose class depends on its implementation
         model = None
     if model is None or not model.graph.node:
-        raise kind(f"{path} is no ONNX file, or a damaged one", fix)
+        raise kind(f"{path} is not a valid ONNX file", fix)
     return model
 
 
 def load_backbone(path: str | Path) -> Backbone:
-    """Read a backbone file and check that it is one that we can run.
+    """Read a backbone file and check that we can run it.
 
     Raises
     ------
     BackboneError
-        If there is no such file, it is no ONNX, it is not ours, it is of a newer format, or its
-        inputs and outputs are not those of the contract.
+        If the file is missing, not valid ONNX, not a headstart backbone, or of a newer format, or
+        its inputs and outputs are not those of the contract.
     """
     where, content = read_content(path, "backbone file", EXPORT_COMMAND, BackboneError)
     model = parse_onnx(path, content)
@@ -209,7 +209,7 @@ def load_backbone(path: str | Path) -> Backbone:
     if modality and modality not in MODALITIES:
         raise BackboneError(
             f"{path} is a backbone of an unknown modality {modality!r}",
-            f"Known are {', '.join(MODALITIES)}. Update headstart, or use another backbone.",
+            f"Supported: {', '.join(MODALITIES)}. Update headstart, or use another backbone.",
         )
     try:
         spec = BackboneSpec.from_metadata(metadata)

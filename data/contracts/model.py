@@ -1,4 +1,4 @@
-"""The model folder: a trained head, what it was trained on, and how good it is.
+"""The model folder: a trained head, its training examples, and its scores.
 
 Format version 1:
 
@@ -6,15 +6,15 @@ Format version 1:
   -1 for "unknown", `[batch]`) and `probabilities` (float32 `[batch, classes]`). Calibration and
   threshold are inside.
 - `head.skops` or `head.keras`: the trained estimator, without them.
-- `examples.parquet`: `id`, `path`, `content`, `label`, `split` of every example; of those that were
-  tested or had no label also `prediction` (none for "unknown"), `confidence` and, of the true
-  class, `probability`.
+- `examples.parquet`: `id`, `path`, `content`, `label`, `split` of every example; for test examples
+  and those without a label also `prediction` (null for "unknown"), `confidence` and the
+  `probability` of the true class.
 - `report.html`: for people.
 - `model.json`, written last: classes in order, fingerprint, parameters, calibration, threshold,
   metrics, versions.
 
 The version is bumped when a reader of the old version would read a new model wrongly; a new
-optional key is no reason.
+optional key does not bump it.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ class ModelCard:
     head
         Name and parameters of the head.
     split
-        How the examples were divided, in words.
+        How the examples were divided, as text.
     metrics
         By the name of what was measured: `test`, `repeats`.
     versions
         Of the packages that trained the head.
     threshold
-        Probability below which the answer is "unknown"; none for never.
+        Probability below which the answer is "unknown"; None for never.
     calibration
-        How the estimator's scores became probabilities. Models of before it had logistic heads
-        whose probabilities were softmax of the scores, which is the default.
+        How the estimator's scores become probabilities. Older models have logistic heads without
+        calibration: the softmax of the scores, which is the default.
     """
 
     classes: tuple[str, ...]
@@ -95,7 +95,7 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Model:
-    """A model folder, for reading."""
+    """A model folder opened for reading."""
 
     folder: LocalFolder
     card: ModelCard
@@ -107,14 +107,13 @@ class Model:
         Raises
         ------
         ModelError
-            If there is none, it is damaged, or of another format version.
+            If it is missing, damaged, or of another format version.
         """
         folder = LocalFolder.at(path)
         if not folder.exists(MODEL):
-            what = (
-                "no such model folder" if not folder.exists() else f"no model (it has no {MODEL})"
-            )
-            raise ModelError(f"{path}: {what}", TRAIN_COMMAND)
+            what = f" is not a model folder (it has no {MODEL})"
+            what = what if folder.exists() else ": no such model folder"
+            raise ModelError(f"{path}{what}", TRAIN_COMMAND)
         content = folder.read(MODEL)
         try:
             version = json.loads(content)["format_version"]
@@ -149,7 +148,7 @@ class Model:
         return self.folder.read(self.estimator_file)
 
     def examples(self) -> pa.Table:
-        """The examples with a label, and the split that each was in."""
+        """The examples, as in `examples.parquet`."""
         try:
             return pq.read_table(BytesIO(self.folder.read(EXAMPLES)))
         except pa.ArrowException as error:
@@ -158,28 +157,28 @@ class Model:
             ) from None
 
     def require(self, fingerprint: Fingerprint, what: str, fix: str) -> None:
-        """Refuse what was made with another backbone than this head was trained on.
+        """Check that something was made with the backbone that this head was trained on.
 
         Raises
         ------
         ModelError
-            Naming both fingerprints, and `fix` as what to do.
+            With both fingerprints, and `fix`, if it was not.
         """
         if fingerprint != self.card.fingerprint:
             raise ModelError(
-                f"{what} and the model {self.folder} do not belong together:\n"
+                f"{what} and the model {self.folder} do not match:\n"
                 f"  {what}: {fingerprint}\n  the model was trained on: {self.card.fingerprint}",
                 fix,
             )
 
 
 def prepare_model_folder(path: str | Path, overwrite: bool) -> LocalFolder:
-    """The folder that a model may be written to.
+    """The folder that a model is to be written to.
 
     Raises
     ------
     ModelError
-        If it holds something else, or a model and `overwrite` is not set.
+        If it contains other files, or a model and `overwrite` is not set.
     """
     folder = LocalFolder.at(path)
     folder.check()
@@ -196,7 +195,7 @@ def prepare_model_folder(path: str | Path, overwrite: bool) -> LocalFolder:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What a model folder holds beside `model.json`.
+    """The files of a model folder besides `model.json`.
 
     Parameters
     ----------
@@ -212,7 +211,7 @@ class ModelFiles:
 
 
 def write_model(folder: LocalFolder, card: ModelCard, files: ModelFiles) -> Model:
-    """Write a model folder; the old model, if any, stops counting before the new one is written."""
+    """Write a model folder; an old model becomes invalid before the new one is written."""
     folder.remove(MODEL)
     folder.write(HEAD, files.head)
     folder.write(files.estimator_file, files.estimator)

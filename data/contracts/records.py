@@ -1,10 +1,10 @@
-"""What a run has done so far, written as it goes, so that nothing of it is lost with the run.
+"""What a run has done so far, written as it goes, so that a crash loses no finished work.
 
 In `_records/` of a feature store, until the manifest takes its place:
 
-- `run.json`: written first; what the store is made from, and the parts it has from before.
-- `NAME.begun-N`: empty; a worker has begun part NAME with N examples.
-- `NAME.json`: part NAME was written whole; without it, the part does not count.
+- `run.json`: written first; what the store is made from, and its earlier parts.
+- `NAME.begun-N`: empty; a worker has started part NAME with N examples.
+- `NAME.json`: part NAME is complete; without it, the part does not count.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ import pyarrow.parquet as pq
 
 from headstart.data.common.errors import StoreError
 from headstart.data.contracts.fingerprint import Fingerprint
-from headstart.data.contracts.store import ERRORS, MANIFEST, RECORDS, PartRecord, StoreManifest
+from headstart.data.contracts.store import (
+    ERRORS,
+    MANIFEST,
+    RECORDS,
+    PartRecord,
+    StoreManifest,
+    with_fingerprint,
+)
 from headstart.data.storage.files import UNFINISHED, digest
 from headstart.data.storage.folder import Folder
 
@@ -28,7 +35,7 @@ RUN = f"{RECORDS}/run.json"
 BEGUN = re.compile(rf"{RECORDS}/(.+)\.begun-(\d+)")
 OUR_PART = re.compile(rf"({ERRORS}/)?part-\d{{5,}}-[0-9a-f]{{12}}\.parquet")
 ROW_GROUP = 256  # rows that are encoded at once
-READERS = 16  # small files read at once: object storage answers slowly, but many
+READERS = 16  # small files read at once: object storage is slow, but serves many
 
 
 @dataclass(frozen=True)
@@ -38,16 +45,33 @@ class Unfinished:
     Parameters
     ----------
     parts
-        Written whole; those that replace another one come with an empty file, or none at all,
-        where nothing was left of it.
+        Complete ones; a part that replaces another one may be empty, if none of its examples was
+        kept.
     inferences
-        How many photographs went through the backbone since the manifest was written, at most.
+        How many examples went through the backbone since the manifest was written, at most.
     """
 
     fingerprint: Fingerprint
     source: str
     parts: tuple[PartRecord, ...]
     inferences: int
+
+
+@dataclass(frozen=True)
+class PartContent:
+    """What a part holds.
+
+    Parameters
+    ----------
+    fingerprint
+        Of what made the embeddings; it is written into the part.
+    rows, errors
+        Features, and examples that failed; either may be empty.
+    """
+
+    fingerprint: Fingerprint
+    rows: pa.Table
+    errors: pa.Table
 
 
 def begin(
@@ -57,7 +81,7 @@ def begin(
     parts: tuple[PartRecord, ...] = (),
     inferences: int = 0,
 ) -> None:
-    """Mark a folder as a store that is being written, with what it has from before."""
+    """Mark a folder as a store that is being written, with its earlier parts."""
     folder.remove_all(RECORDS)
     value = {
         "fingerprint": fingerprint.to_json(),
@@ -69,29 +93,30 @@ def begin(
 
 
 def begin_part(folder: Folder, name: str, examples: int) -> None:
-    """Say that a part is begun: if its record never comes, its inferences still were made."""
+    """Record that a part was started: its inferences count even if it is never finished."""
     folder.write(f"{RECORDS}/{name}.begun-{examples}", b"")
 
 
 def write_part(
     folder: Folder,
     name: str,
-    rows: pa.Table,
-    errors: pa.Table,
+    content: PartContent,
     inferences: int = 0,
     replaces: str | None = None,
 ) -> PartRecord:
-    """Write a part's features and errors, then its record; only with the record does it count."""
-    rows_content = _parquet(rows) if rows.num_rows else None
+    """Write a part's features and errors, then its record, with which it starts to count."""
+    rows, errors = content.rows, content.errors
+    marked = with_fingerprint(rows, content.fingerprint)
+    rows_content = _parquet(marked) if rows.num_rows else None
     errors_content = _parquet(errors) if errors.num_rows else None
     record = PartRecord(
-        name,
-        rows.num_rows,
-        errors.num_rows,
-        digest(rows_content) if rows_content else None,
-        digest(errors_content) if errors_content else None,
-        inferences,
-        replaces,
+        name=name,
+        rows=rows.num_rows,
+        errors=errors.num_rows,
+        rows_sha256=digest(rows_content) if rows_content else None,
+        errors_sha256=digest(errors_content) if errors_content else None,
+        inferences=inferences,
+        replaces=replaces,
     )
     if rows_content and record.rows_file:
         folder.write(record.rows_file, rows_content)
@@ -102,7 +127,7 @@ def write_part(
 
 
 def _parquet(table: pa.Table) -> memoryview:
-    """A Parquet file, made in memory with few copies: large shards must not take much of it."""
+    """A Parquet file, made in memory with few copies, since shards may be large."""
     sink = BytesIO()
     text = [name for name in table.column_names if name != "embedding"]
     # Embeddings hardly compress; a dictionary of them would only cost time.
@@ -120,7 +145,7 @@ def _leaves(table: pa.Table) -> list[str]:
 
 
 def read_unfinished(folder: Folder) -> Unfinished | None:
-    """What an unfinished run recorded, or none if there was none.
+    """What an unfinished run recorded; None if there is no such run.
 
     Raises
     ------
@@ -162,15 +187,15 @@ def _damaged(folder: Folder, name: str, error: Exception) -> StoreError:
 
 
 def finish(folder: Folder, manifest: StoreManifest) -> None:
-    """Write the manifest; the records, and whatever a dead run left half done, go afterwards."""
+    """Write the manifest, then remove the records and what dead runs left unfinished."""
     folder.write(MANIFEST, manifest.to_bytes())
-    folder.remove(RUN)  # first: records without it are nobody's
+    folder.remove(RUN)  # first: records without it are ignored
     folder.remove_all(RECORDS)
     sweep(folder, manifest.parts)
 
 
 def sweep(folder: Folder, parts: tuple[PartRecord, ...]) -> None:
-    """Remove parts that do not count, and files that were never written to their end."""
+    """Remove parts that do not count, and unfinished files."""
     kept = {file for part in parts for file in (part.rows_file, part.errors_file)}
     for name in folder.names():
         leftover = OUR_PART.fullmatch(name) and name not in kept

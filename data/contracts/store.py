@@ -1,19 +1,19 @@
-"""The feature store: a folder of Parquet parts that any reader opens, and the record of them.
+"""The feature store: a folder of Parquet parts that any reader can open, and their manifest.
 
 Format version 1:
 
-- `part-*.parquet`: `id`, `path`, `content` (sha256 of the file's bytes), `stamp` (size and time of
-  change of the file that was read), `label`, `split`, `group`, `embedding` as
+- `part-*.parquet`: `id`, `path`, `content` (sha256 of the file's bytes), `stamp` (size and
+  modification time of the file that was read), `label`, `split`, `group`, `embedding` as
   `fixed_size_list<float>[dim]`, then the columns carried along.
-- `_errors/part-*.parquet`: `id`, `stage`, `reason`, `message`, `stamp`.
-- `_records/`: what a run that has not finished did, see `headstart.data.contracts.records`.
-- `_headstart.json`: the manifest, written last; it takes the place of `_records`.
+- `_errors/part-*.parquet`: `id`, `stage`, `reason`, `message`, `stamp`, `path`.
+- `_records/`: the progress of an unfinished run, see `headstart.data.contracts.records`.
+- `_headstart.json`: the manifest, written last; it replaces `_records`.
 
-A part never changes: what takes its place has another name, and counts once the manifest names it.
+A part never changes: its replacement has another name, and counts once the manifest lists it.
 Every example of the source is one row of features or one row of errors. The version is bumped when
 a reader of the old version would read a new store wrongly; a new optional key or column does
-not bump it. (`stamp`, and the manifest's `inferences` and `modality`, came later: older stores are
-without.)
+not bump it. (Older stores lack `stamp`, the errors' `path`, the fingerprint in the parts' metadata,
+and the manifest's `inferences` and `modality`.)
 """
 
 from __future__ import annotations
@@ -36,22 +36,23 @@ from headstart.data.storage.places import folder_at
 FORMAT_VERSION = 1
 MANIFEST, RECORDS, ERRORS = "_headstart.json", "_records", "_errors"
 EXTRACT_COMMAND = "Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES"
-ERROR_COLUMNS = ("id", "stage", "reason", "message", "stamp")
+ERROR_COLUMNS = ("id", "stage", "reason", "message", "stamp", "path")
 ERROR_SCHEMA = pa.schema([(name, pa.string()) for name in ERROR_COLUMNS])
-READERS = 4  # parts that are read at once
+PART_KEY = "headstart.fingerprint"  # in the metadata of a part's Parquet file
+READERS = 4  # parts read at once
 TEXT_COLUMNS = ("id", "path", "content", "stamp", "label", "split", "group")
 
 
 @dataclass(frozen=True)
 class PartRecord:
-    """A part that was written whole: its name without extension, its rows and its checksums.
+    """A complete part: its name without extension, its rows and its checksums.
 
     Parameters
     ----------
     inferences
-        How many photographs went through the backbone to make it.
+        How many examples went through the backbone to make it.
     replaces
-        Name of the part that this one was made from and takes the place of, if any.
+        Name of the part that this one was made from and replaces, if any.
     """
 
     name: str
@@ -64,12 +65,12 @@ class PartRecord:
 
     @property
     def rows_file(self) -> str | None:
-        """Name of the file of features; none if all of its examples failed."""
+        """Name of the file of features; None if all of its examples failed."""
         return f"{self.name}.parquet" if self.rows else None
 
     @property
     def errors_file(self) -> str | None:
-        """Name of the file of errors, if there were any."""
+        """Name of the file of errors; None if no example failed."""
         return f"{ERRORS}/{self.name}.parquet" if self.errors else None
 
 
@@ -84,8 +85,8 @@ class StoreManifest:
     root
         The folder that the examples' paths are relative to.
     inferences
-        How many examples went through the backbone for this store in all of its runs; what a worker
-        that died had begun is counted whole.
+        How many examples went through the backbone for this store in all of its runs; all examples
+        of a shard whose worker died are counted.
     modality
         Of the examples, by name; older stores are of photographs.
     """
@@ -130,14 +131,14 @@ class StoreManifest:
 
 def part_schema(dim: int, carried: list[pa.Field]) -> pa.Schema:
     """The schema of `part-*.parquet`."""
-    # Non-nullable lists and elements spare readers the null bookkeeping of every single number.
+    # Non-nullable lists and elements spare readers a null check for every number.
     element = pa.field("element", pa.float32(), nullable=False)
     embedding = pa.field("embedding", pa.list_(element, dim), nullable=False)
     return pa.schema([*((name, pa.string()) for name in TEXT_COLUMNS), embedding, *carried])
 
 
 def read_manifest(folder: Folder) -> StoreManifest | None:
-    """The manifest of a store, or none if it has none (yet).
+    """The manifest of a store; None if it has none (yet).
 
     Raises
     ------
@@ -163,7 +164,7 @@ def read_manifest(folder: Folder) -> StoreManifest | None:
 
 
 def read_part(folder: Folder, file: str, columns: list[str] | None = None) -> pa.Table:
-    """A file of a part that counts, all columns or the named ones.
+    """A file of a part, all columns or the named ones.
 
     Raises
     ------
@@ -176,6 +177,17 @@ def read_part(folder: Folder, file: str, columns: list[str] | None = None) -> pa
         raise damaged(folder, file, str(error)) from None
 
 
+def with_fingerprint(rows: pa.Table, fingerprint: Fingerprint) -> pa.Table:
+    """A part's features, marked with what made them."""
+    return rows.replace_schema_metadata({PART_KEY: json.dumps(fingerprint.to_json())})
+
+
+def fingerprint_of(rows: pa.Table) -> Fingerprint | None:
+    """What made the embeddings of a part; None in a part of an older headstart."""
+    written = (rows.schema.metadata or {}).get(PART_KEY.encode())
+    return Fingerprint.from_json(json.loads(written)) if written else None
+
+
 def part_columns(folder: Folder, file: str) -> list[str]:
     """The names of the columns of a part's file; raises `StoreError` if it cannot be read."""
     try:
@@ -185,7 +197,7 @@ def part_columns(folder: Folder, file: str) -> list[str]:
 
 
 def damaged(folder: Folder, file: str, what: str) -> StoreError:
-    """What to say of a part that does not hold what its record says."""
+    """The error for a part that does not match its record."""
     return StoreError(
         f"{folder.where(file)} is damaged: {what}",
         f"Set it aside with: python -m data verify {folder} --repair",
@@ -194,7 +206,7 @@ def damaged(folder: Folder, file: str, what: str) -> StoreError:
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """A finished feature store, for reading."""
+    """A finished feature store, opened for reading."""
 
     folder: Folder
     manifest: StoreManifest
@@ -206,7 +218,7 @@ class FeatureStore:
         Raises
         ------
         StoreError
-            If there is none, its extraction has not finished, or a part is missing.
+            If it is missing, its extraction has not finished, or a part is missing.
         """
         folder = folder_at(path)
         if not folder.exists():
@@ -215,17 +227,19 @@ class FeatureStore:
         if manifest is None and folder.exists(RECORDS):
             raise StoreError(
                 f"{path} is a feature store whose extraction has not finished",
-                "Run the same `python -m extract` command again: it goes on where it stopped.",
+                "Run the same `python -m extract` command again: it continues where it stopped.",
             )
         if manifest is None:
-            raise StoreError(f"{path} is no feature store (it has no {MANIFEST})", EXTRACT_COMMAND)
+            raise StoreError(
+                f"{path} is not a feature store (it has no {MANIFEST})", EXTRACT_COMMAND
+            )
         there = set(folder.names())
         files = [part.rows_file for part in manifest.parts if part.rows_file]
         missing = [file for file in files if file not in there]
         if missing:
             raise StoreError(
                 f"{path} lacks {len(missing)} of its parts, such as {missing[0]}",
-                f"Restore them, or go on without: python -m data verify {path} --repair",
+                f"Restore them, or continue without them: python -m data verify {path} --repair",
             )
         return cls(folder, manifest)
 
@@ -257,7 +271,7 @@ class FeatureStore:
         return table
 
     def read_errors(self) -> pa.Table:
-        """The examples that failed: `id`, `stage`, `reason`, `message`, `stamp`."""
+        """The examples that failed: `id`, `stage`, `reason`, `message`, `stamp`, `path`."""
         tables = [empty(ERROR_SCHEMA)]
         for part in self.manifest.parts:
             if part.errors_file:

@@ -1,6 +1,6 @@
-"""The bytes of an example: a file of its own, or a place in a tar archive or a Parquet file.
+"""The bytes of an example: a whole file, or a part of a tar archive or a Parquet file.
 
-A path names a file relative to the source's folder, or a place in one: `a.tar#bytes=START+LENGTH`,
+A path names a file relative to the source's folder, or a part of one: `a.tar#bytes=START+LENGTH`,
 or `a.parquet#COLUMN=ROW` (a column of bytes, or of structs with a field `bytes`).
 """
 
@@ -17,11 +17,11 @@ from headstart.data.storage.folder import Folder
 
 IN_TAR = re.compile(r"(.+\.tar)#bytes=(\d+)\+(\d+)", re.DOTALL)
 IN_PARQUET = re.compile(r"(.+\.parquet)#(.+)=(\d+)", re.DOTALL)
-ROWS_AT_ONCE = 16  # of a Parquet file, photographs being large
+ROWS_AT_ONCE = 16  # rows of a Parquet file that are decoded together: photographs are large
 
 
 def container_of(path: str) -> str:
-    """The file that a path leads into: the path itself, if it is a file of its own."""
+    """The file that a path leads into: the path itself, if the example is a whole file."""
     if "#" not in path:
         return path
     found = IN_TAR.fullmatch(path) or IN_PARQUET.fullmatch(path)
@@ -29,14 +29,14 @@ def container_of(path: str) -> str:
 
 
 def why_unread(error: OSError) -> tuple[str, str]:
-    """The reason code of an example that could not be read, and what to say of it."""
+    """The reason code of an example that could not be read, and the message."""
     if isinstance(error, FileNotFoundError):
         return "missing", "there is no such file"
     return "unreadable", error.strerror or str(error)
 
 
 class Reader:
-    """Reads examples, best in the order in which they lie in their files.
+    """Reads examples; fastest in the order in which they are stored.
 
     Parameters
     ----------
@@ -49,6 +49,14 @@ class Reader:
         self._stamps: dict[str, str] = {}
         self._rows = _ParquetRows(folder)
 
+    def start(self) -> None:
+        """Begin with other examples: stamps are asked for again.
+
+        What is read of a Parquet file goes on where it is: to begin again in a row group of a
+        million rows for each of a thousand shards would decode them all a thousand times.
+        """
+        self._stamps.clear()
+
     def read(self, path: str) -> bytes:
         """The bytes of an example; see `read_stamped`."""
         return self.read_stamped(path)[0]
@@ -59,7 +67,7 @@ class Reader:
         Raises
         ------
         OSError
-            If there is no such file or place, or it cannot be read.
+            If there is no such file or part of it, or it cannot be read.
         StorageError
             If the storage does not answer.
         """
@@ -74,11 +82,11 @@ class Reader:
     def _range(self, name: str, start: int, length: int) -> bytes:
         def fetch() -> bytes:
             with self.folder.open(name) as file:
-                return file.read_at(length, start)
+                return file.read_at(length, start) if start + length <= file.size() else b""
 
         content = self.folder.attempt(fetch)
         if len(content) < length:
-            raise OSError(f"{name} ends {length - len(content):,} bytes too early")
+            raise OSError(f"{name} ends before byte {start + length:,}")
         return content
 
     def _stamp(self, name: str) -> str:
@@ -88,7 +96,7 @@ class Reader:
 
 
 class _ParquetRows:
-    """A column of bytes, row after row; going back starts the row group again."""
+    """A column of bytes, read row by row; going back reads the row group again."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
@@ -103,7 +111,7 @@ class _ParquetRows:
             self.at = ("", "")
             raise OSError(f"{name} is damaged at row {row}: {error}") from None
         if content is None:
-            raise OSError(f"row {row} of {name} holds no bytes in {column!r}")
+            raise OSError(f"row {row} of {name} has no bytes in {column!r}")
         return content
 
     def _read(self, name: str, column: str, row: int) -> bytes | None:
@@ -116,7 +124,7 @@ class _ParquetRows:
                 if self.next > row:
                     return content
         except OSError:
-            self.at = ("", "")  # tried again from the start of the row group
+            self.at = ("", "")  # the next try starts at the beginning of the row group
             raise
 
     def _open(self, name: str, column: str, row: int) -> None:

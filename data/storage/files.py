@@ -1,4 +1,4 @@
-"""Local files: paths, checks of an output before any work, and writing whole or not at all."""
+"""Local files: paths, early checks of output files, and writing whole files or nothing."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from urllib.parse import unquote, urlsplit
 
 from headstart.data.common.errors import InputError
 
-UNFINISHED = "_tmp-"  # the underscore hides a file that is being written from dataset readers
+UNFINISHED = "_tmp-"  # dataset readers skip names that begin with an underscore
 
 
 def local_path(path: str | Path) -> Path:
-    """An absolute local path, also of a `file://` address.
+    """An absolute local path, from a path or a `file://` address.
 
     Raises
     ------
     InputError
-        For addresses of other storage: what passes through here must be a local file.
+        For addresses of other storage.
     """
     text = os.fspath(path)
     if text.startswith("file://"):
@@ -38,7 +38,7 @@ def digest(content: bytes | memoryview) -> str:
 
 
 def check_parent(path: Path) -> None:
-    """Raise `InputError` where a path can never be written since a parent of it is a file."""
+    """Raise `InputError` if a path can never be written because one of its parents is a file."""
     for parent in path.parents:
         if parent.exists():
             if not parent.is_dir():
@@ -49,12 +49,12 @@ def check_parent(path: Path) -> None:
 
 
 def check_output(path: Path, overwrite: bool) -> None:
-    """Refuse an output file that is there already, or that cannot be one.
+    """Refuse an output file that exists already, or that can never be written.
 
     Raises
     ------
     InputError
-        With what stands in the way.
+        With the reason.
     """
     check_parent(path)
     if path.is_dir():
@@ -64,7 +64,7 @@ def check_output(path: Path, overwrite: bool) -> None:
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file whole or not at all: under another name first, renamed when it is on disk."""
+    """Write a whole file or nothing: under another name first, renamed when it is on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
     try:

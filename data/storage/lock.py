@@ -1,4 +1,4 @@
-"""One writer a store: a second one is told who the first one is, and a dead one is noticed."""
+"""One writer per store: a second one gets an error that names the first; dead ones are detected."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from headstart.data.storage.folder import Folder
 from headstart.data.storage.local import LocalFolder
 
 LOCK = "_lock"
-BEAT = 5.0  # seconds between the signs of life of a writer on object storage
-SILENCE = 4 * BEAT  # after which a writer is dead
+HEARTBEAT = 5.0  # seconds between the heartbeats of a writer on object storage
+SILENCE = 4 * HEARTBEAT  # seconds without one after which a writer counts as dead
 
 
 @contextmanager
 def sole_writer(folder: Folder) -> Iterator[None]:
-    """Hold a store for writing.
+    """Hold a store's lock for writing.
 
-    On a file system the kernel holds the lock and lets go of it when the process ends, however it
-    ends. Object storage has no locks: there an object is written anew every few seconds, and one
-    that stays the same is of a dead process. Two that start within the same instant there may
-    both go on; what they write counts once all the same, see `headstart.extract.planning.plan`.
+    On a file system the kernel releases the lock when the process ends, however it ends. Object
+    storage has no locks: there, the writer rewrites an object every few seconds, and an object that
+    does not change belongs to a dead process. Two writers that start at the same instant may both
+    continue there; what they write still counts once, see `headstart.extract.planning.plan`.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def _on_file_system(folder: LocalFolder) -> Iterator[None]:
                 ours = os.path.samestat(os.stat(path), os.fstat(file.fileno()))
             except FileNotFoundError:
                 ours = False
-            if not ours:  # its last holder removed it while we opened it
+            if not ours:  # its last holder removed it after we opened it
                 continue
             try:
                 file.truncate(0)
@@ -74,7 +74,9 @@ def _on_file_system(folder: LocalFolder) -> Iterator[None]:
                 yield
             finally:
                 path.unlink(missing_ok=True)
-                with suppress(OSError):  # a folder that we made and did not fill
+                with suppress(
+                    OSError
+                ):  # only a folder that we created and left empty can be removed
                     path.parent.rmdir()
             return
 
@@ -83,35 +85,37 @@ def _on_file_system(folder: LocalFolder) -> Iterator[None]:
 def _on_object_storage(folder: Folder) -> Iterator[None]:
     stop = threading.Event()
     if (found := _read(folder)) is not None:
-        with console.status(f"{folder} has a lock{_holder(found)}: is it alive?"):
+        with console.status(
+            f"{folder} has a lock{_holder(found)}: checking if its process is alive"
+        ):
             stop.wait(SILENCE)
         if _read(folder) not in (found, None):
             raise _busy(folder, _holder(found))
-    token, beats = secrets.token_hex(8), 0
+    token, count = secrets.token_hex(8), 0
 
-    def beat() -> None:
-        nonlocal beats
-        beats += 1
-        value = {"token": token, "pid": os.getpid(), "host": socket.gethostname(), "beat": beats}
+    def write() -> None:
+        nonlocal count
+        count += 1
+        value = {"token": token, "pid": os.getpid(), "host": socket.gethostname(), "count": count}
         folder.write(LOCK, json.dumps(value).encode())
 
-    def keep_beating() -> None:
-        while not stop.wait(BEAT):
+    def keep_writing() -> None:
+        while not stop.wait(HEARTBEAT):
             try:
-                beat()
-            except StorageError:  # the writer itself will meet it, and say it
+                write()
+            except StorageError:  # the extraction itself will report it
                 continue
 
-    beat()
+    write()
     if json.loads(_read(folder) or b"{}").get("token") != token:
         raise _busy(folder, _holder(_read(folder) or b""))
-    heart = threading.Thread(target=keep_beating, daemon=True)
-    heart.start()
+    heartbeat = threading.Thread(target=keep_writing, daemon=True)
+    heartbeat.start()
     try:
         yield
     finally:
         stop.set()
-        heart.join()
+        heartbeat.join()
         folder.remove(LOCK)
 
 

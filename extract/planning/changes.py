@@ -1,4 +1,4 @@
-"""Files that were touched since they were embedded: which of them have other bytes?"""
+"""Finds which of the files that may have changed have other bytes than were embedded."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ from headstart.extract.planning.known import Known
 READERS = 16
 
 
-def changed_files(known: Known, source: Source, store: Folder) -> np.ndarray:
-    """Where a file has other bytes than those that were embedded, bool `[examples]`.
+def changed_files(known: Known, source: Source, store: Folder, rehash: bool) -> np.ndarray:
+    """Whether the bytes of a file differ from those that were embedded, bool `[examples]`.
 
-    Only files with another stamp are read. An example that failed and whose file has another stamp
-    counts as changed, since there is no hash to compare with.
+    Only files with another path or stamp are read. A failed example with another path or
+    stamp counts as changed, since it has no hash to compare with.
 
     Parameters
     ----------
     known
         The examples of the store, compared with the source.
     store
-        Where the hashes of what was embedded are.
+        Has the hashes of the embedded files.
+    rehash
+        Read every file: a file replaced by one of equal size and time has the same stamp.
     """
-    changed = known.touched & known.failed
-    suspects = np.flatnonzero(known.touched & ~known.failed)
+    changed = (known.touched | known.moved) & known.failed
+    suspects = np.flatnonzero(
+        (known.touched | known.moved | (rehash & known.there)) & ~known.failed
+    )
     if not len(suspects):
         return changed
     hashes = _hashes(known, suspects, store)
@@ -41,12 +45,12 @@ def changed_files(known: Known, source: Source, store: Folder) -> np.ndarray:
     def differs(path: str, before: str) -> bool:
         try:
             return digest(Reader(source.folder).read(path)) != before
-        except OSError:  # it will be an error of the example, in words
+        except OSError:  # it will be an error of the example
             return True
 
     with (
         ThreadPoolExecutor(READERS) as pool,
-        console.progress("reading files that were touched", len(suspects)) as advance,
+        console.progress("comparing files with their hashes", len(suspects)) as advance,
     ):
         for row, differ in zip(suspects, pool.map(differs, paths, hashes), strict=True):
             changed[row] = differ

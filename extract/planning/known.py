@@ -1,9 +1,9 @@
-"""What a store has of each example, compared with what the source says of it by now."""
+"""What a store has of each example, compared with the source as it is now."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
@@ -29,11 +29,15 @@ class Known:
     failed
         Whether it is an error, bool `[examples]`.
     source_rows
-        Row in the source, int64 `[examples]`; -1 where the source does not have it any more.
+        Row in the source, int64 `[examples]`; -1 if the source no longer has it.
     stale
-        Whether the source says something else of it by now (label, path, ...), bool `[examples]`.
+        Whether its label, path or another column has changed in the source, bool `[examples]`.
     touched
-        Whether its file has another stamp by now, bool `[examples]`.
+        Whether its file now has another stamp, bool `[examples]`.
+    moved
+        Whether the source now names another file for it, bool `[examples]`.
+    there
+        Whether its file exists, bool `[examples]`.
     """
 
     parts: tuple[PartRecord, ...]
@@ -43,6 +47,8 @@ class Known:
     source_rows: np.ndarray
     stale: np.ndarray
     touched: np.ndarray
+    moved: np.ndarray
+    there: np.ndarray
 
     @property
     def in_source(self) -> np.ndarray:
@@ -54,10 +60,10 @@ class Known:
 
 
 def read_known(store: Folder, parts: tuple[PartRecord, ...], source: Source) -> Known:
-    """Read all but embeddings and hashes of the parts and compare it with the source.
+    """Read the parts, without embeddings and hashes, and compare them with the source.
 
-    Two parts with the same example (two runs wrote it, one of them given up for dead) are possible
-    on object storage; the later part is then left out, and with it what else it holds.
+    On object storage two parts may have the same example (if a run that was taken for dead still
+    wrote it); the later part is then left out with all its examples.
 
     Raises
     ------
@@ -67,7 +73,8 @@ def read_known(store: Folder, parts: tuple[PartRecord, ...], source: Source) -> 
     batches = [_compare(batch, source) for batch in _batches(store, parts)]
     columns = [np.concatenate(column) for column in zip(*batches, strict=True)] if batches else []
     if not columns:
-        columns = [np.empty(0, t) for t in (np.int32, np.int32, bool, np.int64, bool, bool)]
+        kinds = (np.int32, np.int32, bool, np.int64, bool, bool, bool, bool)
+        columns = [np.empty(0, kind) for kind in kinds]
     return _without_repeats(Known(parts, *columns))
 
 
@@ -104,8 +111,8 @@ def _read(store: Folder, file: str, failed: bool) -> pa.Table:
 def _find(batch: list[_Entries], source: Source) -> np.ndarray:
     """The rows of examples in the source, -1 for none, int64 `[examples]`.
 
-    Parts mostly follow the source's order: while each goes on as the one before it ended, comparing
-    is enough; only the rest needs a table of all ids, which takes seconds and memory.
+    Parts mostly follow the source's order: as long as each continues where the previous one ended,
+    comparing is enough; only the rest needs a table of all ids, which takes seconds and memory.
     """
     ids = source.examples["id"]
     rows, strangers = [], []
@@ -132,11 +139,12 @@ def _compare(batch: list[_Entries], source: Source) -> list[np.ndarray]:
     stamps = np.full(len(found), None, object)
     stamps[found >= 0] = source.stamps(found[found >= 0])
     sizes = [entries.table.num_rows for entries in batch]
-    stale, touched, start = [], [], 0
+    stale, touched, moved, start = [], [], [], 0
     for entries, size in zip(batch, sizes, strict=True):
         rows = found[start : start + size]
         stale.append(_stale(entries, source, rows))
         touched.append(_touched(entries, stamps[start : start + size]))
+        moved.append(_moved(entries, source, rows))
         start += size
     return [
         np.repeat([entries.part for entries in batch], sizes).astype(np.int32),
@@ -145,6 +153,8 @@ def _compare(batch: list[_Entries], source: Source) -> list[np.ndarray]:
         found,
         np.concatenate(stale),
         np.concatenate(touched),
+        np.concatenate(moved),
+        np.array([stamp is not None for stamp in stamps], bool),
     ]
 
 
@@ -152,16 +162,27 @@ def _touched(entries: _Entries, now: np.ndarray) -> np.ndarray:
     if "stamp" not in entries.table.column_names:  # written before stamps were
         return np.zeros(len(now), bool)
     before = entries.table["stamp"].to_numpy(zero_copy_only=False)
-    # A file that cannot be found now says nothing; one that could not be read then has no stamp.
+    # Unknown if the file is missing now, or could not be read then and so has no stamp.
     known = np.array([stamp is not None for stamp in now], bool)
     if not entries.failed:
         known &= np.array([stamp is not None for stamp in before], bool)
     return known & (before != now)
 
 
+def _moved(entries: _Entries, source: Source, rows: np.ndarray) -> np.ndarray:
+    moved = np.zeros(len(rows), bool)
+    if "path" not in entries.table.column_names:  # errors of an older headstart
+        return moved
+    there = rows >= 0
+    before = entries.table["path"].filter(pa.array(there))
+    now = source.examples["path"].take(pa.array(rows[there]))
+    moved[there] = _differ(before, now) & before.is_valid().to_numpy(zero_copy_only=False)
+    return moved
+
+
 def _stale(entries: _Entries, source: Source, rows: np.ndarray) -> np.ndarray:
     stale = np.zeros(len(rows), bool)
-    if entries.failed:  # errors hold nothing that the source could change
+    if entries.failed:  # errors have no columns from the source
         return stale
     stored = entries.table.drop_columns(
         [c for c in ("id", "stamp") if c in entries.table.schema.names]
@@ -180,7 +201,7 @@ def _stale(entries: _Entries, source: Source, rows: np.ndarray) -> np.ndarray:
 
 
 def _differ(one: pa.ChunkedArray, two: pa.ChunkedArray) -> np.ndarray:
-    """Where two columns differ; nothing equals nothing, and NaN equals NaN."""
+    """Where two columns differ; null equals null, and NaN equals NaN."""
     if one.equals(two):
         return np.zeros(len(one), bool)
     if pa.types.is_nested(one.type):
@@ -204,12 +225,8 @@ def _without_repeats(known: Known) -> Known:
     parts = tuple(part for number, part in enumerate(known.parts) if number not in dropped)
     kept = ~np.isin(known.part, dropped)
     renumbered = np.cumsum(~np.isin(np.arange(len(known.parts)), dropped)) - 1
-    return Known(
-        parts,
-        renumbered[known.part[kept]].astype(np.int32),
-        known.position[kept],
-        known.failed[kept],
-        known.source_rows[kept],
-        known.stale[kept],
-        known.touched[kept],
-    )
+    columns = {
+        each.name: getattr(known, each.name)[kept] for each in fields(known) if each.name != "parts"
+    }
+    columns["part"] = renumbered[columns["part"]].astype(np.int32)
+    return Known(parts=parts, **columns)

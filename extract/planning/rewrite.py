@@ -1,4 +1,4 @@
-"""A part written anew without what was dropped, and with what the source says by now."""
+"""Rewrites a part without dropped examples and with the current columns of the source."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headstart.data.common.arrays import empty
-from headstart.data.contracts.records import write_part
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.records import PartContent, write_part
 from headstart.data.contracts.store import (
     ERROR_SCHEMA,
     TEXT_COLUMNS,
     PartRecord,
+    damaged,
+    fingerprint_of,
     part_schema,
     read_part,
 )
@@ -31,9 +34,9 @@ class Rewrite:
     rows, errors
         Positions in the part's files, int `[kept]`.
     source_rows
-        For each of `rows` its row in the source, -1 where it has none, int64 `[kept]`.
+        For each of `rows` its row in the source, -1 if it has none, int64 `[kept]`.
     touched
-        For each of `rows` whether its file has another stamp, but the same bytes, bool `[kept]`.
+        For each of `rows` whether its file has another stamp but the same bytes, bool `[kept]`.
     """
 
     part: PartRecord
@@ -43,17 +46,33 @@ class Rewrite:
     touched: np.ndarray
 
 
-def rewrite(store: Folder, source: Source, change: Rewrite) -> PartRecord:
-    """Write a part anew, under a new name; the old one stays until the manifest is written."""
+def rewrite(store: Folder, source: Source, change: Rewrite, fingerprint: Fingerprint) -> PartRecord:
+    """Write a part under a new name; the old one stays until the manifest is written.
+
+    Parameters
+    ----------
+    fingerprint
+        Of the store, and assumed for a part of an older headstart, which has none.
+
+    Raises
+    ------
+    StoreError
+        If the part has another fingerprint.
+    """
     old = change.part
     name = f"{old.name.rpartition('-')[0]}-{secrets.token_hex(6)}"
     errors = empty(ERROR_SCHEMA)
     if old.errors_file:
-        errors = read_part(store, old.errors_file).take(pa.array(change.errors))
+        before = read_part(store, old.errors_file).take(pa.array(change.errors))
+        errors = pa.concat_tables([errors, before], promote_options="default")
     rows = pa.table({})
     if old.rows_file and len(change.rows):
-        rows = _refresh(read_part(store, old.rows_file).take(pa.array(change.rows)), source, change)
-    return write_part(store, name, rows, errors, replaces=old.name)
+        stored = read_part(store, old.rows_file)
+        made_by = fingerprint_of(stored)
+        if made_by not in (None, fingerprint):
+            raise damaged(store, old.rows_file, f"its embeddings were made by {made_by}")
+        rows = _refresh(stored.take(pa.array(change.rows)), source, change)
+    return write_part(store, name, PartContent(fingerprint, rows, errors), replaces=old.name)
 
 
 def _refresh(rows: pa.Table, source: Source, change: Rewrite) -> pa.Table:
@@ -75,7 +94,7 @@ def _refresh(rows: pa.Table, source: Source, change: Rewrite) -> pa.Table:
 
 
 def _column(rows: pa.Table, field: pa.Field) -> pa.ChunkedArray:
-    """A stored column; nothing, where the store has none of that name and type."""
+    """A stored column; nulls if the store has none of that name and type."""
     if field.name in rows.column_names and rows[field.name].type == field.type:
         return rows[field.name]
     return pa.chunked_array([pa.nulls(rows.num_rows, field.type)])

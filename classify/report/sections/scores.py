@@ -12,6 +12,7 @@ from headstart.classify.heads.search import Trial
 from headstart.classify.report.content import About, HeldOut, ReportContent
 from headstart.classify.report.parts import INTERVAL, Section, Table, count, percent
 from headstart.classify.scores.metrics import Scores
+from headstart.data.common.console import first_few
 from headstart.data.common.intervals import Interval, proportion
 
 TITLES = {
@@ -136,10 +137,8 @@ def per_class(scores: Scores) -> Section:
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
     # Isolated (Unicode UAX 9), so that a right-to-left name does not reorder its neighbours.
-    isolated = (f"\u2068{name}\u2069" for name in names[:most])
-    return f"{', '.join(isolated)}{more}"
+    return first_few(names, most, show=lambda name: f"\u2068{name}\u2069")
 
 
 def tried(trials: Sequence[Trial]) -> Section:

@@ -135,13 +135,24 @@ def evaluate(model: ModelFolder, features: Features, as_json: AsJson = False) ->
 
     evaluation = evaluate(model, features)
     if as_json:
-        console.show_json(evaluation.scores.to_json() | {"left_out": evaluation.left_out})
+        counts = {"left_out": evaluation.left_out, "unknown": evaluation.unknown}
+        console.show_json(evaluation.scores.to_json() | counts)
         return
+    unknown = evaluation.unknown
     console.show(
         {
             "tested on": f"{evaluation.scores.examples:,} examples",
             "left out": f"{evaluation.left_out:,} used in training or reserved for validation",
         }
+        | (
+            {
+                "not scored": f"{sum(unknown.values()):,} of classes that the model does not have: "
+                + ", ".join(f"{name!r} ({count:,})" for name, count in list(unknown.items())[:5])
+                + (", ..." if len(unknown) > 5 else "")
+            }
+            if unknown
+            else {}
+        )
     )
     _show_scores(evaluation.scores)
 

@@ -390,14 +390,23 @@ def test_features_of_another_backbone_are_refused(
 
 
 def test_labels_that_the_model_does_not_know(
-    model: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
+    model: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None, command: Callable
 ) -> None:
     paint(tmp_path / "new" / "pink" / "a.png", (250, 100, 180), 1)
     extract(tmp_path / "new", tiny_backbone, tmp_path / "newf")
     assert words(lambda: evaluate(model, tmp_path / "newf")) == (
-        f"{tmp_path / 'newf'} has labels that are not classes of the model: 'pink'\n"
+        f"{tmp_path / 'newf'} has no labels that are classes of the model, but 'pink'\n"
         "  The model's classes are 'blue', 'green', 'red'."
     )
+    for number in range(3):
+        paint(tmp_path / "new" / "red" / f"{number}.png", COLOURS["red"], 500 + number)
+    extract(tmp_path / "new", tiny_backbone, tmp_path / "both")
+    found = evaluate(model, tmp_path / "both")
+    assert (found.scores.examples, found.scores.accuracy, found.left_out) == (3, 1, 0)
+    assert found.unknown == {"pink": 1}
+    answer = command("classify", "evaluate", model, tmp_path / "both")
+    assert answer.code == 0
+    assert "\nnot scored  1 of classes that the model does not have: 'pink' (1)\n" in answer.out
 
 
 def test_nothing_of_the_users_is_overwritten(model: Path, features: Path, tmp_path: Path) -> None:

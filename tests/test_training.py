@@ -12,8 +12,9 @@ from sklearn.datasets import load_digits
 
 from headstart.classify.heads.estimators import HEADS, HeadOptions
 from headstart.classify.heads.fitting import FitOptions
+from headstart.classify.prediction.features import run_head
 from headstart.classify.splits.splitting import SplitOptions
-from headstart.classify.training import RunOptions, train
+from headstart.classify.training import RunOptions, Trained, train
 from headstart.data.common.errors import InputError
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.model import Model
@@ -165,3 +166,73 @@ def test_two_models_are_compared(digits: Path, tmp_path: Path, command: Callable
     assert answer.code == 0
     assert "tested on      125 examples" in answer.out
     assert "A is better: +" in answer.out
+
+
+def few(digits: Path, path: Path, each: int, head: str, **run: bool) -> Trained:
+    """Train on that many examples of each class."""
+    options = FitOptions(HeadOptions(head))
+    splits = SplitOptions(samples_per_class=each)
+    return train(digits, path, options, splits, RunOptions(**({"report": False} | run)))
+
+
+def test_a_head_that_needs_more_examples_says_so(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Two of each class: a fold of lda has one, and the whole trains.
+    trained = few(digits, tmp_path / "lda", 2, "lda")
+    assert trained.fitted.answering.calibration.method == "none"
+    assert (
+        "the probabilities are not calibrated: the head lda cannot be trained on 10 examples of "
+        "10 classes: The number of samples must be more than the number of classes.\n"
+    ) in capsys.readouterr().err
+    said = words(lambda: few(digits, tmp_path / "lda1", 1, "lda"))
+    assert said.startswith("the head lda cannot be trained on 10 examples of 10 classes: The ")
+    options = FitOptions(HeadOptions("knn", {"neighbours": 25}))
+    two = SplitOptions(samples_per_class=2)
+    assert words(lambda: train(digits, tmp_path / "knn", options, two)) == (
+        "the head knn cannot be trained on 20 examples of 10 classes: Expected n_neighbors <= "
+        "n_samples_fit, but n_neighbors = 25, n_samples_fit = 20, n_samples = 1\n"
+        "  Add examples, or choose another head."
+    )
+    # The smallest sizes of the learning curve are too small for 25 neighbours, and are left out.
+    curved = train(digits, tmp_path / "curve", options, SplitOptions(samples_per_class=20))
+    assert curved.diagnosis is not None
+    assert curved.diagnosis.curve is not None
+    assert curved.diagnosis.curve.labels_per_class.tolist() == [5, 10]
+
+
+def test_auto_leaves_out_heads_that_need_more_examples(
+    digits: Path,
+    tmp_path: Path,
+    local_ray: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    quick = {name: HEADS[name] for name in ("logistic", "knn", "lda")}
+    monkeypatch.setattr("headstart.classify.heads.search.HEADS", quick)
+    trained = few(digits, tmp_path / "m", 2, "auto")
+    assert {trial.head for trial in trained.fitted.trials} == {"logistic", "knn"}
+    assert (
+        "left out: the head lda cannot be trained on 10 examples of 10 classes: The number of "
+        "samples must be more than the number of classes.\n"
+    ) in capsys.readouterr().err
+    said = words(lambda: few(digits, tmp_path / "m1", 1, "auto"))
+    assert said.startswith("--head auto cannot compare heads: there are too few examples or groups")
+
+
+def test_heads_whose_graph_refuses_no_rows(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """skl2onnx writes ArrayFeatureExtractor here, which fails on a batch of none."""
+    (tmp_path / "calibrated.py").write_text(
+        "from sklearn.calibration import CalibratedClassifierCV\n"
+        "from sklearn.svm import LinearSVC\n"
+        "def head():\n"
+        "    return CalibratedClassifierCV(LinearSVC(C=0.001), cv=3)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    options = FitOptions(HeadOptions("calibrated:head"))
+    trained = train(digits, tmp_path / "m", options, run=BARE)
+    labels, probabilities = run_head(trained.model.head, np.zeros((0, 64), np.float32))
+    assert (labels.shape, labels.dtype) == ((0,), np.int64)
+    assert (probabilities.shape, probabilities.dtype) == ((0, 10), np.float32)

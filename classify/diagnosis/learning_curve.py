@@ -11,6 +11,7 @@ from scipy.stats import chi2
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from headstart.data.common import console
+from headstart.data.common.errors import InputError
 from headstart.data.common.intervals import Interval, proportion
 
 FitPredict = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -76,7 +77,8 @@ def learning_curve(
         Of the training set alone, int64 `[examples]`.
     fit_predict
         Takes rows to train on and rows to test on, and returns the classes predicted for the
-        latter, int `[test rows]`. A rare class may be missing among the rows to train on.
+        latter, int `[test rows]`. A rare class may be missing among the rows to train on. Sizes at
+        which it raises `InputError`, having too few rows, are left out.
     groups
         Index of the group, int `[examples]`.
 
@@ -93,17 +95,22 @@ def learning_curve(
     if sizes < 2:
         return None
     right = np.zeros((len(labels), sizes), bool)
-    trained = np.zeros(sizes)
+    trained, enough = np.zeros(sizes), np.ones(sizes, bool)
     with console.progress("learning curve", FOLDS * sizes) as advance:
         for order, test in folds:
             for column, share in enumerate(shares):
                 rows = first_share(order, labels, share)
                 if len(np.unique(labels[rows])) < 2:
                     return None
-                right[test, column] = fit_predict(rows, test) == labels[test]
                 trained[column] += len(rows) / FOLDS
                 advance(1)
-    return _extrapolate(right, trained, classes, groups, seed)
+                try:
+                    right[test, column] = fit_predict(rows, test) == labels[test]
+                except InputError:
+                    enough[column] = False
+    if enough.sum() < 2:
+        return None
+    return _extrapolate(right[:, enough], trained[enough], classes, groups, seed)
 
 
 def _folds(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +16,24 @@ from headstart.data.common.errors import InputError
 from headstart.data.contracts.model import Model
 from headstart.data.contracts.store import embeddings_of
 
+SHOWN = 20  # class names in a message
+
 
 @dataclass(frozen=True)
 class Evaluation:
     """Scores, and how many labelled examples were left out.
 
-    Those are examples whose bytes were used in training, or of a declared validation split.
+    Parameters
+    ----------
+    left_out
+        Examples whose bytes were used in training, or of a declared validation split.
+    unknown
+        Number of the other examples of each label that is not a class of the model.
     """
 
     scores: Scores
     left_out: int
+    unknown: dict[str, int]
 
 
 def evaluate(model: str | Path, features: str | Path) -> Evaluation:
@@ -36,7 +45,8 @@ def evaluate(model: str | Path, features: str | Path) -> Evaluation:
     Raises
     ------
     InputError
-        If model and features do not belong together, no example is left, or a label is unknown.
+        If model and features do not belong together, or no example of the model's classes is
+        left.
     """
     opened, store = open_pair(model, features)
     table = store.read(["content", "label", "embedding"])
@@ -49,17 +59,20 @@ def evaluate(model: str | Path, features: str | Path) -> Evaluation:
         )
     classes = opened.card.classes
     position = pc.index_in(fresh["label"], value_set=pa.array(classes, pa.string()))
-    if position.null_count:
-        unknown = pc.unique(fresh["label"].filter(pc.is_null(position))).to_pylist()
+    unknown = Counter(fresh["label"].filter(pc.is_null(position)).to_pylist())
+    left_out = table.num_rows - fresh.num_rows
+    if position.null_count == fresh.num_rows:
         raise InputError(
-            f"{features} has labels that are not classes of the model: "
-            f"{', '.join(map(repr, unknown))}",
-            f"The model's classes are {', '.join(map(repr, classes))}.",
+            f"{features} has no labels that are classes of the model, but "
+            f"{', '.join(map(repr, sorted(unknown)[:SHOWN]))}",
+            f"The model's classes are {', '.join(map(repr, classes[:SHOWN]))}"
+            f"{', ...' if len(classes) > SHOWN else ''}.",
         )
+    fresh = fresh.filter(pc.is_valid(position))
     _, probabilities = run_head(opened.head, embeddings_of(fresh))
-    labels = position.to_numpy().astype(np.int64)
+    labels = position.drop_null().to_numpy().astype(np.int64)
     scores = score(labels, probabilities, classes, opened.card.threshold)
-    return Evaluation(scores, table.num_rows - fresh.num_rows)
+    return Evaluation(scores, left_out, dict(sorted(unknown.items())))
 
 
 def held_out(model: Model, table: pa.Table) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -229,6 +230,26 @@ def hold_back(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     order = np.random.default_rng(seed).permutation(len(labels))
     first = np.unique(labels[order], return_index=True)[1]
     return np.delete(order, first)[:count]
+
+
+def hold_back_groups(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Rows of whole groups to hold out, about a share of every class, ascending.
+
+    Every class has rows that are left; none are held out if the groups do not allow that.
+    """
+    counts = np.bincount(labels)
+    folds = min(round(1 / share), len(np.unique(groups)))
+    if folds < 2:
+        return np.zeros(0, np.int64)
+    kfold = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class has fewer examples than folds
+        divided = list(kfold.split(labels, labels, groups))
+    for _, held in divided:
+        left = counts - np.bincount(labels[held], minlength=len(counts))
+        if len(held) and (left[counts > 0] > 0).all():
+            return held
+    return np.zeros(0, np.int64)
 
 
 def _check_declared(data: Labelled, split: Split, held_out: str) -> None:

@@ -16,7 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from headstart.cluster.jobs import check_outputs
+from headstart.data.common.errors import InputError
 from headstart.data.contracts.store import FeatureStore
+from headstart.data.storage.places import folder_at
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -156,3 +159,39 @@ def test_bad_input_is_reported(tmp_path: Path) -> None:
     )
     answer = run("-m", "cluster", "submit", "--working-dir", tmp_path / "no", "--", "true")
     assert answer.stderr == f"error: {tmp_path / 'no'}: no such folder\n  Check --working-dir.\n"
+
+
+@pytest.mark.parametrize("variable", ["RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"])
+def test_an_explicit_address_goes_before_the_environment(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, other = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    monkeypatch.setenv(variable, other)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    for given, named in (((), f"{other}, which {variable} names"), (("--address", asked), asked)):
+        answer = run("-m", "cluster", "status", *given)
+        assert answer.stderr.startswith(f"error: no Ray cluster accepts jobs at {named}: ")
+        assert (other in answer.stderr) == (not given)
+
+
+@pytest.mark.parametrize("output", [("-o", "f"), ("-of",), ("--output", "f"), ("--output=f",)])
+def test_relative_outputs_of_a_job_are_refused(output: tuple[str, ...], tmp_path: Path) -> None:
+    """Before it starts; and in the job itself, however it was submitted."""
+    for program in (("python", "-m", "extract"), ("/x/headstart", "extract")):
+        with pytest.raises(InputError) as caught:
+            check_outputs([*program, "photos", *output])
+        assert str(caught.value) == (
+            "the output 'f' is a relative path: the job would write it to its own folder, which "
+            f"Ray removes\n  Give a whole path, such as {Path.cwd() / 'f'}, or an address in "
+            "object storage, which the cluster's machines can reach."
+        )
+    check_outputs(["cc", "x.c", *output])  # not ours
+    for place in ("/scratch/f", "~/f", "s3://bucket/f"):
+        check_outputs(["python", "-m", "extract", "photos", "-o", place])
+    job = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_1" / "features"
+    with pytest.raises(InputError) as caught:
+        folder_at(job).check()
+    assert str(caught.value) == (
+        f"{job} is in the folder of a job, which Ray removes\n"
+        "  Give a whole path outside, or an address in object storage."
+    )

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.data.common.errors import HeadstartError, InputError
+from headstart.data.common.errors import Checklist, HeadstartError, InputError, first_line
 from headstart.data.storage.files import local_path
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # environment variables, in Ray's order
+ROOMS = ("headstart", "extract", "classify", "export", "data")  # commands that have outputs
+OUTPUTS = ("-o", "--output")
 # Large files that are not code, which Ray would upload to every node (at most 100 MiB in all).
 EXCLUDES = [".git", ".venv", "*.onnx", "*.parquet", "*.skops"]
 
@@ -45,20 +50,62 @@ def connect(address: str | None) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
+    named = next((name for name in ADDRESSES if not address and os.environ.get(name)), None)
+    address = address or (os.environ[named] if named else DEFAULT_ADDRESS)
+    place = f"{address}, which {named} names" if named else address
     try:
-        return JobSubmissionClient(address)
+        with _environment_without(ADDRESSES):  # Ray takes these before what it is given
+            return JobSubmissionClient(address)
     except AuthenticationError:
         raise InputError(
-            f"there is no token for the cluster at {address}",
+            f"there is no token for the cluster at {place}",
             "Create one with `ray get-auth-token --generate` before you start a cluster, or copy "
             "the cluster's to ~/.ray/auth_token.",
         ) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"no Ray cluster accepts jobs at {address}: {str(error).strip().splitlines()[0]}",
+            f"no Ray cluster accepts jobs at {place}: {first_line(error)}",
             "Start one with `RAY_AUTH_MODE=token ray start --head`, or name it with --address.",
         ) from None
+
+
+@contextmanager
+def _environment_without(names: Sequence[str]) -> Iterator[None]:
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+def check_outputs(command: Sequence[str]) -> None:
+    """Refuse outputs of our commands that the job would write to its own folder.
+
+    Raises
+    ------
+    InputError
+        If one is a relative path: Ray runs the job in a copy of the folder, and removes it.
+    """
+    if not any(word.rpartition("/")[2] in ROOMS for word in command):
+        return
+    checks = Checklist()
+    for word, following in zip(command, (*command[1:], ""), strict=True):
+        option, equals, value = word.partition("=")
+        if word in OUTPUTS:
+            value = following
+        elif word.startswith("-o") and not equals:
+            value = word[2:]
+        elif option not in OUTPUTS:
+            continue
+        with checks.item():
+            if not value.startswith(("/", "~")) and "://" not in value:
+                raise InputError(
+                    f"the output {value!r} is a relative path: the job would write it to its own "
+                    "folder, which Ray removes",
+                    f"Give a whole path, such as {Path.cwd() / value}, or an address in object "
+                    "storage, which the cluster's machines can reach.",
+                )
+    checks.finish()
 
 
 def submit(
@@ -69,7 +116,8 @@ def submit(
     Raises
     ------
     InputError
-        If the command is empty, or the folder or the cluster does not exist.
+        If the command is empty, an output is a relative path, or the folder or the cluster does
+        not exist.
     JobFailedError
         If the job fails or is stopped.
     """
@@ -78,6 +126,7 @@ def submit(
             "there is no command to submit",
             "Put it after --, as in: python -m cluster submit -- python -m extract ...",
         )
+    check_outputs(command)
     folder = local_path(working_dir)
     if not folder.is_dir():
         raise InputError(f"{working_dir}: no such folder", "Check --working-dir.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +13,12 @@ import pyarrow.compute as pc
 
 from headstart.data.common import console
 from headstart.data.common.errors import Checklist, ExtractionError, InputError, StoppedError
-from headstart.data.common.ray_session import gpus, ray_session, share_of_gpu
+from headstart.data.common.ray_session import (
+    chosen_address,
+    gpus,
+    ray_session,
+    share_of_gpu,
+)
 from headstart.data.contracts.backbone import Backbone, load_backbone
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import begin, finish, sweep
@@ -90,7 +94,7 @@ class ExtractOptions:
     @property
     def local(self) -> bool:
         """Whether the work runs on this machine, so that its engines can be checked here."""
-        return not (self.address or os.environ.get("RAY_ADDRESS"))
+        return chosen_address(self.address) is None
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,12 @@ class StoppedError(HeadstartError):
     exit_code = 130
 
 
+class TerminatedError(StoppedError):
+    """The process was asked to end (`SIGTERM`); what was done is kept."""
+
+    exit_code = 143
+
+
 def first_line(error: BaseException) -> str:
     """The first line of another library's error; the name of its class if it has no text."""
     lines = (line.strip() for line in str(error).splitlines())

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from headstart.data.common.errors import InputError
 
 UNFINISHED = "_tmp-"  # dataset readers skip names that begin with an underscore
+JOB_FOLDER = {"runtime_resources", "working_dir_files"}  # parts of the path of a job's folder
 
 
 def local_path(path: str | Path) -> Path:
@@ -38,7 +39,15 @@ def digest(content: bytes | memoryview) -> str:
 
 
 def check_parent(path: Path) -> None:
-    """Raise `InputError` if a path can never be written because one of its parents is a file."""
+    """Raise `InputError` for a path that can never be written, or that would not last.
+
+    That is one below a file, or one in the folder that Ray runs a submitted job in.
+    """
+    if set(path.parts) >= JOB_FOLDER:
+        raise InputError(
+            f"{path} is in the folder of a job, which Ray removes",
+            "Give a whole path outside, or an address in object storage.",
+        )
     for parent in path.parents:
         if parent.exists():
             if not parent.is_dir():

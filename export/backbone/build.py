@@ -110,7 +110,7 @@ def to_backbone(original: Original, recipe: Recipe, spec: BackboneSpec) -> Any:
     """The fp32 graph from `image` to `embedding`, as an `onnx.ModelProto`."""
     import onnx
 
-    proto = to_opset(original.to_onnx(recipe.layers), OPSET)
+    proto = to_opset(original.to_onnx(recipe.layers), OPSET, original.name)
     check_limits(proto, original.name)
     assemble(proto, recipe, original.scaling, (original.height, original.width))
     del proto.metadata_props[:]

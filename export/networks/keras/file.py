@@ -16,7 +16,6 @@ from headstart.export.networks.network import (
     Weights,
     chosen_scaling,
     input_size,
-    last_features,
 )
 from headstart.export.networks.onnx.surgery import MOST_BYTES
 from headstart.export.networks.scaling import RULES
@@ -64,9 +63,7 @@ def open_keras_file(path: Path, options: BackboneOptions) -> Original:
         own = RULES["none"]
     size = input_size(inputs[0].shape[1:3], options, str(path))
     scaling = chosen_scaling(options, own, str(path))
-    network = KerasNetwork(keras, model, name, size, scaling, Weights.of_file(path))
-    network.default_layers = (last_features(network.layers()),)
-    return network
+    return KerasNetwork(keras, model, name, size, scaling, Weights.of_file(path))
 
 
 def _read_config(path: Path) -> Any:

@@ -74,7 +74,7 @@ def test_ray_job_submit_runs_an_extraction(
     submit = ("job", "submit", "--address", cluster, "--working-dir", ".", "--", *extract)
     answer = run(*submit, program=BIN / "ray")
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "embedded  60 photographs" in answer.stdout
+    assert "embedded  60 examples" in answer.stdout
     assert FeatureStore.open(out).read().num_rows == 60
 
 
@@ -86,7 +86,7 @@ def test_extract_connects_to_an_address(
     extract = ("-m", "extract", photos, "--backbone", tiny_backbone, "-o", out)
     answer = run(*extract, "--address", address, "--workers", 1)
     assert answer.returncode == 0, answer.stderr
-    assert "60 photographs" in answer.stdout
+    assert "60 examples" in answer.stdout
     assert "with 1 worker" in answer.stdout
     refused = run(*extract[:-1], tmp_path / "more", "--address", address, "--workers", 3)
     # Without a network, Ray itself reports that first.
@@ -104,7 +104,7 @@ def test_cluster_submit_follows_a_job_and_gives_its_outcome(
     out = tmp_path / "features"
     good = run(*submit, photos, "--backbone", tiny_backbone, "-o", out)
     assert good.returncode == 0, good.stderr
-    assert "embedded  60 photographs" in good.stdout
+    assert "embedded  60 examples" in good.stdout
     assert FeatureStore.open(out).read().num_rows == 60
     bad = run(*submit, tmp_path / "no", "--backbone", tiny_backbone, "-o", out)
     assert bad.returncode == 1
@@ -137,7 +137,7 @@ def test_a_missing_token_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyP
         2,
         "error: there is no token for the cluster at http://127.0.0.1:8265\n"
         "  Create one with `ray get-auth-token --generate` before you start a cluster, or copy the "
-        "cluster's into ~/.ray/auth_token.\n",
+        "cluster's to ~/.ray/auth_token.\n",
     )
 
 

@@ -177,7 +177,7 @@ def test_invalid_archives(photos: Path, tmp_path: Path) -> None:
         pass
     assert "a compressed archive must be unpacked to plain .tar" in fails(tmp_path / "z.tar")
     assert fails(write_tar(tmp_path / "n.tar", {"a.txt": b""})).startswith(
-        f"{tmp_path}/n.tar holds no photographs\n"
+        f"{tmp_path}/n.tar holds no examples\n"
     )
 
 

@@ -179,7 +179,7 @@ def test_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> None:
         f"2. {path}: 1 row without 'path', the first is row 3 (not counting the header)\n"
         "  Fill in the column, or remove the rows.\n"
         f"3. {path}: 1 id is used for more than one example: '1'\n"
-        "  Ids must be unique: name them in a column 'id', or remove the repeated rows.\n"
+        "  Ids must be unique: give them in a column 'id', or remove the repeated rows.\n"
         f"4. {path}: unknown splits 'dev'\n"
         "  Choose from train, validation, test; leave the cell empty for none.\n"
         f"5. {path}: 2 paths lead outside the manifest's folder: '../a.jpg', '/etc/b.jpg'\n"

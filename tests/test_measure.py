@@ -294,7 +294,7 @@ def test_models_that_do_not_run(edge: Path, tmp_path: Path) -> None:
 
 
 def test_a_process_that_ends(edge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headstart.export.measure.latency.SERVE", "import sys; {!r}; sys.exit(9)")
+    monkeypatch.setattr("headstart.export.measure.latency.SCRIPT", "import sys; {!r}; sys.exit(9)")
     with pytest.raises(HeadstartError) as caught:
         measure([edge], QUICK)
     assert not isinstance(caught.value, InputError)

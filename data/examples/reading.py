@@ -49,6 +49,14 @@ class Reader:
         self._stamps: dict[str, str] = {}
         self._rows = _ParquetRows(folder)
 
+    def start(self) -> None:
+        """Begin with other examples: stamps are asked for again.
+
+        What is read of a Parquet file goes on where it is: to begin again in a row group of a
+        million rows for each of a thousand shards would decode them all a thousand times.
+        """
+        self._stamps.clear()
+
     def read(self, path: str) -> bytes:
         """The bytes of an example; see `read_stamped`."""
         return self.read_stamped(path)[0]
@@ -74,11 +82,11 @@ class Reader:
     def _range(self, name: str, start: int, length: int) -> bytes:
         def fetch() -> bytes:
             with self.folder.open(name) as file:
-                return file.read_at(length, start)
+                return file.read_at(length, start) if start + length <= file.size() else b""
 
         content = self.folder.attempt(fetch)
         if len(content) < length:
-            raise OSError(f"{name} ends {length - len(content):,} bytes too early")
+            raise OSError(f"{name} ends before byte {start + length:,}")
         return content
 
     def _stamp(self, name: str) -> str:

@@ -22,14 +22,12 @@ from headstart.data.workers.shards import Shard
 from headstart.data.workers.worker import Job
 
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
-TRIES = 2  # tries of a shard before it is split: a machine may be lost by chance
-MAX_STARTUP_FAILURES = 3  # workers in a row that die while starting
-MAX_FAILED_IN_A_ROW = 16  # examples in a row, without a finished shard, that end their workers
-POLL_SECONDS, WATCH_SECONDS, QUIET_SECONDS = (
-    0.5,
-    1.0,
-    30.0,
-)  # for results, positions, and notes to the user
+TRIES = 2  # of a shard before it is split: a machine may be lost by chance
+MAX_STARTUP_FAILURES = 3  # workers in a row that die before they are up
+# Examples that end their workers, with no shard done between them: by a crash, or by a stall, which
+# takes `patience` seconds three times.
+MAX_DIED_IN_A_ROW, MAX_STALLED_IN_A_ROW = 16, 3
+POLL_SECONDS, WATCH_SECONDS, QUIET_SECONDS = 0.5, 1.0, 30.0  # results, places, notes to people
 
 
 @dataclass
@@ -306,9 +304,10 @@ class WorkerPool:
         self.finished.append(Finished(self.job.failed(shard, failure)))
         self.advance(1)
         self.failed_in_a_row += 1
-        if self.failed_in_a_row == MAX_FAILED_IN_A_ROW:
+        most = MAX_STALLED_IN_A_ROW if how == "stalled" else MAX_DIED_IN_A_ROW
+        if self.failed_in_a_row >= most:
             raise self.job.stopped(
-                f"{MAX_FAILED_IN_A_ROW} {self.modality.plural} in a row ended their "
+                f"{self.failed_in_a_row} {self.modality.plural} in a row ended their "
                 f"workers, the last one is {_example(shard, 0)}: {why}\n  Check the graph's file, "
                 "and the memory of the machines: fewer --workers have more each."
             )

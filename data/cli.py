@@ -37,7 +37,7 @@ def inspect(
 def _show(found: Inspection) -> None:
     sizes = [f"{size} ({count:,})" for size, count in list(found.sizes.items())[:3]]
     more = len(found.sizes) - len(sizes)
-    from headstart.data.examples.source import left_out_in_words  # it imports Arrow
+    from headstart.data.examples.source import describe_left_out  # it imports Arrow
 
     rows = {
         "examples": f"{found.examples:,} ({console.human_bytes(found.bytes)})",
@@ -47,7 +47,7 @@ def _show(found: Inspection) -> None:
         else "none",
     }
     if found.left_out:
-        rows["left out"] = left_out_in_words(found.left_out)
+        rows["left out"] = describe_left_out(found.left_out)
     console.show(rows)
     splits = sorted({split for counts in found.classes.values() for split in counts})
     table = [

@@ -24,7 +24,7 @@ from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import begin, finish, sweep
 from headstart.data.contracts.store import FeatureStore, PartRecord, StoreManifest, read_part
 from headstart.data.examples.opening import Source, open_source
-from headstart.data.examples.source import left_out_in_words
+from headstart.data.examples.source import describe_left_out
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import sole_writer
@@ -212,7 +212,7 @@ def extract(
 
 def _note_what_is_left_out(source: Source) -> None:
     if source.left_out:
-        console.note(f"left out: {left_out_in_words(source.left_out)}")
+        console.note(f"left out: {describe_left_out(source.left_out)}")
     if source.examples["label"].null_count == len(source):
         console.note(f"none of the {len(source):,} examples has a label")
 

@@ -437,7 +437,7 @@ def test_mistakes_are_reported_at_once(tmp_path: Path, command: Callable) -> Non
     answer = command(
         "classify", "train", tmp_path / "f", "-o", tmp_path / "m", "--head", "logistik"
     )
-    assert answer.err.startswith("error: unknown head 'logistik'\n  Did you mean logistic? Known")
+    assert answer.err.startswith("error: unknown head 'logistik'\n  Did you mean logistic? Choose")
 
 
 # Whether scores and probabilities can be believed

@@ -13,15 +13,15 @@ from headstart.data.common.console import counted
 from headstart.data.common.errors import SourceError
 from headstart.data.examples.layout import is_of_the_system, labels_and_splits
 from headstart.data.examples.parquet import holds_examples, open_parquet
-from headstart.data.examples.source import COLUMNS, Source, is_utf8, left_out_in_words
+from headstart.data.examples.source import COLUMNS, Source, describe_left_out, is_utf8
 from headstart.data.examples.tar import open_tar
 from headstart.data.modalities.known import modality_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import HIDDEN, Folder
 
 CONTAINERS = {".tar": open_tar, ".parquet": open_parquet}
-OURS = ("_headstart.json", "_records/run.json")  # what tells a feature store
-MOST_SCHEMAS = 100  # Parquet files whose columns are looked at beside loose files
+OURS = ("_headstart.json", "_records/run.json")  # files that mark a feature store
+MOST_SCHEMAS = 100  # Parquet files whose columns are checked if there are loose files as well
 
 
 def open_folder(path: object, folder: Folder, modality: Modality | None) -> Source:
@@ -56,7 +56,7 @@ def open_folder(path: object, folder: Folder, modality: Modality | None) -> Sour
             return CONTAINERS[extension](path, folder, names, modality)
         what = f"; it has {', '.join(sorted(others))} files" if others else "; it is empty"
         if left_out:
-            what = f"; left out: {left_out_in_words(left_out)}"
+            what = f"; left out: {describe_left_out(left_out)}"
         raise SourceError(
             f"{path} holds no {kind.plural}{what}",
             f"Known extensions are {' '.join(sorted(kind.extensions))}.",
@@ -105,7 +105,7 @@ def _ends(name: str, mark: str) -> bool:
 def _check_alone(
     path: object, folder: Folder, modality: Modality, loose: int, containers: dict[str, list[str]]
 ) -> None:
-    """Refuse loose files beside containers of examples: either may be what was meant."""
+    """Refuse loose files beside containers of examples: either may be meant."""
     meant = list(containers.get(".tar", ()))
     for name in containers.get(".parquet", ())[:MOST_SCHEMAS]:
         if holds_examples(folder, name, modality):

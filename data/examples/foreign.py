@@ -1,4 +1,4 @@
-"""Text and tables of other programs, in the form that everything behind a source expects."""
+"""Converts text and tables of other programs to what the rest of the project expects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from headstart.data.common.errors import Checklist, SourceError
 
-# By their byte order marks (Unicode standard, 23.8); UTF-32's begins as UTF-16's does.
+# Byte order marks (Unicode standard, 23.8); that of UTF-32 begins like that of UTF-16.
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -27,7 +27,7 @@ def as_utf8(path: object, content: bytes) -> bytes:
     Raises
     ------
     SourceError
-        If it is in another encoding and has no mark that tells which.
+        If it is in another encoding and has no byte order mark.
     """
     for mark, encoding in MARKS:
         if content.startswith(mark):
@@ -58,7 +58,7 @@ def as_utf8(path: object, content: bytes) -> bytes:
 
 
 def storable(path: object, table: pa.Table) -> pa.Table:
-    """A table's columns as Parquet gives them back, so that stored and given ones can be compared.
+    """A table's columns as Parquet returns them, so that stored and new ones can be compared.
 
     Parquet has no seconds, for example: a time in seconds comes back in milliseconds.
 
@@ -84,7 +84,7 @@ def _storable(path: object, name: str, column: pa.ChunkedArray) -> pa.ChunkedArr
             )
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
-        if column.type in VIEWS:  # which Arrow itself cannot take rows of
+        if column.type in VIEWS:  # Arrow cannot take rows of these
             column = column.cast(VIEWS[column.type])
         column.validate(full=True)  # text of other programs may not be UTF-8
         if _comes_back(column.type):

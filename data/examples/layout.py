@@ -1,4 +1,4 @@
-"""What the folders in a name say of a file: its label and its split."""
+"""The label and the split of a file, from the folders in its name."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-AMBIGUOUS = ("valid", "dev")  # classes as well, such as valid and invalid coins
+AMBIGUOUS = ("valid", "dev")  # may also be classes, such as valid and invalid coins
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 
 
 def is_of_the_system(name: str) -> bool:
-    """Whether a file is an operating system's own, by a folder in its name."""
+    """Whether a file belongs to the operating system, by a folder in its name."""
     return any(folder in SYSTEM_FOLDERS for folder in name.split("/")[:-1])
 
 
 def labels_and_splits(
     path: object, names: Sequence[str]
 ) -> tuple[list[str | None], list[str | None]]:
-    """Label and split of each file, none where its name does not say it.
+    """Label and split of each file, None if its name has none.
 
     The first folder is the label, or the split if the first folders are named for splits; then the
-    second is the label. A folder that holds nothing but two or more folders of these files is
-    passed over, so that files have the same labels one level deeper, or in an archive of their
+    second is the label. A folder that contains only two or more folders of these files is
+    skipped, so that labels are the same if everything is one level deeper, or in an archive of the
     folder.
 
     Parameters
@@ -70,7 +70,7 @@ def labels_and_splits(
 
 
 def _shared(folders: list[list[str]]) -> int:
-    """How many leading folders are passed over: all files are in them, and then in several."""
+    """How many leading folders to skip: all files are in them, below two or more folders."""
     depth = 0
     while folders and all(len(each) > depth + 1 for each in folders):
         if len({each[depth] for each in folders}) > 1:

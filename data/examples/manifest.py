@@ -98,7 +98,7 @@ def _read(path: object, folder: Folder, name: str) -> pa.Table:
 
 
 def _with_slashes(path: object, folder: Folder, paths: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Paths as written on Windows in POSIX form, if that is where the first file is."""
+    """Windows paths in POSIX form, if the first file exists under that."""
     backslash = pc.match_substring(paths, "\\")
     first = pc.index(backslash, True).as_py()
     if first < 0:

@@ -26,14 +26,14 @@ from headstart.data.modalities.known import modality_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 
-LOOKED_AT = 8  # first values of a column of bytes
+LOOKED_AT = 8  # values at the start of a column of bytes that are checked
 FAMILIAR = ("image", "img", "photo", "jpg", "png", "webp", "bytes", "content")
 
 
 def holds_examples(folder: Folder, name: str, modality: Modality) -> bool:
     """Whether a Parquet file has a column of examples; otherwise it is a manifest.
 
-    One with a column `path` may be either: then its content decides.
+    A file with a column `path` may be either: its content decides.
     """
     schema = _schema(folder, name)
     columns = _byte_columns(schema)
@@ -148,7 +148,7 @@ def _recognized(folder: Folder, name: str, columns: list[str], modality: Modalit
         try:
             batch = next(reader.iter_batches(LOOKED_AT, columns=[column]), None)
         except (pa.ArrowException, OSError):
-            continue  # a reader of the examples will say so
+            continue  # reading the examples reports the error
         values = batch.column(0) if batch is not None else pa.array([])
         if pa.types.is_struct(values.type):
             values = pc.struct_field(values, "bytes")

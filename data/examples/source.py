@@ -33,7 +33,7 @@ class Source:
         The folder that the examples' paths are relative to.
     examples
         Columns `id`, `path`, `label`, `split`, `group` (strings; all but the first two may be
-        null), then the columns carried along.
+        null), then the source's further columns.
     left_out
         How many files of the source are not examples, by extension or reason.
     modality
@@ -107,8 +107,8 @@ def text_column(path: object, table: pa.Table, name: str) -> pa.ChunkedArray:
     return pc.if_else(empty, pa.scalar(None, pa.string()), column)
 
 
-def left_out_in_words(left_out: dict[str, int]) -> str:
-    """What of a source is not an example, such as `3 .txt, 1 hidden or system files`."""
+def describe_left_out(left_out: dict[str, int]) -> str:
+    """What was left out of a source, such as `3 .txt, 1 hidden or system files`."""
     return ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
 
 

@@ -32,9 +32,9 @@ READERS = 8
 BUFFER = 1 << 17  # a header is 512 bytes; object storage should not be asked for each of them
 LARGEST_LABEL = 1 << 16
 SIDECARS = (".cls", ".json")
-# What pictures of an example are called that are not the example: `0001.seg.png` beside `0001.jpg`.
+# Names of pictures that belong to an example but are none: `0001.seg.png` beside `0001.jpg`.
 PARTS = ("seg", "segmentation", "mask", "depth", "edges", "gt")
-MOST_LINKS = 8  # from one to the next
+MOST_LINKS = 8  # links in a chain
 
 
 @dataclass
@@ -44,7 +44,7 @@ class _Archive:
     members: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
-    labelled: list[bool] = field(default_factory=list)  # by a file beside it
+    labelled: list[bool] = field(default_factory=list)  # by a file with the same name
     left_out: Counter[str] = field(default_factory=Counter)
 
 
@@ -126,7 +126,7 @@ def _list(folder: Folder, name: str, extensions: frozenset[str]) -> _Archive:
 
 @dataclass
 class _Sample:
-    """Files that share a name up to its first dot: places of examples, and labels, by name."""
+    """Files that share a name up to its first dot: positions of examples, and labels, by name."""
 
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
     sidecars: dict[str, bytes] = field(default_factory=dict)
@@ -191,7 +191,7 @@ def _parts(key: str, sample: _Sample) -> set[str]:
 
 
 def _label(where: str, member: str, key: str, sample: _Sample) -> str | None:
-    """By the file of the same name, or of the sample's name; none if neither says it."""
+    """From the file of the same name, or of the sample's name; None if neither has a label."""
     for stem in (_stem(member), key):
         if (content := sample.sidecars.get(f"{stem}.cls")) is not None:
             try:
@@ -214,7 +214,7 @@ def _label(where: str, member: str, key: str, sample: _Sample) -> str | None:
 def _regular_and_links(
     tar: tarfile.TarFile, folder: Folder, name: str, left_out: Counter[str]
 ) -> dict[str, tarfile.TarInfo]:
-    """The files of an archive by name; a link stands for the file that it leads to."""
+    """The files of an archive by name; a link is replaced by its target."""
     files: dict[str, tarfile.TarInfo] = {}
     links: dict[str, str] = {}
     for member in _members(tar, folder.where(name)):

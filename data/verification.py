@@ -228,7 +228,7 @@ def repair(path: str | Path, found: Verification) -> None:
         If an extraction is writing to the store.
     """
     folder = folder_at(path)
-    with sole_writer(folder):
+    with sole_writer(folder) as held:
         manifest, unfinished = read_manifest(folder), read_unfinished(folder)
         recorded = unfinished or manifest
         if recorded is None:
@@ -245,4 +245,4 @@ def repair(path: str | Path, found: Verification) -> None:
             folder.remove(MANIFEST)
         elif manifest:
             folder.remove_all(RECORDS)
-        sweep(folder, good)
+        sweep(folder, good, held)

@@ -12,7 +12,13 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from headstart.data.common import console
-from headstart.data.common.errors import Checklist, ExtractionError, InputError, StoppedError
+from headstart.data.common.errors import (
+    Checklist,
+    ExtractionError,
+    InputError,
+    StoppedError,
+    StorageError,
+)
 from headstart.data.common.ray_session import (
     chosen_address,
     gpus,
@@ -27,7 +33,7 @@ from headstart.data.examples.opening import Source, open_source
 from headstart.data.examples.source import describe_left_out
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
-from headstart.data.storage.lock import sole_writer
+from headstart.data.storage.lock import Held, sole_writer
 from headstart.data.storage.places import folder_at
 from headstart.data.workers.pool import WorkerPool
 from headstart.extract.engines.precision import (
@@ -200,13 +206,13 @@ def extract(
         return _summary(
             store, examples, todo, update, _Done(todo.fingerprint.precision), clock.seconds
         )
-    with _readable_errors(store), sole_writer(store):
+    with _readable_errors(), sole_writer(store) as held:
         if state(store) != seen:  # another run has just finished
             todo = plan(examples, store, wanted, update, free)
         backbone_here = loaded.run_in(todo.fingerprint.precision)
-        done = _work(examples, backbone_here, store, options, todo, clock)
+        done = _work(examples, backbone_here, store, options, todo, clock, held)
         fingerprint = loaded.fingerprint.run_in(done.precision)
-        finish(store, _manifest(examples, fingerprint, store, todo, update, done))
+        finish(store, _manifest(examples, fingerprint, store, todo, update, done), held)
     return _summary(store, examples, todo, update, done, clock.seconds)
 
 
@@ -245,7 +251,7 @@ class _Clock:
 
 
 @contextmanager
-def _readable_errors(store: Folder) -> Iterator[None]:
+def _readable_errors() -> Iterator[None]:
     """Turn what stopped the work into errors of ours."""
     try:
         yield
@@ -253,10 +259,12 @@ def _readable_errors(store: Folder) -> Iterator[None]:
         raise StoppedError(
             "stopped; the parts that are done are kept", "Run the same command again to continue."
         ) from None
-    except OSError as error:
+    except StorageError as error:
+        raise StorageError(error.message, f"What is done is kept. {error.fix}") from None
+    except OSError as error:  # not of the store, whose own are `StorageError`
         raise ExtractionError(
-            f"{store} cannot be written: {error}",
-            "What is done is kept. Make room or fix the disk, and run the same command again.",
+            f"the extraction stopped: {error!r}",
+            "What is done is kept. Run the same command again to continue.",
         ) from None
 
 
@@ -267,9 +275,10 @@ def _work(
     options: ExtractOptions,
     todo: Plan,
     clock: _Clock,
+    held: Held,
 ) -> _Done:
     if not todo.todo.num_rows:
-        return _Done(backbone.spec.precision, _update(source, backbone, store, todo, clock))
+        return _Done(backbone.spec.precision, _update(source, backbone, store, todo, clock, held))
     config = EngineConfig(backbone.spec.precision, options.engine, options.batch_size)
     with ray_session(options.address, options.workers, config.on_gpu) as workers:
         import ray  # only here: the session sets variables that Ray reads when it is imported
@@ -287,7 +296,7 @@ def _work(
             )
             backbone = backbone.run_in(config.precision)
             clock.stage("choose precision")
-        rewritten = _update(source, backbone, store, todo, clock)
+        rewritten = _update(source, backbone, store, todo, clock, held)
         gpu = share_of_gpu(workers) if config.on_gpu else 0
         job = EmbeddingJob(
             root=source.folder,
@@ -323,13 +332,14 @@ def _work(
 
 
 def _update(
-    source: Source, backbone: Backbone, store: Folder, todo: Plan, clock: _Clock
+    source: Source, backbone: Backbone, store: Folder, todo: Plan, clock: _Clock, held: Held
 ) -> tuple[PartRecord, ...]:
     """Begin the run, and rewrite the parts that keep only some of their examples."""
+    held()
     if not todo.unfinished:
         begin(store, backbone.fingerprint, source.path, inferences=todo.inferences)
     # Parts that the manifest lists stay as well: readers use it until the new one is written.
-    sweep(store, (*todo.parts, *(todo.manifest.parts if todo.manifest else ())))
+    sweep(store, (*todo.parts, *(todo.manifest.parts if todo.manifest else ())), held)
     if not todo.rewrites:
         return ()
     rewritten = []

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from conftest import paint
 from servers import Wire, gcs_server, make_bucket, s3_server, wait_until
 
 import headstart.data.storage.lock
+import headstart.data.storage.remote
 from headstart.data.common.errors import ExtractionError, InputError, StorageError, StoreError
-from headstart.data.contracts.store import FeatureStore
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.records import finish, sweep
+from headstart.data.contracts.store import FeatureStore, StoreManifest
 from headstart.data.storage.local import LocalFolder
 from headstart.data.storage.lock import sole_writer
 from headstart.data.storage.places import folder_at
@@ -49,6 +53,15 @@ def bucket(wire: Wire, photos: Path, tiny_backbone: Path) -> str:
         folder.write(f"photos/{path.relative_to(photos).as_posix()}", path.read_bytes())
     folder.write("tiny.onnx", tiny_backbone.read_bytes())
     return "s3://bucket"
+
+
+NOTHING = StoreManifest(
+    fingerprint=Fingerprint("tiny", "0", "8x8", "fp32", 12),
+    source="s",
+    root="r",
+    classes=(),
+    parts=(),
+)
 
 
 def ids(store: str | Path) -> list[str]:
@@ -287,3 +300,59 @@ def test_a_photograph_that_grows_on_a_local_disk_has_another_stamp(tmp_path: Pat
     (before,) = folder.stamps(["a.png"])
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes() + b"\0")
     assert folder.stamps(["a.png"]) != [before]
+
+
+def test_silence_is_longer_than_the_patience_of_a_living_writer() -> None:
+    lock, remote = headstart.data.storage.lock, headstart.data.storage.remote
+    assert lock.SILENCE > remote.PATIENCE + 2 * lock.HEARTBEAT
+
+
+def test_a_writer_whose_lock_is_taken_over_writes_no_more(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its heartbeat does not take the lock back, and it neither finishes nor sweeps."""
+    lock = headstart.data.storage.lock
+    monkeypatch.setattr(lock, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(lock, "SETTLE", 0.1)
+    folder = folder_at(f"{bucket}/f")
+    part = "part-00001-0123456789ab.parquet"
+    other = json.dumps({"token": "x", "pid": 1, "host": "other", "count": 1}).encode()
+    with sole_writer(folder) as held:
+        held()
+        folder.write(part, b"of the other one")
+        folder.write("_lock", other)
+        time.sleep(0.5)
+        assert folder.read("_lock") == other
+        for work in (lambda: sweep(folder, (), held), lambda: finish(folder, NOTHING, held)):
+            with pytest.raises(StoreError) as caught:
+                work()
+            assert str(caught.value) == (
+                f"{bucket}/f/_lock was removed or replaced (process 1 on other) while this "
+                "extraction ran\n  What is done is kept. Run the same command again when no other "
+                "extraction writes there."
+            )
+    assert folder.names() == ["_lock", part]
+
+
+def test_a_lock_that_is_removed_lets_nobody_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_at(tmp_path / "f")
+    with sole_writer(folder) as held:
+        folder.remove("_lock")
+        with pytest.raises(StoreError, match="is writing to"), sole_writer(folder):
+            pass
+        held()  # the folder is still locked
+        (tmp_path / "f").rename(tmp_path / "g")
+        with pytest.raises(StoreError, match="was removed or replaced while"):
+            held()
+    monkeypatch.setattr(headstart.data.storage.lock, "_lock_folder", lambda place, stack: None)
+    (tmp_path / "f").mkdir()
+    with sole_writer(folder) as held:  # such as on NFS
+        held()
+        folder.remove("_lock")
+        with sole_writer(folder) as other:
+            other()
+            with pytest.raises(StoreError, match="was removed or replaced while"):
+                held()
+        assert not (tmp_path / "f" / "_lock").exists()

@@ -18,9 +18,11 @@ from headstart.data.common.errors import ExtractionError, StoreError
 from headstart.data.contracts.records import PartContent, begin, write_part
 from headstart.data.contracts.store import (
     MANIFEST,
+    REPLACED,
     FeatureStore,
     embeddings_of,
     fingerprint_of,
+    open_part,
     read_manifest,
     with_fingerprint,
 )
@@ -52,7 +54,8 @@ def ids_are_once_each(store: Path, expected: set[str]) -> None:
     assert sorted(ids) == sorted(expected)
     names = {part.rows_file for part in opened.manifest.parts}
     names |= {part.errors_file for part in opened.manifest.parts}
-    assert set(folder_at(store).names()) == (names - {None}) | {"_headstart.json"}
+    found = {name for name in folder_at(store).names() if not name.startswith(f"{REPLACED}/")}
+    assert found == (names - {None}) | {"_headstart.json"}
 
 
 def all_ids(photos: Path) -> set[str]:
@@ -143,6 +146,26 @@ def test_removed_examples_are_dropped_when_asked(
     assert command(*arguments, "--prune").out == (
         f"nothing to do: all 39 examples are in {features}\n"
     )
+
+
+def test_a_store_stays_readable_for_those_who_opened_it_before(
+    photos: Path, tiny_backbone: Path, features: Path
+) -> None:
+    """Until the end of the run after the one that replaced it; dataset readers see no row twice."""
+    before = FeatureStore.open(features)
+    files = [part.rows_file or "" for part in before.manifest.parts]
+    for left in (59, 58):
+        next(photos.rglob("*.png")).unlink()
+        extract(photos, tiny_backbone, features, update=Update(prune=True))
+        assert FeatureStore.open(features).read(["id"]).num_rows == left
+        assert pq.read_table(features).num_rows == left
+        if left == 59:
+            assert before.read().num_rows == 60
+            for file in files:  # as training reads a store that memory cannot hold
+                assert pq.ParquetFile(open_part(before.folder, file)).read().num_rows
+            assert verify(features).sound
+    with pytest.raises(StoreError, match="is damaged: it is missing"):
+        before.read()
 
 
 def test_new_labels_and_columns_are_copied_without_an_inference(

@@ -17,7 +17,13 @@ import pyarrow.parquet as pq
 
 from headstart.data.common.console import first_few
 from headstart.data.common.errors import InputError
-from headstart.data.contracts.store import FeatureStore, PartRecord, damaged, embeddings_of
+from headstart.data.contracts.store import (
+    FeatureStore,
+    PartRecord,
+    damaged,
+    embeddings_of,
+    open_part,
+)
 
 Item = TypeVar("Item")
 
@@ -119,7 +125,7 @@ class _PartReader:
     def _next(self) -> pa.RecordBatch | None:
         try:
             if self.batches is None:
-                opened = self.folder.open(str(self.part.rows_file))
+                opened = open_part(self.folder, str(self.part.rows_file))
                 file = pq.ParquetFile(opened, buffer_size=READ_BYTES)
                 self.batches = file.iter_batches(self.size, columns=["embedding"])
                 for _ in range(self.read):

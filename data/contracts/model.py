@@ -33,6 +33,7 @@ from headstart.data.common.errors import ModelError
 from headstart.data.contracts.calibration import Calibration
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.json_reader import format_version, read_json
+from headstart.data.storage.files import check_writable
 from headstart.data.storage.local import LocalFolder
 
 FORMAT_VERSION = 1
@@ -201,6 +202,7 @@ def prepare_model_folder(path: str | Path, overwrite: bool) -> LocalFolder:
             f"{path} is in use by something else (it holds {names[0]})",
             "Choose an empty or new folder with -o.",
         )
+    check_writable(folder.path())
     return folder
 
 

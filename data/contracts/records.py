@@ -25,13 +25,16 @@ from headstart.data.contracts.store import (
     ERRORS,
     MANIFEST,
     RECORDS,
+    REPLACED,
     PartRecord,
     StoreManifest,
     check_parts,
+    read_manifest,
     with_fingerprint,
 )
 from headstart.data.storage.files import UNFINISHED, digest
 from headstart.data.storage.folder import Folder
+from headstart.data.storage.lock import Held
 
 RUN = f"{RECORDS}/run.json"
 BEGUN = re.compile(rf"{RECORDS}/(.+)\.begun-(\d+)")
@@ -196,17 +199,39 @@ def _damaged(folder: Folder, name: str, error: Exception) -> StoreError:
     )
 
 
-def finish(folder: Folder, manifest: StoreManifest) -> None:
-    """Write the manifest, then remove the records and what dead runs left unfinished."""
+def finish(folder: Folder, manifest: StoreManifest, held: Held = lambda: None) -> None:
+    """Write the manifest, then remove the records and what dead runs left unfinished.
+
+    Parts that the new manifest replaces are moved to `_replaced/` until the next run ends: whoever
+    opened the store before finds them there, see `headstart.data.contracts.store.read_part`.
+
+    Parameters
+    ----------
+    held
+        Raises `StoreError` if another process writes to the store now, see `sole_writer`.
+    """
+    before = read_manifest(folder)
+    held()
     folder.write(MANIFEST, manifest.to_bytes())
+    held()
     folder.remove(RUN)  # first: records without it are ignored
     folder.remove_all(RECORDS)
-    sweep(folder, manifest.parts)
+    folder.remove_all(REPLACED)
+    if before:
+        for file in sorted(_files(before.parts) - _files(manifest.parts)):
+            folder.move(file, f"{REPLACED}/{file}")
+    sweep(folder, manifest.parts, held)
 
 
-def sweep(folder: Folder, parts: tuple[PartRecord, ...]) -> None:
+def _files(parts: tuple[PartRecord, ...]) -> set[str]:
+    files = (file for part in parts for file in (part.rows_file, part.errors_file))
+    return {file for file in files if file}
+
+
+def sweep(folder: Folder, parts: tuple[PartRecord, ...], held: Held = lambda: None) -> None:
     """Remove parts that do not count, and unfinished files."""
-    kept = {file for part in parts for file in (part.rows_file, part.errors_file)}
+    kept = _files(parts)
+    held()
     for name in folder.names():
         leftover = OUR_PART.fullmatch(name) and name not in kept
         if leftover or name.rpartition("/")[2].startswith(UNFINISHED):

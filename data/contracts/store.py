@@ -7,6 +7,7 @@ Format version 1:
   `fixed_size_list<float>[dim]`, then the columns carried along.
 - `_errors/part-*.parquet`: `id`, `stage`, `reason`, `message`, `stamp`, `path`.
 - `_records/`: the progress of an unfinished run, see `headstart.data.contracts.records`.
+- `_replaced/`: the parts that the last run replaced, for readers that opened the store before.
 - `_headstart.json`: the manifest, written last; it replaces `_records`.
 
 A part never changes: its replacement has another name, and counts once the manifest lists it.
@@ -38,6 +39,7 @@ from headstart.data.storage.places import folder_at
 
 FORMAT_VERSION = 1
 MANIFEST, RECORDS, ERRORS = "_headstart.json", "_records", "_errors"
+REPLACED = "_replaced"  # parts of the manifest before this one
 EXTRACT_COMMAND = "Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES"
 ERROR_COLUMNS = ("id", "stage", "reason", "message", "stamp", "path")
 ERROR_SCHEMA = pa.schema([(name, pa.string()) for name in ERROR_COLUMNS])
@@ -188,9 +190,22 @@ def read_part(folder: Folder, file: str, columns: list[str] | None = None) -> pa
         If it cannot be read.
     """
     try:
-        return folder.table(file, columns)
+        try:
+            return folder.table(file, columns)
+        except FileNotFoundError:  # a run has ended since the manifest was read
+            return folder.table(f"{REPLACED}/{file}", columns)
+    except FileNotFoundError:
+        raise damaged(folder, file, "it is missing") from None
     except (pa.ArrowException, OSError) as error:
         raise damaged(folder, file, str(error)) from None
+
+
+def open_part(folder: Folder, file: str) -> pa.NativeFile:
+    """A file of a part to read pieces of, within `Folder.attempt`."""
+    try:
+        return folder.open(file)
+    except FileNotFoundError:
+        return folder.open(f"{REPLACED}/{file}")
 
 
 def with_fingerprint(rows: pa.Table, fingerprint: Fingerprint) -> pa.Table:
@@ -207,7 +222,7 @@ def fingerprint_of(rows: pa.Table) -> Fingerprint | None:
 def part_columns(folder: Folder, file: str) -> list[str]:
     """The names of the columns of a part's file; raises `StoreError` if it cannot be read."""
     try:
-        return folder.attempt(lambda: pq.read_schema(folder.open(file))).names
+        return folder.attempt(lambda: pq.read_schema(open_part(folder, file))).names
     except (pa.ArrowException, OSError) as error:
         raise damaged(folder, file, str(error)) from None
 
@@ -251,7 +266,7 @@ class FeatureStore:
             )
         there = set(folder.names())
         files = [part.rows_file for part in manifest.parts if part.rows_file]
-        missing = [file for file in files if file not in there]
+        missing = [file for file in files if not there & {file, f"{REPLACED}/{file}"}]
         if missing:
             raise StoreError(
                 f"{path} lacks {len(missing)} of its parts, such as {missing[0]}",

@@ -7,6 +7,7 @@ import shutil
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +15,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from headstart.data.common.errors import InputError
-from headstart.data.storage.files import check_parent, local_path, write_whole
+from headstart.data.storage.files import check_parent, in_words, local_path, write_whole
 from headstart.data.storage.folder import HIDDEN, Folder
 
 Result = TypeVar("Result")
@@ -121,12 +122,20 @@ class LocalFolder(Folder):
 
     def remove(self, name: str) -> None:
         """Remove a file, if it exists."""
-        self.path(name).unlink(missing_ok=True)
+        with in_words(self.path(name)):
+            self.path(name).unlink(missing_ok=True)
+
+    def move(self, name: str, new: str) -> None:
+        """Give a file another name, if it is there."""
+        with in_words(self.path(new)), suppress(FileNotFoundError):
+            self.path(new).parent.mkdir(parents=True, exist_ok=True)
+            self.path(name).rename(self.path(new))
 
     def remove_all(self, under: str) -> None:
         """Remove a folder in this one with all its files, if it exists."""
         if self.exists(under):
-            shutil.rmtree(self.path(under))
+            with in_words(self.path(under)):
+                shutil.rmtree(self.path(under))
 
     def attempt(self, call: Callable[[], Result]) -> Result:
         """Call the function once: a local disk that fails once fails again."""

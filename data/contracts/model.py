@@ -8,7 +8,7 @@ Format version 1:
 - `head.skops` or `head.keras`: the trained estimator, without them.
 - `examples.parquet`: `id`, `path`, `content`, `label`, `split` of every example; of those that were
   tested or had no label also `prediction` (none for "unknown"), `confidence` and, of the true
-  class, `probability`.
+  class, `probability`. Optional: `group`, which examples depend on each other.
 - `report.html`: for people.
 - `model.json`, written last: classes in order, fingerprint, parameters, calibration, threshold,
   metrics, versions.

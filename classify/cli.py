@@ -310,6 +310,8 @@ def _show_diagnosis(diagnosis: Diagnosis) -> None:
         lines["near-duplicates"] = f"{len(leaks.test_rows):,} test examples are like training ones"
         if leaks.accuracy:
             lines["without them"] = f"accuracy {_with_interval(leaks.accuracy)}"
+        if count := int(leaks.two_labels.sum()):
+            lines["two labels"] = f"{count:,} of these pairs, such as {leaks.example}"
     if errors := int(diagnosis.suspects.is_error.sum()):
         lines["labels"] = f"{errors:,} are probably wrong; the report shows them"
     if diagnosis.curve:

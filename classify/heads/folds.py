@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from headstart.classify.heads.estimators import HeadOptions, make_head, score_method
 from headstart.classify.heads.keras_head import KerasHead
 from headstart.classify.splits.held_out import Training
-from headstart.classify.splits.splitting import hold_back
+from headstart.classify.splits.splitting import hold_back, hold_back_groups
 from headstart.data.common import console
 from headstart.data.common.errors import HeadstartError, InputError, first_line
 from headstart.data.contracts.calibration import scores_of
@@ -43,13 +43,16 @@ class OutOfFold:
 def make_folds(training: Training, seed: int) -> list[Fold]:
     """Five folds; with many examples, a single one that holds out a twentieth of them.
 
-    The final estimator is not trained on the rows of a single fold either. Every class is among the
+    Every class is among the
     rows to train on, and groups are not divided; a class with one example is not held out. The list
     is empty if the groups allow no fold.
     """
     labels = training.labels
     rows = np.arange(len(labels))
     if training.groups is not None:
+        if len(rows) > MANY:
+            held = hold_back_groups(labels, training.groups, SHARE, seed)
+            return [Fold(np.setdiff1d(rows, held), held)] if len(held) else []
         count = min(FOLDS, len(np.unique(training.groups)))
         if count < 2:
             return []
@@ -57,8 +60,7 @@ def make_folds(training: Training, seed: int) -> list[Fold]:
             rows, labels, training.groups
         )
         folds = [Fold(train, held) for train, held in divided if len(held)]
-        folds = [fold for fold in folds if _has_every_class(labels, fold.train)]
-        return folds[:1] if len(rows) > MANY else folds
+        return [fold for fold in folds if _has_every_class(labels, fold.train)]
     counts = np.bincount(labels)
     several = rows[counts[labels] > 1]
     alone = rows[counts[labels] == 1]

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from headstart.classify.prediction.features import open_pair, run_head
 from headstart.classify.scores.metrics import Scores, score
+from headstart.classify.splits.splitting import group_indices
 from headstart.data.common.errors import InputError
 from headstart.data.contracts.model import Model
 from headstart.data.contracts.store import embeddings_of
@@ -49,7 +50,7 @@ def evaluate(model: str | Path, features: str | Path) -> Evaluation:
         left.
     """
     opened, store = open_pair(model, features)
-    table = store.read(["content", "label", "embedding"])
+    table = store.read(["content", "label", "group", "embedding"])
     table = table.filter(pc.is_valid(table["label"]))
     fresh = held_out(opened, table)
     if not fresh.num_rows:
@@ -71,8 +72,19 @@ def evaluate(model: str | Path, features: str | Path) -> Evaluation:
     fresh = fresh.filter(pc.is_valid(position))
     _, probabilities = run_head(opened.head, embeddings_of(fresh))
     labels = position.drop_null().to_numpy().astype(np.int64)
-    scores = score(labels, probabilities, classes, opened.card.threshold)
+    groups = _groups(opened, fresh)
+    scores = score(labels, probabilities, classes, opened.card.threshold, groups)
     return Evaluation(scores, left_out, dict(sorted(unknown.items())))
+
+
+def _groups(model: Model, table: pa.Table) -> np.ndarray | None:
+    """Index of each example's group: of the training's column, or else of the store's `group`."""
+    examples, column = model.examples(), table["group"]
+    if "group" in examples.column_names:
+        place = pc.index_in(table["content"], value_set=examples["content"].combine_chunks())
+        recorded = examples["group"].take(place)
+        column = pc.coalesce(recorded, column.cast(pa.string()))
+    return None if column.null_count == table.num_rows else group_indices(column)
 
 
 def held_out(model: Model, table: pa.Table) -> pa.Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -129,14 +128,16 @@ def labelled(features: pa.Table, group: str = "") -> Labelled:
             f"all {examples.num_rows:,} examples are of one class, {classes[0]!r}",
             "A classifier needs at least two: add examples of another class and extract again.",
         )
-    groups = None
     column = examples[group or "group"].cast(pa.string())
-    if column.null_count < examples.num_rows:
-        # An example without a group is a group by itself.
-        own = [name or f"\0{row}" for row, name in enumerate(column.to_pylist())]
-        groups = np.unique(np.array(own, object), return_inverse=True)[1]
+    groups = group_indices(column) if column.null_count < examples.num_rows else None
     check_groups(labels, groups)
     return Labelled(examples, classes, labels, groups, group or "group")
+
+
+def group_indices(column: pa.ChunkedArray) -> np.ndarray:
+    """Index of each example's group, int64; an example without a group is a group by itself."""
+    own = [name or f"\0{row}" for row, name in enumerate(column.to_pylist())]
+    return np.unique(np.array(own, object), return_inverse=True)[1]
 
 
 def check_groups(labels: np.ndarray, groups: np.ndarray | None) -> None:
@@ -235,21 +236,27 @@ def hold_back(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 def hold_back_groups(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Rows of whole groups to hold out, about a share of every class, ascending.
 
-    Every class has rows that are left; none are held out if the groups do not allow that.
+    Every class keeps rows to train on: a class in a single group, or whose groups are all drawn for
+    other classes, is not held out.
     """
-    counts = np.bincount(labels)
-    folds = min(round(1 / share), len(np.unique(groups)))
-    if folds < 2:
-        return np.zeros(0, np.int64)
-    kfold = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class has fewer examples than folds
-        divided = list(kfold.split(labels, labels, groups))
-    for _, held in divided:
-        left = counts - np.bincount(labels[held], minlength=len(counts))
-        if len(held) and (left[counts > 0] > 0).all():
-            return held
-    return np.zeros(0, np.int64)
+    own = np.unique(groups, return_inverse=True)[1]
+    count = int(own.max(initial=-1)) + 1
+    size, first = np.bincount(own), np.unique(own, return_index=True)[1]
+    kind = labels[first]  # a group is drawn for the class of its first example
+    order = np.lexsort((np.random.default_rng(seed).permutation(count), kind))
+    kinds, start = np.unique(kind[order], return_index=True)
+    total = np.add.reduceat(size[order], start)
+    before = np.cumsum(size[order]) - size[order]
+    place = np.searchsorted(kinds, kind[order])
+    before -= before[start][place]
+    drawn = np.zeros(count, bool)
+    # Up to the share, or the first group of a class if it is not most of it.
+    within = before + size[order] <= np.maximum(share * total, size[order[start]])[place]
+    drawn[order] = within & (2 * size[order] <= total[place])
+    held = drawn[own]
+    lost = np.setdiff1d(labels, labels[~held])
+    held &= ~np.isin(own, own[np.isin(labels, lost)])
+    return np.flatnonzero(held)
 
 
 def _check_declared(data: Labelled, split: Split, held_out: str) -> None:

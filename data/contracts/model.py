@@ -8,7 +8,7 @@ Format version 1:
 - `head.skops` or `head.keras`: the trained estimator, without them.
 - `examples.parquet`: `id`, `path`, `content`, `label`, `split` of every example; for test examples
   and those without a label also `prediction` (null for "unknown"), `confidence` and the
-  `probability` of the true class.
+  `probability` of the true class. Optional: `group`; examples of one group depend on each other.
 - `report.html`: for people.
 - `model.json`, written last: classes in order, fingerprint, parameters, calibration, threshold,
   metrics, versions.

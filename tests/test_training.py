@@ -51,8 +51,18 @@ def write_store(path: Path, embeddings: np.ndarray, labels: list, **columns: lis
         ]
         table = pa.table(arrays, schema=schema)
         name = f"part-{number:05d}-{number:012x}"
-        records.append(write_part(folder, name, table, ERROR_SCHEMA.empty_table()))
-    finish(folder, StoreManifest(prints, "/photos", "/photos", (), tuple(records)))
+        content = PartContent(prints, table, ERROR_SCHEMA.empty_table())
+        records.append(write_part(folder, name, content))
+    finish(
+        folder,
+        StoreManifest(
+            fingerprint=prints,
+            source="/photos",
+            root="/photos",
+            classes=(),
+            parts=tuple(records),
+        ),
+    )
     return path
 
 

@@ -22,7 +22,7 @@ from headstart.data.common.errors import InputError
 from headstart.data.common.intervals import proportion
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.model import Model
-from headstart.data.contracts.records import begin, finish, write_part
+from headstart.data.contracts.records import PartContent, begin, finish, write_part
 from headstart.data.contracts.store import ERROR_SCHEMA, StoreManifest, part_schema
 from headstart.data.storage.places import folder_at
 

@@ -14,6 +14,7 @@ from conftest import tiny_model, write_tiny_backbone
 
 from headstart.data.common.errors import BackboneError, ModelError, StoreError, first_line
 from headstart.data.contracts.backbone import BackboneSpec, load_backbone
+from headstart.data.contracts.edge import read_edge
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.model import Model
 from headstart.data.contracts.records import PartContent, begin, write_part
@@ -92,6 +93,69 @@ def test_backbones_cut_off_or_changed(tmp_path: Path) -> None:
     assert change(height="9") == (
         f"{path} takes inputs of [8, 8, 3], but its metadata says [9, 8, 3]\n"
         "  Export the backbone again."
+    )
+
+
+def with_tensor_outside(model: onnx.ModelProto, where: str) -> None:
+    """Let a tensor be in another file: one of the graph's, an attribute's, or a function's."""
+    tensor = onnx.numpy_helper.from_array(np.zeros(3, np.float32), "outside")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="etc/passwd")
+    node = onnx.helper.make_node("Constant", [], ["c"], value=tensor)
+    if where == "graph":
+        model.graph.initializer.append(tensor)
+    elif where == "attribute":
+        model.graph.node.append(node)
+    elif where == "branch":
+        inside = onnx.helper.make_graph([node], "inside", [], [])
+        model.graph.node.append(onnx.helper.make_node("If", ["c"], [], then_branch=inside))
+    elif where == "function":
+        opsets = [onnx.helper.make_opsetid("", 18)]
+        model.functions.append(onnx.helper.make_function("", "f", [], ["c"], [node], opsets))
+    else:
+        model.graph.sparse_initializer.add().values.CopyFrom(tensor)
+
+
+@pytest.mark.parametrize("where", ["graph", "attribute", "branch", "function", "sparse"])
+def test_our_files_do_not_open_others(tmp_path: Path, where: str, model: Path) -> None:
+    """ONNX Runtime would read them from the current folder, and no fingerprint has them."""
+    path = tmp_path / "b.onnx"
+    content = write_tiny_backbone(path).content
+
+    def changed(content: bytes) -> bytes:
+        proto = onnx.load_model_from_string(content)
+        with_tensor_outside(proto, where)
+        return bytes(proto.SerializeToString())
+
+    path.write_bytes(changed(content))
+    name = "outside"
+    assert fails(path) == (
+        f"{path} keeps the tensor {name!r} in another file; a file of headstart's has all of them "
+        "inside\n  It was changed after it was written. Export it again."
+    )
+    head = model / "head.onnx"
+    head.write_bytes(changed(head.read_bytes()))
+    with pytest.raises(ModelError, match=r"head.onnx keeps the tensor 'outside' in another file"):
+        assert Model.open(model).head
+    proto = onnx.load_model_from_string(content)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    metadata |= {"headstart.kind": "classifier", "headstart.classes": "[]"}
+    onnx.helper.set_model_props(proto, metadata)
+    with pytest.raises(ModelError, match="edge keeps the tensor 'outside' in another file"):
+        read_edge("edge", changed(proto.SerializeToString()))
+
+
+def test_operators_that_may_open_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "b.onnx"
+    proto = onnx.load_model_from_string(write_tiny_backbone(path).content)
+    node = onnx.helper.make_node("EPContext", [], ["c"], domain="com.microsoft")
+    node.attribute.append(onnx.helper.make_attribute("ep_cache_context", "/etc/passwd"))
+    proto.graph.node.append(node)
+    path.write_bytes(proto.SerializeToString())
+    assert fails(path) == (
+        f"{path} has operators that are not ONNX's own, and may open files: EPContext\n"
+        "  It was changed after it was written. Export it again."
     )
 
 

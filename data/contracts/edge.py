@@ -25,6 +25,7 @@ from headstart.data.contracts.backbone import (
     parse_onnx,
     read_content,
     read_metadata,
+    refuse_files,
     width_of,
 )
 from headstart.data.contracts.calibration import UNKNOWN
@@ -119,6 +120,7 @@ def read_edge(path: str, content: bytes) -> Edge:
             f"{path} is an edge model of format {version}; this headstart reads {FORMAT_VERSION}",
             "Update headstart, or export the classifier again.",
         )
+    refuse_files(path, model, ModelError)
     names = {value.name for value in (*model.graph.input, *model.graph.output)}
     try:
         classes = read_json(metadata[PREFIX + "classes"].encode(), tuple[str, ...])

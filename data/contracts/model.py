@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headstart.data.common.errors import ModelError
+from headstart.data.contracts.backbone import parse_onnx, refuse_files
 from headstart.data.contracts.calibration import Calibration
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.json_reader import format_version, read_json
@@ -138,8 +139,10 @@ class Model:
 
     @property
     def head(self) -> bytes:
-        """The bytes of `head.onnx`."""
-        return self.folder.read(HEAD)
+        """The bytes of `head.onnx`; raises `ModelError` if it is not one file by itself."""
+        content, path = self.folder.read(HEAD), self.folder.path(HEAD)
+        refuse_files(path, parse_onnx(path, content, TRAIN_COMMAND, ModelError), ModelError)
+        return content
 
     @property
     def estimator_file(self) -> str:

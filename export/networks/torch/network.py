@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from headstart.data.common.errors import BackboneError, first_line
 from headstart.data.common.onnx_graphs import OPSET
@@ -33,6 +34,7 @@ from headstart.export.networks.network import (
     prefix_of,
 )
 from headstart.export.networks.scaling import Scaling
+from headstart.export.networks.torch.recipe import Own
 from headstart.export.networks.torch.stack import import_torch
 
 WHOLE = "output"  # the name for the output of the module itself
@@ -65,6 +67,9 @@ class TorchNetwork(Original):
     ----------
     forward
         The function to call, if it is not the module itself.
+    own
+        The checkpoint's own preprocessing of an image of the right size, which the export is
+        compared with: from a photograph to `[3, height, width]`.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class TorchNetwork(Original):
         forward: Any = None,
         default_layers: tuple[str, ...] = (),
         default_pools: tuple[str, ...] = ("avg",),
+        own: Own | None = None,
     ) -> None:
         (self.torch,) = import_torch()
         self.module, self.name = module.eval(), name
@@ -84,6 +90,7 @@ class TorchNetwork(Original):
         self.height, self.width = size
         self.scaling, self.weights = scaling, weights
         self.default_pools = default_pools
+        self.own = own
         self._layers: list[Layer] | None = None
         if default_layers:
             self.default_layers = default_layers
@@ -232,6 +239,13 @@ class TorchNetwork(Original):
                 "or export it to ONNX with its own tools.",
             ) from error
         return program.model_proto
+
+    def preprocess(self, images: np.ndarray) -> np.ndarray:
+        """By the checkpoint's own preprocessing, if it has one."""
+        if self.own is None:
+            return super().preprocess(images)
+        seen = [np.asarray(self.own(Image.fromarray(image)), np.float32) for image in images]
+        return np.stack(seen).transpose(0, 2, 3, 1)
 
     def run(self, pixels: np.ndarray, layers: Sequence[str]) -> list[np.ndarray]:
         """PyTorch's own outputs."""

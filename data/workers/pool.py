@@ -25,6 +25,11 @@ CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 TRIES = 2  # tries of a shard before it is split: a machine may be lost by chance
 MAX_STARTUP_FAILURES = 3  # workers in a row that die while starting
 MAX_FAILED_IN_A_ROW = 16  # examples in a row, without a finished shard, that end their workers
+KILLED = "its process was killed or crashed; short memory is the usual cause"
+ADVICE = {
+    "died": "the memory of the machines: fewer --workers have more each.",
+    "stalled": "how long it takes for one of them.",
+}
 POLL_SECONDS, WATCH_SECONDS, QUIET_SECONDS = (
     0.5,
     1.0,
@@ -255,8 +260,8 @@ class WorkerPool:
             if self.startup_failures == MAX_STARTUP_FAILURES:
                 raise self.job.stopped(
                     f"{MAX_STARTUP_FAILURES} workers in a row died while starting: "
-                    f"{why}\n  Check the memory of the machines, what is installed on them, and "
-                    "Ray's logs."
+                    f"{why}\n  Check {'the memory of the machines, ' * (why == KILLED)}what is "
+                    "installed on them, and Ray's logs."
                 )
             return
         if not member.tasks:
@@ -310,7 +315,7 @@ class WorkerPool:
             raise self.job.stopped(
                 f"{MAX_FAILED_IN_A_ROW} {self.modality.plural} in a row ended their "
                 f"workers, the last one is {_example(shard, 0)}: {why}\n  Check the graph's file, "
-                "and the memory of the machines: fewer --workers have more each."
+                f"and {ADVICE[how]}"
             )
 
     def _stopped(self, member: _Member, error: Any) -> HeadstartError:
@@ -338,9 +343,10 @@ def _cause_of_death(error: Exception) -> str:
         return "Ray ended it, since its machine was short of memory"
     if isinstance(error, ray.exceptions.NodeDiedError) or "node has died" in str(error).lower():
         return "its machine was lost"
-    if "creation task" in str(error):  # mostly a package that is missing on its machine
-        return last_line(error)
-    return "its process was killed or crashed; short memory is the usual cause"
+    died = ray.exceptions.ActorDiedError, ray.exceptions.WorkerCrashedError
+    if isinstance(error, died) and "creation task" not in str(error):
+        return KILLED
+    return last_line(error)  # such as a package that is missing on its machine
 
 
 def _end_at_crashes() -> None:

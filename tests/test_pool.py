@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from conftest import paint, write_tiny_backbone
 
 from headstart.data.common.errors import ExtractionError
 from headstart.data.contracts.store import FeatureStore
+from headstart.data.workers.pool import KILLED, _cause_of_death
 from headstart.extract.job import ExtractOptions
 from headstart.extract.job import extract as run
 from headstart.extract.worker import EmbeddingJob, EmbeddingWorker
@@ -208,3 +210,18 @@ def test_examples_in_a_row_that_end_their_workers_stop_the_job(
         r"Run the same command again to continue\.",
         str(caught.value),
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ray.exceptions.ActorDiedError(), KILLED),
+        (ray.exceptions.WorkerCrashedError(), KILLED),
+        (ray.exceptions.RuntimeEnvSetupError("no such package"), "no such package"),
+        (ray.exceptions.ObjectStoreFullError(), "object store is full"),
+        (ray.exceptions.OutOfDiskError(), "disk's utilization is over capacity"),
+    ],
+)
+def test_only_a_lost_process_is_blamed_on_memory(error: Exception, cause: str) -> None:
+    assert cause in _cause_of_death(error)
+    assert ("short memory" in _cause_of_death(error)) == (cause == KILLED)

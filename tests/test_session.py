@@ -28,7 +28,7 @@ import os, sys
 os.environ["RAY_AUTH_MODE"] = "token"
 import ray
 from headstart.data.common.errors import HeadstartError
-from headstart.data.common.ray_session import PER_GPU, capacity, share_of_gpu
+from headstart.data.common.ray_session import ray_session, share_of_gpu
 from headstart.extract import job
 
 ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False,
@@ -122,7 +122,7 @@ import json, time
 from pathlib import Path
 from socket import SOCK_DGRAM
 import psutil, ray
-from headstart.data.common.ray_session import PER_GPU, capacity, share_of_gpu
+from headstart.data.common.ray_session import ray_session
 
 with ray_session(None, 1):
     ray.get(ray.remote(num_cpus=1)(lambda: 1).remote())  # so that a worker is up

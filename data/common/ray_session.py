@@ -123,20 +123,19 @@ def _started() -> Iterator[None]:
         try:
             with _agents_end_with_us():
                 yield
+        except ExtractionError:
+            console.note(f"Ray's logs are in {folder}/r/session_latest/logs until the next run")
+            raise
         finally:
             ray.shutdown()
 
 
 @contextmanager
 def _token() -> Iterator[None]:
-    """Let a local cluster have a token of its own if the user has none.
-
-    Ray would write one to the home folder, which cannot always be written.
-    """
+    """Let a local cluster have a token of its own if Ray cannot write one to the home folder."""
     from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
 
-    file = os.path.expanduser("~/.ray/auth_token")
-    if os.environ.keys() & {TOKEN, TOKEN_FILE} or os.access(file, os.R_OK):
+    if os.environ.keys() & {TOKEN, TOKEN_FILE} or _has_token():
         yield
         return
     os.environ[TOKEN] = secrets.token_hex(32)
@@ -146,6 +145,17 @@ def _token() -> Iterator[None]:
     finally:
         del os.environ[TOKEN]
         AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _has_token() -> bool:
+    """Whether the user's token can be read, or Ray can create it."""
+    place = os.path.expanduser("~/.ray")
+    file = f"{place}/auth_token"
+    try:
+        os.makedirs(place, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(file, os.R_OK) if os.path.exists(file) else os.access(place, os.W_OK)
 
 
 @contextmanager

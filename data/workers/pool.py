@@ -22,12 +22,17 @@ from headstart.data.workers.shards import Shard
 from headstart.data.workers.worker import Job
 
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
-TRIES = 2  # of a shard before it is split: a machine may be lost by chance
-MAX_STARTUP_FAILURES = 3  # workers in a row that die before they are up
+TRIES = 2  # tries of a shard before it is split: a machine may be lost by chance
+MAX_STARTUP_FAILURES = 3  # workers in a row that die while starting
 # Examples that end their workers, with no shard done between them: by a crash, or by a stall, which
 # takes `patience` seconds three times.
 MAX_DIED_IN_A_ROW, MAX_STALLED_IN_A_ROW = 16, 3
-POLL_SECONDS, WATCH_SECONDS, QUIET_SECONDS = 0.5, 1.0, 30.0  # results, places, notes to people
+KILLED = "its process was killed or crashed; short memory is the usual cause"
+ADVICE = {
+    "died": "the memory of the machines: fewer --workers have more each.",
+    "stalled": "how long it takes for one of them.",
+}
+POLL_SECONDS, WATCH_SECONDS, QUIET_SECONDS = 0.5, 1.0, 30.0  # for results, positions and notes
 
 
 @dataclass
@@ -253,8 +258,8 @@ class WorkerPool:
             if self.startup_failures == MAX_STARTUP_FAILURES:
                 raise self.job.stopped(
                     f"{MAX_STARTUP_FAILURES} workers in a row died while starting: "
-                    f"{why}\n  Check the memory of the machines, what is installed on them, and "
-                    "Ray's logs."
+                    f"{why}\n  Check {'the memory of the machines, ' * (why == KILLED)}what is "
+                    "installed on them, and Ray's logs."
                 )
             return
         if not member.tasks:
@@ -309,7 +314,7 @@ class WorkerPool:
             raise self.job.stopped(
                 f"{self.failed_in_a_row} {self.modality.plural} in a row ended their "
                 f"workers, the last one is {_example(shard, 0)}: {why}\n  Check the graph's file, "
-                "and the memory of the machines: fewer --workers have more each."
+                f"and {ADVICE[how]}"
             )
 
     def _stopped(self, member: _Member, error: Any) -> HeadstartError:
@@ -337,9 +342,10 @@ def _cause_of_death(error: Exception) -> str:
         return "Ray ended it, since its machine was short of memory"
     if isinstance(error, ray.exceptions.NodeDiedError) or "node has died" in str(error).lower():
         return "its machine was lost"
-    if "creation task" in str(error):  # mostly a package that is missing on its machine
-        return last_line(error)
-    return "its process was killed or crashed; short memory is the usual cause"
+    died = ray.exceptions.ActorDiedError, ray.exceptions.WorkerCrashedError
+    if isinstance(error, died) and "creation task" not in str(error):
+        return KILLED
+    return last_line(error)  # such as a package that is missing on its machine
 
 
 def _end_at_crashes() -> None:

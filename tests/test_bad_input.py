@@ -363,6 +363,7 @@ def test_a_file_without_permission_is_a_row_of_errors(tmp_path: Path, tiny_backb
         "stage": "read",
         "reason": "unreadable",
         "message": "Permission denied",
+        "path": "red/00.png",
     }
     assert FeatureStore.open(out).read().num_rows == 19
 

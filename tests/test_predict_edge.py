@@ -449,8 +449,8 @@ def test_all_mistakes_are_said_at_once(
         f"error: 1. {tiny_backbone} is a headstart backbone, not an edge model\n"
         "  Write one with: python -m export classifier MODEL --backbone backbone.onnx -o "
         "edge.onnx\n"
-        f"2. {features} is a feature store; an edge model takes photographs\n"
-        "  Name the photographs, or the model folder: python -m classify predict MODEL "
+        f"2. {features} is a feature store; an edge model takes files\n"
+        "  Name the files, or the model folder: python -m classify predict MODEL "
         f"{features} -o {out}\n"
         f"3. {out} exists already\n  Pass --overwrite to replace it.\n",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -244,7 +245,7 @@ def test_a_job_on_ray_in_the_users_folder(installed: Installed, cluster: str) ->
     photos, backbone = installed.folder.parent / "photos", installed.folder.parent / "tiny.onnx"
     submit = ("-m", "ray.scripts.scripts", "job", "submit", "--address", cluster)
     extract = ("python", "-m", "extract", photos, "--backbone", backbone, "-o", store)
-    entry = ("python", "theirs.py", "&&", *extract)  # for a shell, as Ray runs it
+    entry = ("sh", "-c", f"python theirs.py && {shlex.join(map(str, extract))}")
     said = installed.succeed(installed.python, *submit, "--working-dir", ".", "--", *entry)
     assert "the user\n" in said
     assert "embedded  60 examples" in said

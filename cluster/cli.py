@@ -44,4 +44,4 @@ def status(
         return
     console.show({"cluster": found.address, "ray": found.ray_version, "jobs": len(found.jobs)})
     for job, state in found.jobs.items():
-        console.out.print(f"  {job}  {state}", markup=False)
+        console.say(f"  {job}  {state}")

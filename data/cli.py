@@ -37,6 +37,8 @@ def inspect(
 def _show(found: Inspection) -> None:
     sizes = [f"{size} ({count:,})" for size, count in list(found.sizes.items())[:3]]
     more = len(found.sizes) - len(sizes)
+    from headstart.data.examples.source import describe_left_out  # it imports Arrow
+
     rows = {
         "examples": f"{found.examples:,} ({console.human_bytes(found.bytes)})",
         "sizes": ", ".join(sizes) + (f" and {more:,} others" if more else ""),
@@ -44,9 +46,8 @@ def _show(found: Inspection) -> None:
         if found.duplicates
         else "none",
     }
-    if found.ignored:
-        ignored = ", ".join(f"{count} {name}" for name, count in sorted(found.ignored.items()))
-        rows["ignored"] = f"{ignored} (not photographs, by extension)"
+    if found.left_out:
+        rows["left out"] = describe_left_out(found.left_out)
     console.show(rows)
     splits = sorted({split for counts in found.classes.values() for split in counts})
     table = [

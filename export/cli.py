@@ -65,8 +65,13 @@ def backbone(
         str, typer.Option(help="Mean over copies: none, mirror (2 passes) or flips (4 passes).")
     ] = "none",
     size: Size = None,
-    resize: Annotated[str, typer.Option(help="squash or crop.")] = "squash",
-    interpolation: Annotated[str, typer.Option(help="bilinear, bicubic or lanczos.")] = "bilinear",
+    resize: Annotated[
+        str | None, typer.Option(help="squash or crop; the network's own if not given.")
+    ] = None,
+    interpolation: Annotated[
+        str | None,
+        typer.Option(help="bilinear, bicubic or lanczos; the network's own if not given."),
+    ] = None,
     include_top: Annotated[
         bool, typer.Option("--include-top", help="Keep the ImageNet classifier: 1,000 logits.")
     ] = False,
@@ -104,12 +109,12 @@ def backbone(
 
 def _show_backbone(written: BackboneExport, took: float, as_json: bool) -> None:
     file, spec, lower = written.backbone, written.backbone.spec, written.quantized
-    warnings = lower.warnings(spec) if lower else []
     if as_json:
         about = asdict(spec) | {"path": file.path, "sha256": file.fingerprint.sha256}
         about |= {"bytes": len(file.content), "parity": written.parity}
+        about |= {"warnings": written.warnings}
         if lower:
-            about["quantized"] = lower.to_json() | {"warnings": warnings}
+            about["quantized"] = lower.to_json() | {"warnings": lower.warnings(spec)}
         console.show_json(about)
         return
     made = f"{', '.join(spec.layers)} ({spec.pooling} pooling)"
@@ -137,7 +142,7 @@ def _show_backbone(written: BackboneExport, took: float, as_json: bool) -> None:
     rows["took"] = f"{took:.1f} s"
     rows["wrote"] = f"{console.place(file.path)} ({console.human_bytes(len(file.content))})"
     console.show(rows)
-    for warning in warnings:
+    for warning in written.warnings:
         console.note(f"warning: {warning}")
 
 

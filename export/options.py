@@ -37,7 +37,7 @@ class BackboneOptions:
     size
         Height and width of the input in pixels; the network's own if not given.
     resize, interpolation
-        How a photograph is resized; see `Preprocessing`.
+        How a photograph is resized, see `Preprocessing`; as the network was trained if not given.
     include_top
         Keep the ImageNet classifier: the embedding is then its 1,000 logits.
     scaling
@@ -50,8 +50,8 @@ class BackboneOptions:
 
     weights: str = "imagenet"
     size: int | None = None
-    resize: str = "squash"
-    interpolation: str = "bilinear"
+    resize: str | None = None
+    interpolation: str | None = None
     include_top: bool = False
     scaling: str | None = None
     input: str | None = None
@@ -79,7 +79,7 @@ class BackboneOptions:
                 raise BackboneError(
                     f"--size {self.size} is out of range", f"Give 8 to {LARGEST} pixels."
                 )
-            Preprocessing(8, 8, self.resize, self.interpolation)
+            Preprocessing(8, 8, self.resize or "squash", self.interpolation or "bilinear")
         checks.finish()
 
 

@@ -57,6 +57,10 @@ def extract(
             "--rehash", help="Hash every file, also where size and time are as they were."
         ),
     ] = False,
+    moved_from: Annotated[
+        str | None,
+        typer.Option(help="Where SOURCE was before, as the store has it; all files are hashed."),
+    ] = None,
     stall_after: Annotated[
         float,
         typer.Option(help="Seconds without a finished example after which a worker is replaced."),
@@ -84,7 +88,9 @@ def extract(
         stall_after=stall_after,
         allow_unlabelled=allow_unlabelled,
     )
-    summary = job.extract(source, backbone, output, options, Update(retry_failed, prune, rehash))
+    summary = job.extract(
+        source, backbone, output, options, Update(retry_failed, prune, rehash, moved_from)
+    )
     if as_json:
         console.show_json(asdict(summary))
     else:
@@ -108,7 +114,7 @@ def _show(summary: Summary) -> None:
     worked = summary.embedded + summary.failed
     if not worked and not any(updated.values()):
         text = f"nothing to do: all {summary.examples:,} examples are in {place}"
-        console.out.print(text, soft_wrap=True, markup=False)
+        console.say(text)
     else:
         rows = {}
         if counts.kept:

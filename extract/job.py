@@ -30,6 +30,7 @@ from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import begin, finish, sweep
 from headstart.data.contracts.store import FeatureStore, PartRecord, StoreManifest, read_part
 from headstart.data.examples.opening import Source, open_source
+from headstart.data.examples.source import describe_left_out
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import Held, sole_writer
@@ -195,6 +196,7 @@ def extract(
         store = folder_at(output)
         store.check()
     checks.finish()
+    _note_what_is_left_out(examples)
     seen = state(store)
     wanted = loaded.fingerprint.run_in(asked)
     free = options.precision in (None, AUTO)
@@ -212,6 +214,13 @@ def extract(
         fingerprint = loaded.fingerprint.run_in(done.precision)
         finish(store, _manifest(examples, fingerprint, store, todo, update, done), held)
     return _summary(store, examples, todo, update, done, clock.seconds)
+
+
+def _note_what_is_left_out(source: Source) -> None:
+    if source.left_out:
+        console.note(f"left out: {describe_left_out(source.left_out)}")
+    if source.examples["label"].null_count == len(source):
+        console.note(f"none of the {len(source):,} examples has a label")
 
 
 @dataclass(frozen=True)

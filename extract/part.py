@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from headstart.data.common.arrays import numbers, strings
+from headstart.data.common.errors import BackboneError
 from headstart.data.contracts.store import ERROR_COLUMNS, ERROR_SCHEMA, TEXT_COLUMNS, part_schema
 from headstart.data.workers.inputs import Example, Failure
 
@@ -32,6 +33,12 @@ class Part:
 
     def add(self, examples: list[Example], embeddings: np.ndarray) -> None:
         """Add a batch and its embeddings, float32 `[batch, dim]`."""
+        if embeddings.shape[1:] != self.embeddings.shape[1:]:
+            raise BackboneError(
+                f"the backbone makes embeddings of shape {embeddings.shape[1:]}, but its metadata "
+                f"says {self.embeddings.shape[1]}",
+                "Export the backbone again.",
+            )
         finite = np.isfinite(embeddings).all(axis=1)
         start = len(self.good)
         for example, fine in zip(examples, finite, strict=True):

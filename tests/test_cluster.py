@@ -147,7 +147,7 @@ def test_a_missing_token_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyP
         2,
         "error: there is no token for the cluster at http://127.0.0.1:8265\n"
         "  Create one with `ray get-auth-token --generate` before you start a cluster, or copy the "
-        "cluster's into ~/.ray/auth_token.\n",
+        "cluster's to ~/.ray/auth_token.\n",
     )
 
 

@@ -91,7 +91,7 @@ def test_photographs_stand_upright(orientation: int) -> None:
         (b"hello, I am a text", "not_an_image", "no supported image format begins with"),
         (encode(gradient())[:60], "truncated", "truncated"),
         (encode(gradient(), "JPEG")[:200], "truncated", "Truncated"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not_an_image", "no image format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not_an_image", "no supported image format"),
     ],
     ids=["empty", "text", "png", "jpeg", "eps"],
 )

@@ -45,6 +45,7 @@ def everywhere(edge: Path, files: list[Path], site: Path, browser: webdriver.Chr
     return found | {"Python": in_python(edge, files), "Node": in_node(edge, files)}
 
 
+@pytest.mark.timeout(1200)  # the main job is its fixture
 def test_held_out_digits(
     digits_job: Path, tmp_path: Path, browser: webdriver.Chrome, command: Callable
 ) -> None:

@@ -106,7 +106,7 @@ def test_a_breach_of_parity_means_no_file(model: Path, tiny_backbone: Path, tmp_
         export_classifier(model, tiny_backbone, tmp_path / "e.onnx")
     said = str(caught.value)
     assert said.startswith("the edge model differs from training: by up to ")
-    (farthest,) = re.findall(r"in a probability, most for (\S+) \(at most 1e-03 is let", said)
+    (farthest,) = re.findall(r"in a probability, most for (\S+) \(at most 1e-03 is acc", said)
     assert farthest in Model.open(model).examples()["id"].to_pylist()
     assert said.endswith(
         "No file was written. Export the backbone again, or choose another head; --tolerance and "

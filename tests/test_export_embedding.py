@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from headstart.data.common.errors import BackboneError, ManyInputErrors
-from headstart.export.backbone.embedding import assemble, embed, plan, width
+from headstart.export.backbone.embedding import assemble, plan, width
+from headstart.export.backbone.reference import embed
 from headstart.export.networks.catalogue import APPLICATIONS
 from headstart.export.networks.keras.applications import application_functions
 from headstart.export.networks.keras.stack import import_keras
-from headstart.export.networks.network import Layer, Weights
+from headstart.export.networks.network import Weights, axes_that_grow, prefix_of
 from headstart.export.networks.onnx.network import OnnxNetwork
 from headstart.export.networks.onnx.surgery import drop_unused_constants, number_names, order_nodes
 from headstart.export.networks.scaling import RULES, from_unit
@@ -187,13 +188,26 @@ def test_options_say_all_that_is_wrong_with_them() -> None:
         PrecisionOptions("fp16", "photos").check()
 
 
-def test_layouts_are_told_by_the_shape() -> None:
-    assert [Layer("l", shape).layout for shape in ((7, 7, 64), (64, 7, 7), (50, 8), (9,))] == [
-        "last",
-        "first",
-        "tokens",
-        "flat",
+def test_a_layout_is_told_by_what_grows_with_the_picture() -> None:
+    assert axes_that_grow((64, 7, 9), (64, 11, 13)) is True
+    assert axes_that_grow((7, 9, 64), (11, 13, 64)) is False
+    assert axes_that_grow((64, 1, 1), (64, 1, 1)) is None
+    assert axes_that_grow((64, 7, 9), ()) is None
+
+
+def test_tokens_before_the_patches_are_counted_for_any_shape_of_picture() -> None:
+    """Patches of 16 pixels: 14 x 14; 10 x 20, which is no square; and the end of a Swin network."""
+    found = [
+        prefix_of((tokens, 8), *size)
+        for tokens, size in (
+            (197, (224, 224)),
+            (198, (224, 224)),
+            (201, (160, 320)),
+            (261, (224, 224)),
+            (49, (224, 224)),
+        )
     ]
+    assert found == [1, 2, 1, 5, 0]
 
 
 @pytest.mark.parametrize("name", APPLICATIONS)

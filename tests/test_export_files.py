@@ -86,6 +86,56 @@ def test_a_keras_file_is_cut_off_at_the_embedding(tmp_path: Path, keras: Any, su
     )
 
 
+def test_a_file_of_keras_2_is_read(tmp_path: Path, keras: Any) -> None:
+    """Keras 2 wrote `groups` of layers that have none, as in Teachable Machine's files."""
+    import h5py
+
+    keras.utils.set_random_seed(3)
+    layers, file = keras.layers, tmp_path / "keras_model.h5"
+    body = [
+        layers.DepthwiseConv2D(3),
+        layers.SeparableConv2D(6, 3),
+        layers.Conv2DTranspose(18, 3, name="last"),
+        layers.GlobalAveragePooling2D(),
+    ]
+    inner = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *body])
+    top = keras.Sequential([keras.Input((18,)), layers.Dense(3, activation="softmax")])
+    model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), inner, top])
+    model.save(file)
+    with h5py.File(file, "r+") as opened:
+        config = opened.attrs["model_config"]
+        for kind in ("DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose"):
+            start = f'"class_name": "{kind}", "config": {{'
+            assert start in config
+            config = config.replace(start, start + '"groups": 1, ')
+        opened.attrs["model_config"] = config
+    export_backbone(tmp_path / "b.onnx", str(file), RAW)
+    expected = np.asarray(inner(IMAGES.astype(np.float32)))
+    assert np.allclose(embed(tmp_path / "b.onnx", IMAGES), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_several_heads_have_what_all_of_them_see(tmp_path: Path, keras: Any) -> None:
+    """Classes and a number, behind a squeeze-and-excitation block, whose layers are Dense too."""
+    keras.utils.set_random_seed(3)
+    layers = keras.layers
+    pixels = keras.Input((SIZE, SIZE, 3))
+    x = layers.Conv2D(18, 3, activation="relu")(pixels)
+    gate = layers.GlobalAveragePooling2D()(x)
+    gate = layers.Dense(18, activation="sigmoid")(layers.Dense(2, activation="relu")(gate))
+    x = layers.Multiply(name="gated")([x, layers.Reshape((1, 1, 18))(gate)])
+    shared = layers.GlobalAveragePooling2D(name="shared")(x)
+    age = layers.Dense(1, name="age")(layers.Dense(4, activation="relu")(shared))
+    gender = layers.Dense(2, activation="softmax", name="gender")(shared)
+    expected = np.asarray(keras.Model(pixels, shared)(IMAGES.astype(np.float32)))
+    for outputs in ([age, gender], [gender, age]):
+        keras.Model(pixels, outputs).save(tmp_path / "faces.keras")
+        written = export_backbone(
+            tmp_path / "b.onnx", str(tmp_path / "faces.keras"), RAW, overwrite=True
+        )
+        assert written.backbone.spec.layers == ("gated",)
+        assert np.allclose(embed(tmp_path / "b.onnx", IMAGES), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_layers_are_listed_with_shape_and_cost(
     tmp_path: Path, keras: Any, command: Callable
 ) -> None:

@@ -131,9 +131,67 @@ def test_a_saved_model_that_reads_files_needs_trust(tmp_path: Path, keras: Any) 
     module = Reads()
     tf.saved_model.save(module, str(tmp_path / "s"), {"serving_default": module.serve})
     assert fails(tmp_path / "s") == (
-        f"{tmp_path / 's'} has operators that access files, code or the network: ReadFile\n"
+        f"{tmp_path / 's'} has operators that may access files, code or the network: ReadFile, "
+        "StringLength\n  Pass --trust if you trust its author."
+    )
+
+
+def test_a_saved_model_that_writes_files_needs_trust(tmp_path: Path, keras: Any) -> None:
+    """With the operators that save variables in every SavedModel, where they are called."""
+    import tensorflow as tf
+
+    written = tmp_path / "written"
+
+    class Writes(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32, name="x")])
+        def serve(self, x: Any) -> Any:
+            tf.raw_ops.SaveV2(
+                prefix=str(written), tensor_names=["x"], shape_and_slices=[""], tensors=[x]
+            )
+            return {"y": x + 1.0}
+
+    module = Writes()
+    tf.saved_model.save(module, str(tmp_path / "s"), {"serving_default": module.serve})
+    assert fails(tmp_path / "s") == (
+        f"{tmp_path / 's'} has operators that may access files, code or the network: SaveV2\n"
         "  Pass --trust if you trust its author."
     )
+    assert not list(tmp_path.glob("written*"))
+
+
+def test_a_saved_model_that_never_answers_is_ended(
+    tmp_path: Path, keras: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    class Endless(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32, name="x")])
+        def serve(self, x: Any) -> Any:
+            (x,) = tf.while_loop(lambda x: tf.reduce_sum(x) < 1e30, lambda x: (x * 0.0,), (x,))
+            return {"y": x}
+
+    module = Endless()
+    tf.saved_model.save(module, str(tmp_path / "s"), {"serving_default": module.serve})
+    monkeypatch.setattr("headstart.export.networks.keras.saved_model.LIMIT", 15)
+    assert fails(tmp_path / "s") == (
+        f"{tmp_path / 's'} has loops, and did not answer within 15 seconds for one image\n"
+        "  Save it without the loop, or choose another network."
+    )
+
+
+def test_another_signature_if_it_is_the_only_one(tmp_path: Path, keras: Any) -> None:
+    import tensorflow as tf
+
+    class Named(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, SIZE, SIZE, 3), tf.float32, name="x")])
+        def classify(self, x: Any) -> Any:
+            return {"y": tf.reduce_mean(x, (1, 2))}
+
+    module = Named()
+    tf.saved_model.save(module, str(tmp_path / "s"), {"classify": module.classify})
+    export_backbone(tmp_path / "b.onnx", str(tmp_path / "s"), RAW)
+    expected = IMAGES.astype(np.float64).mean(axis=(1, 2))
+    assert np.allclose(embed(tmp_path / "b.onnx", IMAGES), expected, rtol=1e-4)
 
 
 def test_folders_that_are_no_saved_model(tmp_path: Path) -> None:

@@ -164,6 +164,37 @@ def test_a_module_of_ones_own(tmp_path: Path) -> None:
     assert np.allclose(embed(tmp_path / "b.onnx"), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_modules_that_are_not_square_or_have_several_heads(tmp_path: Path) -> None:
+    nn = torch.nn
+
+    class Faces(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 18, 3, 2, 1), nn.ReLU())
+            self.gate = nn.Sequential(nn.Linear(18, 2), nn.Linear(2, 18))
+            self.age, self.gender = nn.Linear(18, 1), nn.Linear(18, 2)
+            self.gated = nn.Identity()
+
+        def shared(self, x: Any) -> Any:
+            x = self.body(x)
+            return self.gated(x * self.gate(x.mean((2, 3)))[:, :, None, None])
+
+        def forward(self, x: Any) -> Any:
+            x = self.shared(x).mean((2, 3))
+            return self.age(x), self.gender(x).softmax(1)
+
+    module = Faces().eval()
+    original = TorchNetwork(module, "faces", (32, 48), RULES["unit"], Weights("my own"))
+    spec = export_backbone(tmp_path / "b.onnx", original).backbone.spec
+    assert (spec.layers, spec.dim) == (("gated",), 18)
+    images = np.random.default_rng(5).integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
+    with torch.no_grad():
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+        expected = module.shared(pixels).mean((2, 3)).numpy()
+    session = onnxruntime.InferenceSession((tmp_path / "b.onnx").read_bytes())
+    assert np.allclose(session.run(None, {"image": images})[0], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_module_that_cannot_be_converted(tmp_path: Path) -> None:
     class Odd(torch.nn.Module):  # type: ignore[name-defined,misc]
         def forward(self, x: Any) -> Any:

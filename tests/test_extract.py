@@ -133,7 +133,11 @@ def test_a_network_that_gives_nan_is_an_error_of_the_example(
 
     source, store = open_source(photos), folder_at(tmp_path / "f")
     job = EmbeddingJob(
-        root=source.folder, spec=backbone.spec.preprocessing, backbone=backbone.spec, store=store
+        root=source.folder,
+        spec=backbone.spec.preprocessing,
+        backbone=backbone.spec,
+        store=store,
+        fingerprint=backbone.fingerprint,
     )
     worker = EmbeddingWorker(job, backbone.content)
     worker.engine = FastestEngine([Nan()], 16)
@@ -169,7 +173,8 @@ def test_another_source_is_not_mixed_into_a_store(
     assert str(caught.value) == (
         f"{features} holds features of another source:\n"
         f"  in the store: {photos}\n  asked for:    {other}\n"
-        "  Extract into another folder with -o."
+        "  Extract into another folder with -o. If the source has moved, add: --moved-from "
+        f"{photos}"
     )
 
 
@@ -233,7 +238,7 @@ def test_examples_that_vanished_are_kept_and_reported(
 ) -> None:
     (photos / "red" / "00.png").rename(photos / "blue" / "moved.png")
     answer = command("extract", photos, "--backbone", tiny_backbone, "-o", features)
-    assert answer.out.startswith("before    59 of 60 were done\nembedded  1 photographs")
+    assert answer.out.startswith("before    59 of 60 were done\nembedded  1 example,")
     assert answer.err.endswith(
         f"1 of the examples in {features} are no longer in the source; they are kept: --prune "
         "drops them\n"
@@ -335,9 +340,9 @@ def test_all_mistakes_are_reported_at_once_and_nothing_is_written(
     answer = command("extract", tmp_path / "no", "--backbone", tmp_path / "b", "-o", "ftp://x/y")
     assert answer.code == 2
     assert answer.err == (
-        f"error: 1. {tmp_path / 'no'}: no such folder or manifest\n  Check the path.\n"
-        f"2. {tmp_path / 'b'}: no such backbone file\n"
+        f"error: 1. {tmp_path / 'b'}: no such backbone file\n"
         "  Export one with: python -m export backbone NAME -o backbone.onnx\n"
+        f"2. {tmp_path / 'no'}: no such folder or manifest\n  Check the path.\n"
         "3. ftp://x/y: storage of kind ftp:// is not supported\n"
         "  Use s3://, gs://, file:// or a local path.\n"
     )

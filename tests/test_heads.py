@@ -83,6 +83,24 @@ def test_every_head_is_the_same_in_onnx(name: str, classes: int) -> None:
     assert "ZipMap" not in {node.op_type for node in model.graph.node}
 
 
+@pytest.mark.parametrize("classes", [2, 10])
+def test_a_linear_head_is_float32_throughout(classes: int) -> None:
+    """Many devices lack float64; the scaling is in the weights, and as exact as before."""
+    training = digits(classes)
+    far = Training(training.classes, training.embeddings / 1000 + 50, training.labels)
+    for each in (training, far):
+        head = finished(HeadOptions(), each)
+        content = head_to_onnx(head, each.embeddings).content
+        graph = onnx.load_model_from_string(content).graph
+        inferred = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(content)).graph
+        types = {tensor.data_type for tensor in graph.initializer}
+        types |= {value.type.tensor_type.elem_type for value in inferred.value_info}
+        assert onnx.TensorProto.DOUBLE not in types
+        assert [node.op_type for node in graph.node][:2] == ["Sub", "Gemm"]
+        _, probabilities = run_head(content, each.embeddings)
+        assert np.abs(probabilities - head.probabilities(each.embeddings)).max() <= 1e-4
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("classes", [2, 10])
 def test_calibration_and_scores_are_in_the_graph(method: str, classes: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headstart.data.examples.reading import Reader
 from headstart.data.modalities.image.preprocessing import Preprocessing
 from headstart.data.storage.files import digest
 from headstart.data.storage.places import folder_at
@@ -65,7 +66,7 @@ def test_every_row_is_in_a_batch_or_a_failure(photos: Path) -> None:
     folder = folder_at(photos)
     paths = [f"{name}/{number:02d}.png" for name in ("red", "blue") for number in range(20)]
     rows, bad, told = [], [], []
-    for found in batches(folder, paths, SMALL, lambda: 16, told.append):
+    for found in batches(Reader(folder), paths, SMALL, lambda: 16, told.append):
         if isinstance(found, Failure):
             bad.append((found.row, found.stage, found.reason, found.stamp is None))
             continue
@@ -88,5 +89,5 @@ def test_every_row_is_in_a_batch_or_a_failure(photos: Path) -> None:
 def test_batches_are_as_large_as_is_asked_for_at_that_time(photos: Path) -> None:
     paths = [f"red/{number:02d}.png" for number in range(20)]
     sizes = iter([3, 3, 3, *[8] * 100])
-    found = list(batches(folder_at(photos), paths, SMALL, lambda: next(sizes)))
+    found = list(batches(Reader(folder_at(photos)), paths, SMALL, lambda: next(sizes)))
     assert [len(each.examples) for each in found] == [3, 8, 8, 1]  # type: ignore[union-attr]

@@ -15,6 +15,7 @@ from headstart.data.modalities.image.preprocessing import Preprocessing, decode
 from headstart.data.samples import SAMPLES, lay_out
 
 
+@pytest.mark.timeout(1200)  # the main job is its fixture
 def test_the_main_job_on_digits(digits_job: Path, tmp_path: Path, command: Callable) -> None:
     digits, backbone = digits_job / "digits", digits_job / "backbone.onnx"
     features, model, edge = digits_job / "features", digits_job / "model", tmp_path / "edge.onnx"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pytest
 from conftest import paint
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from headstart.classify.heads.calibration import AnswerOptions
 from headstart.classify.heads.estimators import HeadOptions
@@ -294,7 +294,7 @@ def test_models_that_do_not_run(edge: Path, tmp_path: Path) -> None:
 
 
 def test_a_process_that_ends(edge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headstart.export.measure.latency.SERVE", "import sys; {!r}; sys.exit(9)")
+    monkeypatch.setattr("headstart.export.measure.latency.SCRIPT", "import sys; {!r}; sys.exit(9)")
     with pytest.raises(HeadstartError) as caught:
         measure([edge], QUICK)
     assert not isinstance(caught.value, InputError)
@@ -306,16 +306,15 @@ def test_a_process_that_ends(edge: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @given(st.data())
 def test_a_share_and_its_interval(data: st.DataObject) -> None:
-    """Against Wilson's formula."""
+    """Against SciPy's exact interval."""
     total = data.draw(st.integers(1, 10**6))
     hits = data.draw(st.integers(0, total))
-    found, z = proportion(hits, total), 1.959963984540054
-    middle = (hits + z * z / 2) / (total + z * z)
-    width = z * math.sqrt(hits * (total - hits) / total + z * z / 4) / (total + z * z)
+    found = proportion(hits, total)
+    exact = binomtest(hits, total).proportion_ci(0.95, "exact")
     assert found.value == hits / total
     assert 0 <= found.low <= found.value <= found.high <= 1
-    assert found.low == pytest.approx(middle - width, abs=1e-9)
-    assert found.high == pytest.approx(middle + width, abs=1e-9)
+    assert found.low == pytest.approx(exact.low, abs=1e-9)
+    assert found.high == pytest.approx(exact.high, abs=1e-9)
 
 
 def test_what_training_held_out(

@@ -100,10 +100,10 @@ def test_a_source_is_read_as_the_backbones_modality(vectors: Path, tmp_path: Pat
     """One folder may hold several kinds of files; each backbone takes those of its modality."""
     paint(vectors / "low" / "photo.png", (1, 2, 3), 0)
     assert len(open_source(vectors)) == 40  # most of the files
-    assert open_source(vectors).ignored == {".png": 1}
+    assert open_source(vectors).left_out == {".png": 1}
     photographs = open_source(vectors, modality=known.MODALITIES["image"])
     assert photographs.examples["id"].to_pylist() == ["low/photo.png"]
-    assert photographs.ignored == {".vec": 40}
+    assert photographs.left_out == {".vec": 40}
 
 
 def test_a_source_without_the_backbones_modality(
@@ -113,7 +113,7 @@ def test_a_source_without_the_backbones_modality(
     answer = command(*asked)
     assert answer.code == 2
     assert answer.err.startswith(
-        f"error: {vectors} holds no photographs; it has .vec files\n  Known extensions are .bmp "
+        f"error: {vectors} holds no photographs; it has .vec files\n  Known extensions are .avif"
     )
 
 

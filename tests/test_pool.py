@@ -198,7 +198,7 @@ def test_examples_in_a_row_that_end_their_workers_stop_the_job(
     photos: Path, tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The job stops early if every photograph ends its worker."""
-    monkeypatch.setattr("headstart.data.workers.pool.MAX_FAILED_IN_A_ROW", 2)
+    monkeypatch.setattr("headstart.data.workers.pool.MAX_DIED_IN_A_ROW", 2)
     for path in photos.rglob("*.png"):
         path.write_bytes(b"poison")
     with pytest.raises(ExtractionError) as caught:

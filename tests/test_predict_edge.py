@@ -303,7 +303,7 @@ def test_a_photograph_that_kills_its_workers_is_an_error_and_the_others_are_pred
 def test_workers_that_are_lost_again_and_again_end_the_work(
     edge: Path, photos: Path, tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headstart.data.workers.pool.MAX_FAILED_IN_A_ROW", 1)
+    monkeypatch.setattr("headstart.data.workers.pool.MAX_DIED_IN_A_ROW", 1)
     for path in photos.rglob("*.png"):
         path.write_bytes(b"poison")
     answer = command("classify", "predict", edge, photos, "-o", tmp_path / "p.csv", "--batch", 4)

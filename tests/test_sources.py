@@ -45,7 +45,7 @@ def test_one_folder_per_class_at_any_depth(tmp_path: Path) -> None:
         "dog/c.webp": ("dog", None),
     }
     assert source.classes == ["cat", "dog"]
-    assert source.ignored == {".txt": 1}
+    assert source.left_out == {".txt": 1, "hidden or system files": 1}
 
 
 def test_top_level_folders_named_for_splits_are_splits(tmp_path: Path) -> None:
@@ -95,13 +95,14 @@ def test_odd_names_are_ids(tmp_path: Path, name: str) -> None:
     assert list(labels(tmp_path)) == [f"cat/{name}"]
 
 
-def test_a_name_that_is_not_text_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_left_out_and_counted(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/cat/\xff.jpg")).touch()
-    assert message(tmp_path) == (
-        f"{tmp_path}: 1 file name cannot be written as text (UTF-8): 'cat/\\udcff.jpg'\n"
-        "  Rename them."
+    assert message(tmp_path).startswith(
+        f"{tmp_path} holds no photographs; left out: 1 names that are not UTF-8\n"
     )
+    touch(tmp_path, "cat/a.jpg")
+    assert open_source(tmp_path).left_out == {"names that are not UTF-8": 1}
 
 
 def test_no_such_folder_names_the_nearest(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_a_folder_of_other_files(tmp_path: Path) -> None:
     touch(tmp_path, "a/x.txt", "a/y.md")
     assert message(tmp_path).startswith(
-        f"{tmp_path} holds no photographs; it has .md, .txt files\n  Known extensions are .bmp"
+        f"{tmp_path} holds no photographs; it has .md, .txt files\n  Known extensions are .avif"
     )
 
 
@@ -171,7 +172,7 @@ def test_a_parquet_and_a_tsv_manifest_are_equivalent(tmp_path: Path) -> None:
 def test_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> None:
     path = manifest(
         tmp_path,
-        "path,label,id,split\n../a.jpg,x,1,train\n/etc/b.jpg,x,1,dev\n,x,2,test\nok..jpg,x,,\n",
+        "path,label,id,split\n../a.jpg,x,1,train\n/etc/b.jpg,x,1,later\n,x,2,test\nok..jpg,x,,\n",
     )
     assert message(path) == (
         f"1. {path}: 1 row without 'id', the first is row 4 (not counting the header)\n"
@@ -179,8 +180,8 @@ def test_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> None:
         f"2. {path}: 1 row without 'path', the first is row 3 (not counting the header)\n"
         "  Fill in the column, or remove the rows.\n"
         f"3. {path}: 1 id is used for more than one example: '1'\n"
-        "  Ids must be unique: name them in a column 'id', or remove the repeated rows.\n"
-        f"4. {path}: unknown splits 'dev'\n"
+        "  Ids must be unique: give them in a column 'id', or remove the repeated rows.\n"
+        f"4. {path}: unknown splits 'later'\n"
         "  Choose from train, validation, test; leave the cell empty for none.\n"
         f"5. {path}: 2 paths lead outside the manifest's folder: '../a.jpg', '/etc/b.jpg'\n"
         "  Put the manifest above its files and give relative paths without '..'."
@@ -253,7 +254,7 @@ def test_inspect_counts_sizes_and_broken_files(photos: Path, command: Callable) 
     assert lines[0].startswith("examples    62 (")
     assert lines[1] == "sizes       24x24 (61)"
     assert lines[2] == "duplicates  1 files repeat the bytes of another"
-    assert lines[3] == "ignored     1 .txt (not photographs, by extension)"
+    assert lines[3] == "left out    1 .txt"
     assert [line.split() for line in lines[5:9]] == [
         ["class", "examples"],
         ["blue", "20"],

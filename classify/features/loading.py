@@ -142,7 +142,8 @@ def load(store: FeatureStore, group: str = "", memory: int | None = None) -> Loa
         for mask in (has_label, pc.invert(has_label))
     )
     data = labelled(table, group)
-    unlabelled = table.filter(pc.invert(has_label)).select(COLUMNS)
+    columns = list(dict.fromkeys([*COLUMNS, data.group]))
+    unlabelled = table.filter(pc.invert(has_label)).select(columns)
     if streamed:
         why = (
             f"training on them in memory takes {human_bytes(memory_needed(store))}, "

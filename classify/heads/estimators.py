@@ -102,6 +102,7 @@ def _boosting(given: Parameters, weight: str | None, seed: int) -> BaseEstimator
             max_leaf_nodes=int(given["leaves"]),
             class_weight=weight,
             random_state=seed,
+            early_stopping=False,  # it would hold out examples without regard to groups
         )
     )
 

@@ -157,8 +157,7 @@ def _scores(graph: GraphBuilder, head: Answering, dim: int, classes: int, name: 
     written = _writer(estimator, head.calibration.scores)
     if written is None:
         return _by_skl2onnx(graph, head, dim, classes, name)
-    value = _scale(graph, graph.input(INPUT, TensorProto.FLOAT, [BATCH, dim]), estimator[0])
-    return written(graph, value, estimator[1])
+    return written(graph, graph.input(INPUT, TensorProto.FLOAT, [BATCH, dim]), *estimator)
 
 
 def _writer(estimator: Any, scores: str) -> Any:
@@ -178,7 +177,10 @@ def _writer(estimator: Any, scores: str) -> Any:
 
 
 def _scale(graph: GraphBuilder, value: str, scaler: StandardScaler) -> str:
-    """As scikit-learn does on float32: each step in float64, and rounded."""
+    """As scikit-learn does on float32: each step in float64, and rounded.
+
+    For distances, which are computed in float64 anyway.
+    """
     for operator, numbers in (("Sub", scaler.mean_), ("Div", scaler.scale_)):
         wide = graph.add("Cast", value, to=TensorProto.DOUBLE)
         wide = graph.add(operator, wide, graph.constant(numbers, np.float64))
@@ -186,14 +188,22 @@ def _scale(graph: GraphBuilder, value: str, scaler: StandardScaler) -> str:
     return value
 
 
-def _linear(graph: GraphBuilder, value: str, model: Any) -> str:
+def _linear(graph: GraphBuilder, value: str, scaler: StandardScaler, model: Any) -> str:
+    """One product in float32, which every device has; the scaling is in its weights.
+
+    The mean is subtracted before: where a feature varies little around a large value, the product
+    of that value and of its weight would round away what matters.
+    """
     coefficients, intercept = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
     if len(coefficients) == 1:  # one decision for two classes
         coefficients, intercept = _both_sides(coefficients.T, intercept)
         coefficients = coefficients.T
-    return graph.add(
-        "Gemm", value, graph.constant(coefficients), graph.constant(intercept), transB=1
-    )
+    weights = coefficients / scaler.scale_
+    mean = scaler.mean_.astype(np.float32)
+    # What rounding the mean changes: nothing where scikit-learn rounds it too (from 1.9 on).
+    intercept = intercept + coefficients @ scaler.transform(mean[None])[0]
+    centred = graph.add("Sub", value, graph.constant(mean))
+    return graph.add("Gemm", centred, graph.constant(weights), graph.constant(intercept), transB=1)
 
 
 def _both_sides(columns: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -202,11 +212,14 @@ def _both_sides(columns: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray,
     return columns @ sides, (intercept[:, None] @ sides)[0]
 
 
-def _rbf(graph: GraphBuilder, value: str, model: OneVsRestClassifier) -> str:
+def _rbf(
+    graph: GraphBuilder, value: str, scaler: StandardScaler, model: OneVsRestClassifier
+) -> str:
     """Kernels with all support vectors, then a weighted sum for each class.
 
     In float64, as libsvm computes: the weights of hundreds of vectors nearly cancel out.
     """
+    value = _scale(graph, value, scaler)
     rows = np.concatenate([one.support_ for one in model.estimators_])
     vectors = np.concatenate([one.support_vectors_ for one in model.estimators_])
     unique, first, position = np.unique(rows, return_index=True, return_inverse=True)
@@ -245,9 +258,11 @@ def _distances(graph: GraphBuilder, value: str, rows: np.ndarray) -> str:
     return graph.add("Max", total, graph.constant(0, np.float64))
 
 
-def _neighbours(graph: GraphBuilder, value: str, model: KNeighborsClassifier) -> str:
+def _neighbours(
+    graph: GraphBuilder, value: str, scaler: StandardScaler, model: KNeighborsClassifier
+) -> str:
     """In float64, as scikit-learn measures: a float32 distance would exchange near neighbours."""
-    distances = _distances(graph, value, model._fit_X)
+    distances = _distances(graph, _scale(graph, value, scaler), model._fit_X)
     count = graph.integers(model.n_neighbors)
     _, nearest = graph.add_multiple("TopK", 2, distances, count, axis=1, largest=0)
     labels = graph.add("Gather", graph.constant(model._y, np.int64), nearest)

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -30,6 +30,13 @@ from headstart.data.common.errors import HeadstartError
 out = Console(highlight=False, emoji=False)
 err = Console(stderr=True, highlight=False, emoji=False)
 
+# C0 and C1 controls but line feed and tab, and what changes the direction of text (Unicode standard
+# annex 9), by how Python writes them.
+SHOWN = {
+    code: ascii(chr(code))[1:-1]
+    for code in (*range(32), *range(127, 160), 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F))
+    if chr(code) not in "\n\t"
+} | {code: ascii(chr(code))[1:-1] for code in range(0x2066, 0x206A)}
 WIDEST = 10_000  # columns of a table in a pipe or a file, where nothing may be cut off
 INTERRUPTED = 130  # the usual exit code after Ctrl-C
 LOG_INTERVAL = 5.0  # seconds between progress lines where a bar cannot be drawn
@@ -57,6 +64,24 @@ def run(app: typer.Typer, name: str) -> None:
         if stop.code == INTERRUPTED:  # typer turns Ctrl-C into this, and prints nothing
             err.print("stopped; what was written whole is kept")
         raise
+
+
+def visible(text: str) -> str:
+    """Text whose control and bidirectional characters are shown, and not sent to the terminal.
+
+    A label or a file name of someone else's could move the cursor, hide text, or reverse it.
+    """
+    return text.translate(SHOWN)
+
+
+def escape(text: str) -> str:
+    """Text of the user's for a console: as it is, neither markup nor commands to the terminal."""
+    return escape_markup(visible(text))
+
+
+def say(text: str) -> None:
+    """A sentence of a result, on stdout."""
+    out.print(escape(text), soft_wrap=True)
 
 
 def note(text: str) -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.data.common.errors import BackboneError, InputError
+from headstart.data.common.onnx_graphs import STANDARD_DOMAINS, graphs_of, inner_graphs
 from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.json_reader import read_json
 from headstart.data.modalities.known import MODALITIES
 from headstart.data.modalities.modality import InputSpec, Modality
 from headstart.data.storage.files import digest
@@ -103,7 +105,7 @@ class BackboneSpec:
         return cls(
             name=value["name"],
             preprocessing=MODALITIES[value["modality"]].input_spec(value),
-            layers=tuple(json.loads(value["layers"])),
+            layers=read_json(value["layers"].encode(), tuple[str, ...]),
             pooling=value["pooling"],
             dim=int(value["dim"]),
             weights=value["weights"],
@@ -179,6 +181,48 @@ def parse_onnx(
     return model
 
 
+def refuse_files(
+    path: str | Path, model: onnx.ModelProto, kind: type[InputError] = BackboneError
+) -> None:
+    """Raise an error if one of our ONNX files would make ONNX Runtime open others.
+
+    Tensors in other files would be read from the current folder, whatever is there, and are not in
+    the fingerprint. Of the operators, those of ONNX itself touch no files.
+    """
+    graphs = list(graphs_of(model.graph))
+    for each in model.training_info:
+        graphs += [*graphs_of(each.initialization), *graphs_of(each.algorithm)]
+    nodes = [node for graph in graphs for node in graph.node]
+    for function in model.functions:
+        nodes += function.node
+        nodes += [n for node in function.node for g in inner_graphs(node) for n in _nodes_of(g)]
+    tensors = [tensor for graph in graphs for tensor in graph.initializer]
+    for sparse in (each for graph in graphs for each in graph.sparse_initializer):
+        tensors += [sparse.values, sparse.indices]
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        tensors += [attribute.t, *attribute.tensors]
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            tensors += [sparse.values, sparse.indices]
+    outside = next((t for t in tensors if t.data_location or len(t.external_data)), None)
+    if outside is not None:
+        raise kind(
+            f"{path} keeps the tensor {outside.name!r} in another file; a file of headstart's has "
+            "all of them inside",
+            "It was changed after it was written. Export it again.",
+        )
+    foreign = sorted({node.op_type for node in nodes if node.domain not in STANDARD_DOMAINS})
+    if foreign:
+        raise kind(
+            f"{path} has operators that are not ONNX's own, and may open files: "
+            f"{', '.join(foreign)}",
+            "It was changed after it was written. Export it again.",
+        )
+
+
+def _nodes_of(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    return [node for each in graphs_of(graph) for node in each.node]
+
+
 def load_backbone(path: str | Path) -> Backbone:
     """Read a backbone file and check that we can run it.
 
@@ -217,6 +261,7 @@ def load_backbone(path: str | Path) -> Backbone:
         raise BackboneError(
             f"{path} has damaged headstart metadata: {error!r}", "Export the backbone again."
         ) from None
+    refuse_files(path, model)
     _check_signature(path, model, spec)
     return Backbone(where, content, spec)
 
@@ -238,3 +283,15 @@ def _check_signature(path: str | Path, model: onnx.ModelProto, spec: BackboneSpe
             f"{path} takes inputs of {dims[1:]}, but its metadata says {list(expected.shape)}",
             "Export the backbone again.",
         )
+    made = width_of(model.graph.output[0])
+    if made not in (None, spec.dim):
+        raise BackboneError(
+            f"{path} makes embeddings {made} wide, but its metadata says {spec.dim}",
+            "Export the backbone again.",
+        )
+
+
+def width_of(output: onnx.ValueInfoProto) -> int | None:
+    """The last axis of a graph's output; none where the graph does not say it."""
+    axes = output.type.tensor_type.shape.dim
+    return axes[-1].dim_value or None if axes else None

@@ -64,11 +64,6 @@ class Calibration:
         """As a JSON object."""
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Calibration:
-        """From `to_json`'s; raises `KeyError` or `TypeError` if damaged."""
-        return cls(**value | {"curves": tuple(tuple(curve) for curve in value["curves"])})
-
 
 def scores_of(estimator: Any, embeddings: np.ndarray, method: str) -> np.ndarray:
     """An estimator's scores, float64 `[examples, classes]`, also for two classes.

@@ -25,8 +25,11 @@ from headstart.data.contracts.backbone import (
     parse_onnx,
     read_content,
     read_metadata,
+    refuse_files,
+    width_of,
 )
 from headstart.data.contracts.calibration import UNKNOWN
+from headstart.data.contracts.json_reader import read_json
 from headstart.data.contracts.model import LABEL, PROBABILITIES, ModelCard
 from headstart.data.modalities.modality import InputSpec
 
@@ -117,13 +120,17 @@ def read_edge(path: str, content: bytes) -> Edge:
             f"{path} is an edge model of format {version}; this headstart reads {FORMAT_VERSION}",
             "Update headstart, or export the classifier again.",
         )
+    refuse_files(path, model, ModelError)
     names = {value.name for value in (*model.graph.input, *model.graph.output)}
     try:
-        classes = tuple(json.loads(metadata[PREFIX + "classes"]))
+        classes = read_json(metadata[PREFIX + "classes"].encode(), tuple[str, ...])
         threshold = metadata[PREFIX + "threshold"]
         spec = BackboneSpec.from_metadata(metadata)
         if lacking := {spec.preprocessing.input, LABEL, PROBABILITIES} - names:
             raise ValueError(f"the graph lacks {', '.join(sorted(lacking))}")
+        (output,) = (each for each in model.graph.output if each.name == PROBABILITIES)
+        if (answers := width_of(output)) not in (None, len(classes)):
+            raise ValueError(f"it names {len(classes)} classes, and the graph has {answers}")
         return Edge(
             path=path,
             content=content,

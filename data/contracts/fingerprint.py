@@ -40,8 +40,3 @@ class Fingerprint:
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Fingerprint:
-        """From `to_json`'s object."""
-        return cls(**value)

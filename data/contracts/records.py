@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from headstart.data.common.errors import StoreError
 from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.json_reader import Kind, read_json
 from headstart.data.contracts.store import (
     ERRORS,
     MANIFEST,
@@ -27,6 +28,7 @@ from headstart.data.contracts.store import (
     REPLACED,
     PartRecord,
     StoreManifest,
+    check_parts,
     read_manifest,
     with_fingerprint,
 )
@@ -159,33 +161,41 @@ def read_unfinished(folder: Folder) -> Unfinished | None:
     if RUN not in names:
         return None
     records = [name for name in names if name.endswith(".json") and name != RUN]
-    run = _read(folder, RUN)
+    run = _read(folder, RUN, _Run)
     with ThreadPoolExecutor(READERS) as pool:
-        values = list(pool.map(lambda name: _read(folder, name), records))
+        recorded = tuple(pool.map(lambda name: _read(folder, name, PartRecord), records))
     try:
-        known = tuple(PartRecord(**part) for part in run["parts"])
-        recorded = tuple(PartRecord(**value) for value in values)
-        fingerprint = Fingerprint.from_json(run["fingerprint"])
-        source, inferences = str(run["source"]), int(run["inferences"])
-    except (KeyError, TypeError, ValueError) as error:
+        check_parts((*run.parts, *recorded))
+    except ValueError as error:
         raise _damaged(folder, RECORDS, error) from None
     whole = {part.name for part in recorded}
     begun = (match.groups() for name in names if (match := BEGUN.fullmatch(name)))
     died = sum(int(examples) for name, examples in begun if name not in whole)
     made = sum(part.inferences for part in recorded)
-    return Unfinished(fingerprint, source, (*known, *recorded), inferences + made + died)
+    inferences = run.inferences + made + died
+    return Unfinished(run.fingerprint, run.source, (*run.parts, *recorded), inferences)
 
 
-def _read(folder: Folder, name: str) -> dict:
+@dataclass(frozen=True)
+class _Run:
+    """What `run.json` says."""
+
+    fingerprint: Fingerprint
+    source: str
+    parts: tuple[PartRecord, ...]
+    inferences: int
+
+
+def _read(folder: Folder, name: str, kind: type[Kind]) -> Kind:
     try:
-        return json.loads(folder.read(name))
+        return read_json(folder.read(name), kind)
     except ValueError as error:
         raise _damaged(folder, name, error) from None
 
 
 def _damaged(folder: Folder, name: str, error: Exception) -> StoreError:
     return StoreError(
-        f"{folder.where(name)} is damaged: {error!r}", "Extract again into another folder."
+        f"{folder.where(name)} is damaged: {error}", "Extract again into another folder."
     )
 
 

@@ -20,6 +20,8 @@ and the manifest's `inferences` and `modality`.)
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ import pyarrow.parquet as pq
 from headstart.data.common.arrays import empty
 from headstart.data.common.errors import StoreError
 from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.json_reader import format_version, read_json
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.places import folder_at
 
@@ -41,6 +44,7 @@ EXTRACT_COMMAND = "Make one with: python -m extract SOURCE --backbone backbone.o
 ERROR_COLUMNS = ("id", "stage", "reason", "message", "stamp", "path")
 ERROR_SCHEMA = pa.schema([(name, pa.string()) for name in ERROR_COLUMNS])
 PART_KEY = "headstart.fingerprint"  # in the metadata of a part's Parquet file
+PART_NAME = re.compile(r"part-\d{5,}-[0-9a-z]+")
 READERS = 4  # parts read at once
 TEXT_COLUMNS = ("id", "path", "content", "stamp", "label", "split", "group")
 
@@ -118,17 +122,29 @@ class StoreManifest:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> StoreManifest:
-        """From `to_bytes`'s; raises `KeyError`, `TypeError` or `ValueError` if damaged."""
-        value = json.loads(content)
-        return cls(
-            fingerprint=Fingerprint.from_json(value["fingerprint"]),
-            source=value["source"],
-            root=value["root"],
-            classes=tuple(value["classes"]),
-            parts=tuple(PartRecord(**part) for part in value["parts"]),
-            inferences=value.get("inferences", 0),
-            modality=value.get("modality", "image"),
-        )
+        """From the bytes of `_headstart.json`; raises `ValueError`, in words, if damaged."""
+        manifest = read_json(content, cls)
+        check_parts(manifest.parts)
+        return manifest
+
+
+def check_parts(parts: Sequence[PartRecord]) -> None:
+    """Refuse parts that no run writes: outside the store, twice, or of an impossible size.
+
+    Raises
+    ------
+    ValueError
+        Naming the part.
+    """
+    names: set[str] = set()
+    for part in parts:
+        if not PART_NAME.fullmatch(part.name):
+            raise ValueError(f"{part.name!r} is not the name of a part")
+        if part.name in names:
+            raise ValueError(f"the part {part.name} is listed twice")
+        names.add(part.name)
+        if min(part.rows, part.errors, part.inferences) < 0:
+            raise ValueError(f"the part {part.name} has a negative number of rows")
 
 
 def part_schema(dim: int, carried: list[pa.Field]) -> pa.Schema:
@@ -151,12 +167,12 @@ def read_manifest(folder: Folder) -> StoreManifest | None:
         return None
     content = folder.read(MANIFEST)
     try:
-        version = json.loads(content)["format_version"]
+        version = format_version(content)
         if version == FORMAT_VERSION:
             return StoreManifest.from_bytes(content)
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise StoreError(
-            f"{folder.where(MANIFEST)} is damaged: {error!r}",
+            f"{folder.where(MANIFEST)} is damaged: {error}",
             "Extract again into another folder.",
         ) from None
     raise StoreError(
@@ -200,7 +216,7 @@ def with_fingerprint(rows: pa.Table, fingerprint: Fingerprint) -> pa.Table:
 def fingerprint_of(rows: pa.Table) -> Fingerprint | None:
     """What made the embeddings of a part; None in a part of an older headstart."""
     written = (rows.schema.metadata or {}).get(PART_KEY.encode())
-    return Fingerprint.from_json(json.loads(written)) if written else None
+    return read_json(written, Fingerprint) if written else None
 
 
 def part_columns(folder: Folder, file: str) -> list[str]:

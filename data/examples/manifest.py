@@ -10,8 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from headstart.data.common import console
 from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import Checklist, SourceError
+from headstart.data.examples.foreign import as_utf8, storable
+from headstart.data.examples.reading import leads_outside
 from headstart.data.examples.source import (
     COLUMNS,
     Source,
@@ -47,6 +50,7 @@ def open_manifest(path: object, folder: Folder, name: str, modality: Modality | 
         raise _no_path(path, table.column_names)
     checks = Checklist()
     columns = {name: text_column(path, table, name) for name in COLUMNS if name != "id"}
+    columns["path"] = _with_slashes(path, folder, columns["path"])
     columns["id"] = (
         text_column(path, table, "id") if "id" in table.column_names else columns["path"]
     )
@@ -55,10 +59,8 @@ def open_manifest(path: object, folder: Folder, name: str, modality: Modality | 
     with checks.item():
         _check_paths(path, columns["path"])
     checks.finish()
-    examples = pa.table({name: columns[name] for name in COLUMNS})
-    for carried in table.column_names:
-        if carried not in COLUMNS:
-            examples = examples.append_column(carried, table[carried])
+    columns |= {name: table[name] for name in table.column_names if name not in COLUMNS}
+    examples = storable(path, pa.table(columns))
     kind = modality or modality_of(columns["path"].to_pylist())
     return Source(folder.where(name), folder, examples, {}, kind)
 
@@ -89,22 +91,31 @@ def _read(path: object, folder: Folder, name: str) -> pa.Table:
             strings_can_be_null=True,
             null_values=[""],
         )
-        return folder.attempt(
-            lambda: pa.csv.read_csv(folder.open(name), parse_options=parse, convert_options=convert)
-        )
+        content = pa.BufferReader(as_utf8(path, folder.attempt(lambda: folder.read(name))))
+        return pa.csv.read_csv(content, parse_options=parse, convert_options=convert)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path} cannot be read: {error}", "Fix the manifest.") from None
+
+
+def _with_slashes(path: object, folder: Folder, paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Windows paths in POSIX form, if the first file exists under that."""
+    backslash = pc.match_substring(paths, "\\")
+    first = pc.index(backslash, True).as_py()
+    if first < 0:
+        return paths
+    name = paths[first].as_py()
+    there = folder.stamps([name, name.replace("\\", "/")])
+    if there[0] is not None or there[1] is None:
+        return paths
+    console.note(f"{path}: backslashes in paths are read as folders, as on Windows")
+    return pc.replace_substring(paths, "\\", "/")
 
 
 def _check_paths(path: object, paths: pa.ChunkedArray) -> None:
     # Cheap filter first: only suspicious paths are checked one by one.
     suspicious = pc.match_substring_regex(paths, rf"\.\.|^/|\x00|{_ADDRESS}")
     found = paths.filter(pc.fill_null(suspicious, False)).to_pylist()
-    outside = [
-        p
-        for p in found
-        if p.startswith("/") or ".." in PurePosixPath(p).parts or "\0" in p or re.match(_ADDRESS, p)
-    ]
+    outside = [p for p in found if leads_outside(p) or re.match(_ADDRESS, p)]
     if outside:
         raise SourceError(
             f"{path}: {counted(len(outside), 'path')} "

@@ -11,10 +11,12 @@ import pyarrow.compute as pc
 from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import SourceError
 from headstart.data.examples.folder import open_folder
+from headstart.data.examples.layout import SPLITS
 from headstart.data.examples.manifest import open_manifest
-from headstart.data.examples.parquet import holds_images, open_parquet
-from headstart.data.examples.source import COLUMNS, SPLITS, Source, quoted
+from headstart.data.examples.parquet import holds_examples, open_parquet
+from headstart.data.examples.source import COLUMNS, Source, quoted
 from headstart.data.examples.tar import open_tar
+from headstart.data.modalities.known import modality_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.local import LocalFolder
@@ -31,7 +33,8 @@ def open_source(
     """List the examples of a source: a local path, or an address (`s3://`, `gs://`, `file://`).
 
     - A folder holds a folder for each class, with its files at any depth below; if its folders are
-      named `train`, `validation` (or `val`) and `test`, those are splits and hold the classes.
+      named for splits (`train`, `validation`, `test`, or other usual names of these), they hold the
+      classes. A folder that holds nothing but the class folders is passed over.
       Files beside the class folders have no label.
     - A manifest (`.csv`, `.tsv`, `.parquet`) has the columns `path` (relative to the manifest) and,
       optionally, `label`, `id`, `split`, `group`; further columns are kept.
@@ -70,7 +73,7 @@ def _open(path: str | Path, modality: Modality | None) -> Source:
     if name and parent.is_file(name):
         if suffix == ".tar":
             return open_tar(path, parent, [name], modality)
-        if suffix == ".parquet" and holds_images(parent, name):
+        if suffix == ".parquet" and holds_examples(parent, name, modality or modality_of([name])):
             return open_parquet(path, parent, [name], modality)
         if suffix in MANIFESTS:
             return open_manifest(path, parent, name, modality)

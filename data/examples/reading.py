@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +19,11 @@ from headstart.data.storage.folder import Folder
 IN_TAR = re.compile(r"(.+\.tar)#bytes=(\d+)\+(\d+)", re.DOTALL)
 IN_PARQUET = re.compile(r"(.+\.parquet)#(.+)=(\d+)", re.DOTALL)
 ROWS_AT_ONCE = 16  # rows of a Parquet file that are decoded together: photographs are large
+
+
+def leads_outside(path: str) -> bool:
+    """Whether a path is absolute, leads above its folder, or is not a path at all."""
+    return path.startswith("/") or ".." in PurePosixPath(path).parts or "\0" in path
 
 
 def container_of(path: str) -> str:
@@ -49,6 +55,14 @@ class Reader:
         self._stamps: dict[str, str] = {}
         self._rows = _ParquetRows(folder)
 
+    def start(self) -> None:
+        """Begin with other examples: stamps are asked for again.
+
+        What is read of a Parquet file goes on where it is: to begin again in a row group of a
+        million rows for each of a thousand shards would decode them all a thousand times.
+        """
+        self._stamps.clear()
+
     def read(self, path: str) -> bytes:
         """The bytes of an example; see `read_stamped`."""
         return self.read_stamped(path)[0]
@@ -63,6 +77,8 @@ class Reader:
         StorageError
             If the storage does not answer.
         """
+        if leads_outside(path):  # a store may have been written by someone else
+            raise OSError("its path leads outside the source's folder")
         if "#" in path:
             if place := IN_TAR.fullmatch(path):
                 start, length = int(place[2]), int(place[3])
@@ -74,11 +90,11 @@ class Reader:
     def _range(self, name: str, start: int, length: int) -> bytes:
         def fetch() -> bytes:
             with self.folder.open(name) as file:
-                return file.read_at(length, start)
+                return file.read_at(length, start) if start + length <= file.size() else b""
 
         content = self.folder.attempt(fetch)
         if len(content) < length:
-            raise OSError(f"{name} ends {length - len(content):,} bytes too early")
+            raise OSError(f"{name} ends before byte {start + length:,}")
         return content
 
     def _stamp(self, name: str) -> str:

@@ -11,12 +11,11 @@ import pyarrow.compute as pc
 
 from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import Checklist, SourceError
+from headstart.data.examples.layout import SPLIT_NAMES, SPLITS
 from headstart.data.examples.reading import container_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 
-SPLITS = ("train", "validation", "test")
-SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 COLUMNS = ("id", "path", "label", "split", "group")
 RESERVED = ("content", "stamp", "embedding")
 NEIGHBOURS = 500_000  # strings compared at once
@@ -35,8 +34,8 @@ class Source:
     examples
         Columns `id`, `path`, `label`, `split`, `group` (strings; all but the first two may be
         null), then the source's further columns.
-    ignored
-        How many files are not of the modality, by extension.
+    left_out
+        How many files of the source are not examples, by extension or reason.
     modality
         What the examples are.
     listed
@@ -46,7 +45,7 @@ class Source:
     path: str
     folder: Folder
     examples: pa.Table
-    ignored: dict[str, int]
+    left_out: dict[str, int]
     modality: Modality
     listed: pa.ChunkedArray | None = None
 
@@ -91,8 +90,12 @@ def text_column(path: object, table: pa.Table, name: str) -> pa.ChunkedArray:
     """
     if name not in table.column_names:
         return pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
+    column = table[name]
+    if pa.types.is_floating(column.type):  # what pandas writes for a missing value
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     try:
-        column = table[name].cast(pa.string())
+        column = column.cast(pa.string())
+        column.validate(full=True)  # text of other programs may not be UTF-8
     except pa.ArrowException as error:
         raise SourceError(
             f"{path}: column {name!r} cannot be read as text ({table[name].type}): {error}",
@@ -102,6 +105,20 @@ def text_column(path: object, table: pa.Table, name: str) -> pa.ChunkedArray:
     if not pc.any(empty).as_py():
         return column
     return pc.if_else(empty, pa.scalar(None, pa.string()), column)
+
+
+def describe_left_out(left_out: dict[str, int]) -> str:
+    """What was left out of a source, such as `3 .txt, 1 hidden or system files`."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file's name can be written as text; Python keeps other bytes as surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_names(path: object, names: Sequence[str]) -> None:
@@ -186,7 +203,9 @@ def _known_splits(path: object, splits: pa.ChunkedArray) -> pa.ChunkedArray:
             f"{path}: unknown splits {', '.join(map(repr, unknown[:5]))}",
             f"Choose from {', '.join(SPLITS)}; leave the cell empty for none.",
         )
-    return pc.if_else(pc.equal(lowered, "val"), "validation", lowered)
+    known = pa.array(list(SPLIT_NAMES))
+    names = pa.array(list(SPLIT_NAMES.values()))
+    return names.take(pc.index_in(lowered, value_set=known).combine_chunks())
 
 
 def split_of(file: str) -> str | None:

@@ -119,6 +119,14 @@ class Modality(ABC):
     def size_of(self, content: bytes) -> str:
         """The size of an example for people, such as `640x480`; raises `DecodeError`."""
 
+    def recognizes(self, content: bytes) -> bool:
+        """Whether bytes look like an example, from their beginning if possible."""
+        try:
+            self.size_of(content)
+        except DecodeError:
+            return False
+        return True
+
     def ready_code(self) -> dict[str, bytes]:
         """Programs that classify with an edge model and read files as training did, by name."""
         return {}

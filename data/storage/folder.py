@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,6 +11,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+HIDDEN = "hidden or system files"
 Result = TypeVar("Result")
 
 
@@ -53,8 +55,16 @@ class Folder(ABC):
         """Whether there is a file of that name, and not a folder."""
 
     @abstractmethod
-    def files(self, under: str = "") -> Iterator[tuple[str, str]]:
-        """Name and stamp of every file below, without hidden ones, in any order."""
+    def files(
+        self, under: str = "", hidden: Counter[str] | None = None
+    ) -> Iterator[tuple[str, str]]:
+        """Name and stamp of every file below, in no order, without hidden ones.
+
+        Parameters
+        ----------
+        hidden
+            Counts hidden files, and hidden folders as one each, under `HIDDEN`.
+        """
 
     @abstractmethod
     def stamps(self, names: Sequence[str]) -> list[str | None]:

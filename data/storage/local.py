@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from headstart.data.common.errors import InputError
 from headstart.data.storage.files import check_parent, in_words, local_path, write_whole
-from headstart.data.storage.folder import Folder
+from headstart.data.storage.folder import HIDDEN, Folder
 
 Result = TypeVar("Result")
 
@@ -47,7 +48,9 @@ class LocalFolder(Folder):
         """Whether there is a file of that name, and not a folder."""
         return self.path(name).is_file()
 
-    def files(self, under: str = "") -> Iterator[tuple[str, str]]:
+    def files(
+        self, under: str = "", hidden: Counter[str] | None = None
+    ) -> Iterator[tuple[str, str]]:
         """Name and stamp of every file below; links to folders are followed, once each."""
         seen: set[str] = set()
         waiting = [under]
@@ -67,7 +70,10 @@ class LocalFolder(Folder):
                     "Change its permissions.",
                 ) from None
             for entry in entries:
-                if not entry.name.startswith("."):
+                if entry.name.startswith("."):
+                    if hidden is not None:
+                        hidden[HIDDEN] += 1
+                else:
                     name = f"{prefix}/{entry.name}" if prefix else entry.name
                     try:
                         found = entry.stat()
@@ -105,7 +111,9 @@ class LocalFolder(Folder):
             return file.read(), _stamp(found)
 
     def open(self, name: str) -> pa.NativeFile:
-        """A file to read parts of."""
+        """A file to read parts of; raises `OSError` for anything else: a pipe would hang."""
+        if not stat.S_ISREG(os.stat(self.path(name)).st_mode):
+            raise OSError(f"{name} is not a regular file")
         return pa.OSFile(str(self.path(name)))
 
     def write(self, name: str, content: bytes | memoryview) -> None:

@@ -7,6 +7,7 @@ Credentials come from where the storage's own tools look (environment, files, ma
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from tenacity import (
 
 from headstart.data.common import console
 from headstart.data.common.errors import InputError, StorageError
-from headstart.data.storage.folder import Folder
+from headstart.data.storage.folder import HIDDEN, Folder
 
 PATIENCE = 60.0  # seconds of retries if the storage does not answer
 CONNECT_SECONDS, REQUEST_SECONDS = 5, 30
@@ -126,13 +127,19 @@ class RemoteFolder(Folder):
         found = self.attempt(lambda: self._fs.get_file_info(self._path(name)))
         return found.type == fs.FileType.File
 
-    def files(self, under: str = "") -> Iterator[tuple[str, str]]:
-        """Name and stamp of every object below, without hidden ones."""
+    def files(
+        self, under: str = "", hidden: Counter[str] | None = None
+    ) -> Iterator[tuple[str, str]]:
+        """Name and stamp of every object below, hidden ones left out."""
         selector = fs.FileSelector(self._path(under), allow_not_found=True, recursive=True)
         for info in self.attempt(lambda: self._fs.get_file_info(selector)):
             name = info.path[len(self._prefix) + 1 :]
-            if info.type == fs.FileType.File and "/." not in f"/{name}":
+            if info.type != fs.FileType.File:
+                continue
+            if "/." not in f"/{name}":
                 yield name, _stamp(info)
+            elif hidden is not None:
+                hidden[HIDDEN] += 1
 
     def stamps(self, names: Sequence[str]) -> list[str | None]:
         """The stamps of objects; None for missing ones."""

@@ -10,7 +10,6 @@ import numpy as np
 from headstart.data.examples.reading import IN_PARQUET, Reader, container_of, why_unread
 from headstart.data.modalities.modality import DecodeError, InputSpec
 from headstart.data.storage.files import digest
-from headstart.data.storage.folder import Folder
 from headstart.data.storage.local import LocalFolder
 from headstart.data.workers.prefetch import prefetch
 
@@ -65,7 +64,7 @@ class Failure:
 
 
 def batches(
-    folder: Folder,
+    reader: Reader,
     paths: Sequence[str],
     spec: InputSpec,
     size: Callable[[], int],
@@ -79,8 +78,10 @@ def batches(
 
     Parameters
     ----------
-    folder, paths
-        The examples, and the folder that their paths are relative to.
+    reader
+        Of the folder that the paths are relative to; best the same one for all shards.
+    paths
+        The examples.
     size
         Called before each batch is filled; returns the largest number of examples in it.
     at
@@ -93,7 +94,7 @@ def batches(
     """
     waiting: list[Example] = []
     inputs = np.empty((0, *spec.shape), spec.dtype)
-    coming = _decoded(folder, paths, spec)
+    coming = _decoded(reader, paths, spec)
     for row in range(len(paths)):
         at(row)
         found = next(coming)
@@ -120,9 +121,10 @@ def batches(
 
 
 def _decoded(
-    folder: Folder, paths: Sequence[str], spec: InputSpec
+    reader: Reader, paths: Sequence[str], spec: InputSpec
 ) -> Iterator[tuple[Example, np.ndarray] | Failure]:
-    reader = Reader(folder)
+    folder = reader.folder
+    reader.start()
 
     def read(numbered: tuple[int, str]) -> tuple[int, str, bytes] | Failure:
         row, path = numbered

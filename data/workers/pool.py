@@ -24,17 +24,17 @@ from headstart.data.workers.worker import Job
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 TRIES = 2  # tries of a shard before it is split: a machine may be lost by chance
 MAX_STARTUP_FAILURES = 3  # workers in a row that die while starting
-MAX_FAILED_IN_A_ROW = 16  # examples in a row, without a finished shard, that end their workers
+# Examples in a row, without a finished shard, that end their workers: by a crash, or by a stall,
+# which takes `patience` seconds three times.
+MAX_DIED_IN_A_ROW, MAX_STALLED_IN_A_ROW = 16, 3
 KILLED = "its process was killed or crashed; short memory is the usual cause"
 ADVICE = {
     "died": "the memory of the machines: fewer --workers have more each.",
     "stalled": "how long it takes for one of them.",
 }
-POLL_SECONDS, WATCH_SECONDS, QUIET_SECONDS = (
-    0.5,
-    1.0,
-    30.0,
-)  # for results, positions, and notes to the user
+POLL_SECONDS = 0.5  # for results
+WATCH_SECONDS = 1.0  # for positions
+QUIET_SECONDS = 30.0  # for notes to the user
 
 
 @dataclass
@@ -311,9 +311,10 @@ class WorkerPool:
         self.finished.append(Finished(self.job.failed(shard, failure)))
         self.advance(1)
         self.failed_in_a_row += 1
-        if self.failed_in_a_row == MAX_FAILED_IN_A_ROW:
+        most = MAX_STALLED_IN_A_ROW if how == "stalled" else MAX_DIED_IN_A_ROW
+        if self.failed_in_a_row >= most:
             raise self.job.stopped(
-                f"{MAX_FAILED_IN_A_ROW} {self.modality.plural} in a row ended their "
+                f"{self.failed_in_a_row} {self.modality.plural} in a row ended their "
                 f"workers, the last one is {_example(shard, 0)}: {why}\n  Check the graph's file, "
                 f"and {ADVICE[how]}"
             )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headstart.data.common.errors import HeadstartError
+from headstart.data.examples.reading import Reader
 from headstart.data.modalities.modality import InputSpec
 from headstart.data.storage.folder import Folder
 from headstart.data.workers.inputs import Batch, Failure, batches
@@ -65,6 +66,7 @@ class Worker(ABC):
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.reader = Reader(job.root)
         self.position = (-1, 0)
 
     @abstractmethod
@@ -94,6 +96,6 @@ class Worker(ABC):
                 mark(row)
 
         paths = shard.examples["path"].to_pylist()
-        yield from batches(self.job.root, paths, self.job.spec, (lambda: 1) if mark else size, at)
+        yield from batches(self.reader, paths, self.job.spec, (lambda: 1) if mark else size, at)
         if mark:
             mark(None)

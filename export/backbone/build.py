@@ -19,6 +19,8 @@ from headstart.export.networks.onnx.surgery import check_limits, refuse_huge, to
 from headstart.export.networks.resolve import DEFAULT, open_original
 from headstart.export.options import BackboneOptions, FeatureOptions, PrecisionOptions
 
+FEW = 16  # numbers of an embedding, below which they may be a network's answers
+
 
 @dataclass(frozen=True)
 class BackboneExport:
@@ -32,11 +34,14 @@ class BackboneExport:
         Largest relative difference from the original, of the fp32 form.
     quantized
         How the lower precision compares with fp32; none for fp32 itself.
+    warnings
+        What a user should know before using it.
     """
 
     backbone: Backbone
     parity: float
     quantized: Quantized | None
+    warnings: tuple[str, ...] = ()
 
 
 def export_backbone(
@@ -85,7 +90,27 @@ def export_backbone(
         quantized = quantize(proto, spec, precision.precision, photographs)
         content = quantized.content
     write_whole(path, content)
-    return BackboneExport(load_backbone(path), parity, quantized)
+    backbone, warnings = load_backbone(path), _doubts(recipe, spec)
+    if quantized:
+        warnings += quantized.warnings(backbone.spec)
+    if options.resize is None:
+        warnings += original.warnings
+    return BackboneExport(backbone, parity, quantized, tuple(warnings))
+
+
+def _doubts(recipe: Recipe, spec: BackboneSpec) -> list[str]:
+    """Why an embedding may not be what it should be."""
+    found = [
+        f"layer {part.layer.name!r} gives class scores ({part.layer.kind}), not features"
+        for part in recipe.parts
+        if part.layer.kind in ("Softmax", "LogSoftmax")
+    ]
+    if spec.dim < FEW:
+        found.append(
+            f"the embedding has {spec.dim} numbers only: if these are a network's answers, name a "
+            "layer before them (`python -m export layers` lists them)"
+        )
+    return found
 
 
 def describe(original: Original, recipe: Recipe, options: BackboneOptions) -> BackboneSpec:
@@ -93,7 +118,10 @@ def describe(original: Original, recipe: Recipe, options: BackboneOptions) -> Ba
     return BackboneSpec(
         name=original.name,
         preprocessing=Preprocessing(
-            original.height, original.width, options.resize, options.interpolation
+            original.height,
+            original.width,
+            options.resize or original.resize,
+            options.interpolation or original.interpolation,
         ),
         layers=tuple(recipe.layers),
         pooling=recipe.pooling,
@@ -110,7 +138,7 @@ def to_backbone(original: Original, recipe: Recipe, spec: BackboneSpec) -> Any:
     """The fp32 graph from `image` to `embedding`, as an `onnx.ModelProto`."""
     import onnx
 
-    proto = to_opset(original.to_onnx(recipe.layers), OPSET)
+    proto = to_opset(original.to_onnx(recipe.layers), OPSET, original.name)
     check_limits(proto, original.name)
     assemble(proto, recipe, original.scaling, (original.height, original.width))
     del proto.metadata_props[:]

@@ -13,7 +13,8 @@ from headstart.data.common.errors import BackboneError
 from headstart.data.common.onnx_graphs import STANDARD_DOMAINS
 from headstart.data.common.onnx_runtime import open_session
 from headstart.data.contracts.backbone import INPUT, OUTPUT, BackboneSpec
-from headstart.export.backbone.embedding import Recipe, embed
+from headstart.export.backbone.embedding import Recipe
+from headstart.export.backbone.reference import embed
 from headstart.export.networks.network import NO_WEIGHTS, Original
 
 TOLERANCE = 1e-4  # largest relative difference of the embeddings

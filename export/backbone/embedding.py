@@ -1,4 +1,4 @@
-"""From layers to an embedding: in the graph, and in numpy to compare it with.
+"""From layers to an embedding, in the graph; `reference` has the same in numpy.
 
 All kinds of networks share this: scaling and views before the network; pooling, concatenation, the
 mean over views and the signed square root after it.
@@ -13,9 +13,10 @@ import numpy as np
 
 from headstart.data.common.errors import BackboneError
 from headstart.data.common.onnx_builder import GraphBuilder
-from headstart.data.common.onnx_graphs import BATCH, rename_values
+from headstart.data.common.onnx_graphs import BATCH, graphs_of, rename_values
 from headstart.data.contracts.backbone import INPUT, OUTPUT
-from headstart.export.networks.network import Layer, Original
+from headstart.export.networks.network import FIRST, FLAT, TOKENS, Layer, Original
+from headstart.export.networks.onnx.layout import channel_axes
 from headstart.export.networks.onnx.surgery import (
     drop_unused_constants,
     number_names,
@@ -25,6 +26,7 @@ from headstart.export.networks.onnx.surgery import (
 from headstart.export.networks.scaling import Scaling
 from headstart.export.options import VIEWS, FeatureOptions, split_layer
 
+FLOAT, UINT8, FLOAT16 = 1, 2, 10  # TensorProto's codes of element types
 OWN = "headstart/"  # prefix of the names of our own nodes
 GEM_POWER, GEM_FLOOR = 3.0, 1e-6  # Radenovic et al., 2018 (arXiv:1711.02512)
 
@@ -75,7 +77,7 @@ def plan(original: Original, options: FeatureOptions) -> Recipe:
     parts = []
     for layer, (_, own) in zip(layers, chosen, strict=True):
         pools = own or options.pools or original.default_pools
-        if layer.layout == "flat":
+        if layer.layout == FLAT:
             if (own or options.pools) and set(pools) != {"none"}:
                 raise BackboneError(
                     f"layer {layer.name!r} of {original.name} has no height and width "
@@ -89,7 +91,7 @@ def plan(original: Original, options: FeatureOptions) -> Recipe:
                 "it has to be pooled",
                 "Choose avg, max, std, gem or flatten.",
             )
-        if "token" in pools and (layer.layout != "tokens" or layer.prefix == 0):
+        if "token" in pools and (layer.layout != TOKENS or layer.prefix == 0):
             raise BackboneError(
                 f"layer {layer.name!r} of {original.name} has no class token "
                 f"(shape {list(layer.shape)})",
@@ -116,6 +118,7 @@ def assemble(proto: Any, recipe: Recipe, scaling: Scaling, size: tuple[int, int]
     size
         Height and width of the input.
     """
+    _free_names(proto)
     first = strip_last_transpose(proto)
     layers = [value.name for value in proto.graph.output]
     pixels = proto.graph.input[0]
@@ -127,10 +130,18 @@ def assemble(proto: Any, recipe: Recipe, scaling: Scaling, size: tuple[int, int]
     if channels_first:
         image = before.add("Transpose", image, perm=[0, 3, 1, 2])
     rename_values(proto, {pixels.name: image})
+    axes = channel_axes(proto)
+    half = FLOAT16 in {element, *(tensor.data_type for tensor in proto.graph.initializer)}
     pooled = [
         piece
         for part, tensor in zip(recipe.parts, layers, strict=True)
-        for piece in _pooled(after, part, tensor, tensor in first)
+        for piece in _pooled(
+            after,
+            part,
+            after.add("Cast", tensor, to=FLOAT) if half else tensor,
+            # As the graph's operators say; the network's own word is what it is compared with.
+            axes[tensor] == 1 if tensor in axes else tensor in first or part.layer.layout == FIRST,
+        )
     ]
     embedding = after.add("Concat", *pooled, axis=1) if len(pooled) > 1 else pooled[0]
     if recipe.views != "none":
@@ -150,6 +161,27 @@ def assemble(proto: Any, recipe: Recipe, scaling: Scaling, size: tuple[int, int]
     order_nodes(proto)
     drop_unused_constants(proto)
     number_names(proto)
+
+
+def _free_names(proto: Any) -> None:
+    """Rename the network's own tensors whose names are ours: `image`, `embedding`, `headstart/...`.
+
+    PyTorch calls the output of a position embedding `embedding`, for one.
+    """
+    inside = [
+        name
+        for graph in graphs_of(proto.graph)
+        for each in (*graph.input, *graph.initializer, *graph.node)
+        for name in (each.output if hasattr(each, "op_type") else [each.name])
+    ]
+    taken, names = set(inside), {}
+    for name in dict.fromkeys(inside):
+        if name in (INPUT, OUTPUT) or name.startswith(OWN):
+            names[name] = new = next(
+                free for n in range(len(taken) + 1) if (free := f"network{n}/{name}") not in taken
+            )
+            taken.add(new)
+    rename_values(proto, names)
 
 
 def _declare(proto: Any, embedding: str, size: tuple[int, int], dim: int) -> None:
@@ -187,25 +219,24 @@ def _viewed(graph: GraphBuilder, image: str, views: str) -> str:
 def _scaled(graph: GraphBuilder, image: str, scaling: Scaling, element: int) -> str:
     if scaling.reverse:
         image = graph.add("Gather", image, graph.integers(2, 1, 0), axis=3)
-    if element != 2:  # the network does not take uint8 (2 in TensorProto)
-        image = graph.add("Cast", image, to=element)
+    if element != UINT8:  # what the network does not take itself
+        image = graph.add("Cast", image, to=FLOAT)
     scale, offset = scaling.affine
     if (scale != 1).any():
         image = graph.add("Mul", image, graph.constant(scale))
     if (offset != 0).any():
         image = graph.add("Add", image, graph.constant(offset))
-    return image
+    return graph.add("Cast", image, to=FLOAT16) if element == FLOAT16 else image
 
 
 def _pooled(graph: GraphBuilder, part: Part, tensor: str, first: bool) -> list[str]:
     """The pools of one layer, each `[batch, channels]`."""
     layout = part.layer.layout
-    if layout == "flat":
+    if layout == FLAT:
         return [tensor]
-    first = first or layout == "first"
-    axes = graph.integers(*((2, 3) if first else (1, 2))[: 1 if layout == "tokens" else 2])
+    axes = graph.integers(*((2, 3) if first else (1, 2))[: 1 if layout == TOKENS else 2])
     whole = tensor
-    if layout == "tokens" and part.layer.prefix:
+    if layout == TOKENS and part.layer.prefix:
         start, stop = graph.integers(part.layer.prefix), graph.integers(np.iinfo(np.int64).max)
         tensor = graph.add("Slice", whole, start, stop, graph.integers(1))
 
@@ -246,48 +277,8 @@ def width(recipe: Recipe) -> int:
 
 def _last(layer: Layer) -> tuple[int, ...]:
     """A layer's shape with its channels last, without a class token."""
-    if layer.layout == "first":
+    if layer.layout == FIRST:
         return (*layer.shape[1:], layer.shape[0])
-    if layer.layout == "tokens":
+    if layer.layout == TOKENS:
         return (layer.shape[0] - layer.prefix, layer.shape[1])
     return layer.shape
-
-
-def embed(original: Original, recipe: Recipe, images: np.ndarray) -> np.ndarray:
-    """The embedding computed by the original network and numpy, before the signed square root."""
-    views = [images]
-    if recipe.views != "none":
-        views.append(images[:, :, ::-1])
-    if recipe.views == "flips":
-        views += [images[:, ::-1], np.rot90(images, axes=(1, 2))]
-    answers = []
-    for view in views:
-        features = original.run(original.preprocess(np.ascontiguousarray(view)), recipe.layers)
-        pieces = [
-            pool_array(np.asarray(array, np.float64), part.layer, pool)
-            for part, array in zip(recipe.parts, features, strict=True)
-            for pool in part.pools
-        ]
-        answers.append(np.concatenate(pieces, axis=1))
-    return np.mean(answers, axis=0)
-
-
-def pool_array(array: np.ndarray, layer: Layer, pool: str) -> np.ndarray:
-    """One pool of a layer's output in numpy: `[batch, ...]` to `[batch, channels]`."""
-    if pool == "none":
-        return array
-    if pool == "token":
-        return array[:, 0]
-    if layer.layout == "first":
-        array = np.moveaxis(array, 1, -1)
-    if layer.layout == "tokens":
-        array = array[:, layer.prefix :]
-    if pool == "flatten":
-        return array.reshape(len(array), -1)
-    places = array.reshape(len(array), -1, array.shape[-1])
-    if pool == "gem":
-        high = np.maximum(places, GEM_FLOOR) ** GEM_POWER
-        return high.mean(axis=1) ** (1 / GEM_POWER)
-    if pool == "max":
-        return np.asarray(places.max(axis=1))
-    return np.asarray(places.mean(axis=1) if pool == "avg" else places.std(axis=1))

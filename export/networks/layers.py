@@ -48,7 +48,7 @@ def list_layers(name: str | Original, options: BackboneOptions) -> list[LayerCos
     """
     original = open_original(name, options) if isinstance(name, str) else name
     layers = original.layers()
-    proto = to_opset(original.to_onnx([layer.name for layer in layers]), OPSET)
+    proto = to_opset(original.to_onnx([each.name for each in layers]), OPSET, original.name)
     graph = proto.graph
     dims = graph.input[0].type.tensor_type.shape.dim
     sides = (original.height, original.width)

@@ -6,7 +6,7 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isqrt
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from headstart.data.storage.files import digest
 from headstart.export.networks.scaling import IN_WORDS, Scaling, find_rule
 from headstart.export.options import BackboneOptions
 
-CLASSIFIERS = ("Dense", "Linear", "Softmax", "LogSoftmax", "Activation", "Dropout", "Flatten")
-POOLINGS = ("GlobalAveragePooling2D", "GlobalMaxPooling2D", "AdaptiveAvgPool2d", "AvgPool2d")
+NAME_A_LAYER = "Name one: --layer NAME (`python -m export layers` lists them)."
+FIRST, LAST, TOKENS, FLAT = "first", "last", "tokens", "flat"
+MOST_PREFIX = 16  # tokens before the patches: one class token, up to eight registers
 
 
 @dataclass(frozen=True)
@@ -48,29 +49,51 @@ class Layer:
         Its name in its framework.
     shape
         Of its output for one image, without the batch.
+    layout
+        `first` or `last`, where the channels of a map are; `tokens`, `[tokens, channels]`; `flat`.
     kind
         Class or operator, such as `Conv2D`.
+    prefix
+        How many tokens come before those of the patches: class token, registers.
     """
 
     name: str
     shape: tuple[int, ...]
+    layout: str
     kind: str = ""
+    prefix: int = 0
 
-    @property
-    def layout(self) -> str:
-        """`last` or `first` (where the channels are), `tokens`, or `flat`."""
-        if len(self.shape) == 3:
-            a, b, c = self.shape
-            return "first" if b == c and a != b else "last"
-        return {1: "flat", 2: "tokens"}[len(self.shape)]
 
-    @property
-    def prefix(self) -> int:
-        """How many tokens come before those of the patches, which form a square grid.
+def layout_of(shape: Sequence[int], channels_first: bool) -> str:
+    """The layout of an output of this shape; a map's channels are where its network puts them."""
+    return (FLAT, TOKENS, FIRST if channels_first else LAST)[len(shape) - 1]
 
-        197 tokens are a class token and 14 x 14 patches.
-        """
-        return self.shape[0] - isqrt(self.shape[0]) ** 2
+
+def axes_that_grow(shape: Sequence[int], larger: Sequence[int] | None) -> bool | None:
+    """Whether the channels of a map come first, by its shapes for two sizes of the picture.
+
+    Height and width grow with the picture, channels do not. None where the shapes do not say it.
+    """
+    if larger is None or len(larger) != len(shape):
+        return None
+    grow = tuple(one != other for one, other in zip(shape, larger, strict=True))
+    return True if grow == (False, True, True) else False if grow == (True, True, False) else None
+
+
+def prefix_of(shape: Sequence[int], height: int, width: int) -> int:
+    """How many of the tokens `[tokens, channels]` are no patches of the picture.
+
+    197 tokens of 224x224 pixels are 14 x 14 patches of 16 pixels, and a class token.
+    """
+    if len(shape) != 2:
+        return 0
+    sides = range(1, min(height, width) + 1)
+    whole = [side for side in sides if height % side == width % side == 0]
+    for side in (*whole, *sides):
+        left = shape[0] - (height // side) * (width // side)
+        if 0 <= left <= MOST_PREFIX:
+            return left
+    return 0
 
 
 class Original(ABC):
@@ -82,8 +105,12 @@ class Original(ABC):
         For people.
     height, width
         Of the input in pixels.
-    default_layers, default_pools
+    default_pools
         What is used if the user names nothing.
+    resize, interpolation
+        How the network was trained to see photographs, see `Preprocessing`.
+    warnings
+        What a user should know about the network's own settings.
     """
 
     name: str
@@ -91,8 +118,21 @@ class Original(ABC):
     width: int
     scaling: Scaling
     weights: Weights
-    default_layers: tuple[str, ...]
     default_pools: tuple[str, ...] = ("avg",)
+    resize: str = "squash"
+    interpolation: str = "bilinear"
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def default_layers(self) -> tuple[str, ...]:
+        """What is used if the user names nothing; an opener may state them."""
+        return (self.embedding(),)
+
+    def embedding(self) -> str:
+        """The layer of what the network's classifier sees."""
+        raise BackboneError(
+            f"{self.name} does not say which of its layers is an embedding", NAME_A_LAYER
+        )
 
     @abstractmethod
     def layers(self) -> list[Layer]:
@@ -134,21 +174,6 @@ class Original(ABC):
                 else "`python -m export layers NAME` lists its layers.",
             )
         return [known[name] for name in names]
-
-
-def last_features(layers: Sequence[Layer]) -> str:
-    """The last layer before a network's classifier.
-
-    Walks back from the last fully connected layer, over activations, dropout and pooling, to the
-    last layer with height and width, or to that layer's input if other layers come between.
-    """
-    position = len(layers) - 1
-    dense = [n for n, layer in enumerate(layers) if layer.kind in ("Dense", "Linear")]
-    if dense and len(layers[-1].shape) == 1:
-        position = dense[-1] - 1
-        while position > 0 and layers[position].kind in (*CLASSIFIERS[2:], *POOLINGS):
-            position -= 1
-    return layers[max(position, 0)].name
 
 
 def chosen_scaling(options: BackboneOptions, own: Scaling | None, what: str) -> Scaling:

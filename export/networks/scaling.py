@@ -80,8 +80,19 @@ def find_rule(name: str) -> Scaling:
 
 def from_unit(mean: Triple, std: Triple) -> Scaling:
     """The rule of a mean and deviation of pixels of 0..1, under its own name if it has one."""
-    rule = _unit("custom", mean, std)
+    return _named(_unit("custom", mean, std))
+
+
+def from_affine(scale: np.ndarray, offset: np.ndarray, reverse: bool) -> Scaling:
+    """The rule `pixel * scale + offset`, under its own name if it has one."""
+    r, g, b = (float(value) for value in -offset / scale)
+    x, y, z = (float(value) for value in 1 / scale)
+    return _named(Scaling("custom", (r, g, b), (x, y, z), reverse))
+
+
+def _named(rule: Scaling) -> Scaling:
     for known in RULES.values():
-        if not known.reverse and np.allclose(known.affine, rule.affine, rtol=1e-4, atol=1e-4):
+        same = np.allclose(known.affine, rule.affine, rtol=1e-4, atol=1e-4)
+        if known.reverse == rule.reverse and same:
             return known
     return rule

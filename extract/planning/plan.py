@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -43,11 +44,14 @@ class Update:
         Drop those that the source no longer has.
     rehash
         Read and hash every file, even if its size and modification time are the same.
+    moved_from
+        Where the store's source was before; every file is hashed then.
     """
 
     retry_failed: bool = False
     prune: bool = False
     rehash: bool = False
+    moved_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Plan:
     unfinished
         Whether an earlier run has not finished, and this one continues it.
     leftovers
-        Whether there are records to remove at the end.
+        Whether there are records to be removed at the end, or another source to be written down.
     """
 
     manifest: StoreManifest | None
@@ -183,9 +187,10 @@ def plan(
     if any_precision:
         fingerprint = fingerprint.run_in(own.precision)
     for found in recorded:
-        _check_same(store, found, fingerprint, source)
+        _check_same(store, found, fingerprint, source, update.moved_from)
+    moved = any(found.source != source.path for found in recorded)
     known = read_known(store, _recorded(manifest, unfinished), source)
-    changed = changed_files(known, source, store, update.rehash)
+    changed = changed_files(known, source, store, update.rehash or moved)
     keep = _keep(known, changed, update)
     done = np.zeros(len(source), bool)
     done[known.source_rows[keep & known.in_source]] = True
@@ -204,7 +209,7 @@ def plan(
         ),
         inferences=recorded[-1].inferences,
         unfinished=unfinished is not None,
-        leftovers=store.exists(RECORDS),
+        leftovers=store.exists(RECORDS) or moved,
     )
 
 
@@ -265,7 +270,11 @@ def _own_fingerprint(store: Folder, recorded: Sequence[StoreManifest | Unfinishe
 
 
 def _check_same(
-    store: Folder, found: StoreManifest | Unfinished, fingerprint: Fingerprint, source: Source
+    store: Folder,
+    found: StoreManifest | Unfinished,
+    fingerprint: Fingerprint,
+    source: Source,
+    moved_from: str | None,
 ) -> None:
     """Refuse a store of another backbone or source, which ids alone could not detect."""
     if found.fingerprint.precision != fingerprint.precision and found.fingerprint == (
@@ -282,11 +291,13 @@ def _check_same(
             f"  in the store: {found.fingerprint}\n  asked for:    {fingerprint}",
             "Extract into another folder with -o, or use the backbone of the store.",
         )
-    if found.source != source.path:
+    before = os.path.abspath(moved_from) if moved_from and "://" not in moved_from else moved_from
+    if found.source not in (source.path, before):
         raise StoreError(
             f"{store} holds features of another source:\n"
             f"  in the store: {found.source}\n  asked for:    {source.path}",
-            "Extract into another folder with -o.",
+            "Extract into another folder with -o. If the source has moved, add: "
+            f"--moved-from {found.source}",
         )
 
 

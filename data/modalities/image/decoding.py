@@ -43,6 +43,8 @@ from headstart.data.modalities.modality import DecodeError
 
 # Only formats that Pillow decodes itself: no EPS (which would start Ghostscript), no plugins.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# Photographs that are not read: they are listed, and become errors that say so.
+UNREAD = {".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF", ".jxl": "JPEG XL", ".jp2": "JPEG 2000"}
 EXTENSIONS = frozenset(
     [
         ".jpg",
@@ -58,6 +60,7 @@ EXTENSIONS = frozenset(
         ".pbm",
         ".pgm",
         ".ppm",
+        *UNREAD,
     ]
 )
 # `empty`: no bytes; `not_an_image`: the first bytes fit none of our formats; `truncated`: the end
@@ -82,7 +85,17 @@ for _name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):  # libtiff writes
 _SIGNATURE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|II[*+]\0|MM\0[*+]", re.DOTALL
 )
-_CUT = re.compile("truncated|not enough image data", re.IGNORECASE)  # in Pillow's messages
+_OTHERS = re.compile(rb"BM|P[1-6]\s")
+_UNREAD = {
+    "HEIC": re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL),
+    "AVIF": re.compile(rb"....ftypavi[fs]", re.DOTALL),
+    "JPEG XL": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
+    "JPEG 2000": re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  "),
+}
+MOST_SCANS = 500  # of a JPEG: more are an attack (libjpeg-turbo's own fuzzers stop there)
+MOST_COMMENTS = 1 << 16  # bytes of comments in a PPM's header, which Pillow reads one by one
+_PPM = re.compile(rb"P[1-7]([\s\d]+|#[^\r\n]*[\r\n]?)*")
+_CUT = re.compile("truncated|not enough image data", re.IGNORECASE)  # in Pillow's words
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -117,6 +130,7 @@ def open_image(content: bytes, at_least: tuple[int, int] | None = None) -> Image
     """
     if not content:
         raise DecodeError("empty", "the file has no bytes")
+    _refuse_endless(content)
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
         if max(image.size) > LONGEST_SIDE:
@@ -138,6 +152,11 @@ def open_image(content: bytes, at_least: tuple[int, int] | None = None) -> Image
     except MemoryError:
         raise DecodeError("too_large", "there is not enough memory to decode it") from None
     except UnidentifiedImageError:
+        for name, signature in _UNREAD.items():
+            if signature.match(content):
+                raise DecodeError(
+                    "unsupported", f"{name} is not read: convert it to JPEG or PNG"
+                ) from None
         if not _SIGNATURE.match(content):
             raise DecodeError(
                 "not_an_image", f"no supported image format begins with {content[:8]!r}"
@@ -151,6 +170,24 @@ def open_image(content: bytes, at_least: tuple[int, int] | None = None) -> Image
         cut = _ends_in_header(content) or _ends_early(content) or _CUT.search(str(error))
         reason = "truncated" if cut else "damaged"
         raise DecodeError(reason, str(error) or type(error).__name__) from None
+
+
+def looks_like_image(content: bytes) -> bool:
+    """Whether bytes begin as those of a photograph do."""
+    known = (_SIGNATURE, _OTHERS, *_UNREAD.values())
+    return any(signature.match(content) for signature in known)
+
+
+def _refuse_endless(content: bytes) -> None:
+    """Refuse what takes a decoder minutes, however few bytes it has."""
+    if content[:3] == b"\xff\xd8\xff":
+        scans = content.count(b"\xff\xda")  # in the pixels themselves, 0xff is never followed by it
+        if scans > MOST_SCANS:
+            raise DecodeError("unsupported", f"{scans:,} scans; at most {MOST_SCANS} are decoded")
+    elif found := _PPM.match(content[: 2 * MOST_COMMENTS]):
+        comments = sum(map(len, re.findall(rb"#[^\r\n]*", found[0])))
+        if comments > MOST_COMMENTS:
+            raise DecodeError("unsupported", "a header with more than 65,536 bytes of comments")
 
 
 def _load(image: Image.Image, content: bytes) -> Image.Image:

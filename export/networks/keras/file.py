@@ -16,7 +16,6 @@ from headstart.export.networks.network import (
     Weights,
     chosen_scaling,
     input_size,
-    last_features,
 )
 from headstart.export.networks.onnx.surgery import MOST_BYTES
 from headstart.export.networks.scaling import RULES
@@ -43,7 +42,9 @@ def open_keras_file(path: Path, options: BackboneOptions) -> Original:
             "Pass --trust if you trust the author, or replace the layer and save the model again.",
         )
     try:
-        model = keras.models.load_model(path, compile=False, safe_mode=not options.trust)
+        model = keras.models.load_model(
+            path, _of_keras_2(keras), compile=False, safe_mode=not options.trust
+        )
     except Exception as error:  # Keras raises errors of many classes for a damaged file
         raise BackboneError(
             f"{path} cannot be loaded: {first_line(error)}",
@@ -64,9 +65,27 @@ def open_keras_file(path: Path, options: BackboneOptions) -> Original:
         own = RULES["none"]
     size = input_size(inputs[0].shape[1:3], options, str(path))
     scaling = chosen_scaling(options, own, str(path))
-    network = KerasNetwork(keras, model, name, size, scaling, Weights.of_file(path))
-    network.default_layers = (last_features(network.layers()),)
-    return network
+    return KerasNetwork(keras, model, name, size, scaling, Weights.of_file(path))
+
+
+def _of_keras_2(keras: Any) -> dict[str, Any]:
+    """Layers that also take what Keras 2 wrote of them: `groups`, always 1.
+
+    Teachable Machine's files have it, among others.
+    """
+
+    def reading(kind: Any) -> Any:
+        def from_config(cls: Any, config: dict[str, Any]) -> Any:
+            left = {key: value for key, value in config.items() if (key, value) != ("groups", 1)}
+            return kind.from_config.__func__(cls, left)
+
+        return type(kind.__name__, (kind,), {"from_config": classmethod(from_config)})
+
+    names = (
+        *("DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D"),
+        *("Conv1DTranspose", "Conv2DTranspose"),
+    )
+    return {name: reading(getattr(keras.layers, name)) for name in names}
 
 
 def _read_config(path: Path) -> Any:

@@ -13,9 +13,22 @@ from headstart.data.common import console
 from headstart.data.common.errors import BackboneError
 from headstart.data.common.memory import machine_memory
 from headstart.data.common.onnx_graphs import OPSET
+from headstart.export.networks.features import (
+    ACTIVATION,
+    CONV,
+    DENSE,
+    ENDING,
+    OTHER,
+    POOL,
+    RESHAPE,
+    SCORES,
+    Step,
+    find_features,
+    nearest_layer,
+)
 from headstart.export.networks.keras.conversion import deterministic_conversion
 from headstart.export.networks.keras.stack import plain_operators
-from headstart.export.networks.network import Layer, Original, Weights
+from headstart.export.networks.network import Layer, Original, Weights, layout_of, prefix_of
 from headstart.export.networks.onnx.surgery import make_constants
 from headstart.export.networks.scaling import Scaling
 
@@ -23,6 +36,18 @@ from headstart.export.networks.scaling import Scaling
 # other layers. The peaks of nine networks of 9 to 1,400 MB were below that, but for the smallest,
 # MobileNetV2: 5 % above.
 MEMORY, DENSE_COPIES, COPIES = 1_000_000_000, 9, 20
+
+
+# What TensorFlow's operators are on the way back from the outputs (`networks.features`).
+KINDS = {
+    **dict.fromkeys(("MatMul", "BatchMatMulV2"), DENSE),
+    "Conv2D": CONV,
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Sigmoid", "ArgMax", "TopKV2"), SCORES),
+    **dict.fromkeys(("BiasAdd", "AddV2", "Add", "Sub", "Mul", "RealDiv", "Tanh"), ENDING),
+    **dict.fromkeys(("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims"), RESHAPE),
+    **dict.fromkeys(("Mean", "AvgPool"), POOL),
+    **dict.fromkeys(("Relu", "Relu6", "LeakyRelu", "Elu"), ACTIVATION),
+}
 
 
 class KerasNetwork(Original):
@@ -47,31 +72,60 @@ class KerasNetwork(Original):
         self._inside = dict(_layers_inside(model))
         self._layers: list[Layer] | None = None
         self._graphs: dict[tuple[str, ...], Any] = {}
-        self.default_layers = default_layers
+        self._steps: dict[str, Step] = {}
+        self._outputs: list[str] = []
+        self._named: dict[str, str] = {}  # layers by the operation that computes their output
+        if default_layers:
+            self.default_layers = default_layers
 
     def layers(self) -> list[Layer]:
         """In the order in which they are called."""
         if self._layers is None:
             import tensorflow as tf
 
-            # Traced, not computed: only the shapes are needed.
+            # Traced, not computed: only shapes and connections are needed.
             shape = (1, self.height, self.width, 3)
-            found: dict[str, Any] = {}
+            found: dict[str, tuple[int, ...]] = {}
 
             def trace(pixels: Any) -> Any:
                 with _recorded_outputs(self._inside, list(self._inside)) as seen:
                     answer = self.model(pixels, training=False)
                 found.update({name: tuple(value.shape) for name, value in seen.items()})
+                self._steps = _steps(pixels.graph, pixels.op.name)
+                self._outputs = [each.op.name for each in tf.nest.flatten(answer)]
+                self._named = {value.op.name: name for name, value in seen.items()}
                 return answer
 
             with plain_operators():
                 tf.function(trace).get_concrete_function(tf.TensorSpec(shape, self._dtype))
             self._layers = [
-                Layer(name, shape[1:], type(self._inside[name]).__name__)
+                Layer(
+                    name,
+                    shape[1:],
+                    layout_of(shape[1:], self._channels_first(self._inside[name])),
+                    type(self._inside[name]).__name__,
+                    prefix_of(shape[1:], self.height, self.width),
+                )
                 for name, shape in found.items()
                 if len(shape) in (2, 3, 4) and None not in shape[1:]
             ]
         return self._layers
+
+    def _channels_first(self, layer: Any) -> bool:
+        own = getattr(layer, "data_format", None) or self.keras.config.image_data_format()
+        return bool(own == "channels_first")
+
+    def embedding(self) -> str:
+        """The layer that all classifiers see, before average pooling if there is any."""
+        layers = {layer.name: layer for layer in self.layers()}
+        named = {value: name for value, name in self._named.items() if name in layers}
+        maps = {
+            value
+            for value, name in named.items()
+            if len(layers[name].shape) == 3 and min(layers[name].shape) > 1
+        }
+        value = find_features(self.name, self._steps, self._outputs, maps)
+        return nearest_layer(self._steps, value, named) or super().embedding()
 
     @property
     def _dtype(self) -> str:
@@ -173,6 +227,21 @@ class KerasNetwork(Original):
             self._graphs[key] = tf.function(forward, [tf.TensorSpec(shape, self._dtype)])
         answer = self._graphs[key](tf.cast(pixels, self._dtype))
         return [np.asarray(each) for each in answer]
+
+
+def _steps(graph: Any, image: str) -> dict[str, Step]:
+    """The operations of a TensorFlow graph that see the image, by name."""
+    steps = {image: Step(OTHER, ())}
+    for each in graph.get_operations():
+        names = (tensor.op.name for tensor in each.inputs)
+        inputs = tuple(name for name in names if name in steps)
+        if not inputs:
+            continue
+        kind = KINDS.get(each.type, OTHER)
+        if kind == CONV and tuple(each.inputs[0].shape[1:3]) == (1, 1):
+            kind = DENSE
+        steps[each.name] = Step(kind, inputs)
+    return steps
 
 
 def _layers_inside(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from headstart.data.common.errors import BackboneError, first_line
 from headstart.data.common.onnx_graphs import OPSET
 from headstart.export.backbone.check import BATCHES, TOLERANCE
 from headstart.export.networks.keras.conversion import deterministic_conversion
+from headstart.export.networks.keras.operators import SAFE
 from headstart.export.networks.keras.stack import import_keras
 from headstart.export.networks.network import Original, Weights, chosen_scaling
 from headstart.export.networks.onnx.network import OnnxNetwork
@@ -20,18 +23,13 @@ from headstart.export.options import BackboneOptions
 
 SIGNATURE = "serving_default"
 MARK = "_XlaMustCompile"
-# TensorFlow's operators that access files, Python code or the network. (Those that save and restore
-# are in every SavedModel.)
-UNSAFE = {
-    *("ReadFile", "WriteFile", "MatchingFiles", "PrintV2"),
-    *("PyFunc", "PyFuncStateless", "EagerPyFunc", "RemoteCall", "RpcServer"),
-    *("TextLineReaderV2", "WholeFileReaderV2", "FixedLengthRecordReaderV2", "TFRecordReaderV2"),
-    *("InitializeTableFromTextFileV2", "DebugIdentityV2"),
-}
+LIMIT = 300  # seconds for loading it and running it on one image, if it has loops
+LOOPS = {"While", "StatelessWhile", "For", "NextIteration", "RefNextIteration"}
+RESTORE = "RestoreV2"
 
 
 def open_saved_model(path: Path, options: BackboneOptions) -> Original:
-    """Open the folder of a SavedModel by its signature `serving_default`.
+    """Open the folder of a SavedModel by its signature `serving_default`, or its only one.
 
     Raises
     ------
@@ -48,15 +46,18 @@ def open_saved_model(path: Path, options: BackboneOptions) -> Original:
     import tensorflow as tf
 
     model = _parse(path)
-    _refuse_unsafe(model, path, options)
+    operators = _operators(model)
+    _refuse_unsafe(operators, path, options)
+    if operators & LOOPS or _calls_itself(model):
+        _refuse_endless(path, options)
     loaded = _load(path, path)  # kept: a signature does not keep its variables alive
-    signature = loaded.signatures[SIGNATURE]
+    signature = _signature(loaded)
     inputs = signature.structured_input_signature[1].values()
     if all(spec.dtype != tf.uint8 for spec in inputs):
         chosen_scaling(options, None, path.name)  # before minutes of conversion
     if _uncompile(model):
         plain = _load_as(model, path)
-        proto = _convert(plain.signatures[SIGNATURE], path)
+        proto = _convert(_signature(plain), path)
     else:
         proto = _convert(signature, path)
     check_limits(proto, str(path))
@@ -89,13 +90,106 @@ def _nodes(model: Any) -> list[Any]:
     return [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
 
 
-def _refuse_unsafe(model: Any, path: Path, options: BackboneOptions) -> None:
-    unsafe = sorted({node.op for node in _nodes(model)} & UNSAFE)
+def _operators(model: Any) -> set[str]:
+    """The operators that run when a SavedModel is loaded and called.
+
+    What saves its variables is in every SavedModel, and does not run; what restores them runs where
+    the file is TensorFlow 1's. A function that is reached otherwise counts.
+    """
+    whole = model.meta_graphs[0]
+    nodes = {node.name: node for node in whole.graph_def.node}
+    functions = {each.signature.name: each for each in whole.graph_def.library.function}
+    used = set()
+    restoring = set()
+    if not whole.object_graph_def.nodes:
+        restoring = _before(nodes, [whole.saver_def.restore_op_name])
+        used |= {nodes[name].op for name in restoring} - {RESTORE}
+    tensors = [
+        value.name
+        for signature in whole.signature_def.values()
+        for value in (*signature.inputs.values(), *signature.outputs.values())
+    ]
+    listed = [name for each in whole.collection_def.values() for name in each.node_list.value]
+    reached = [nodes[name] for name in _before(nodes, [*tensors, *listed])]
+    pending = [*whole.object_graph_def.concrete_functions]
+    for node in (*reached, *(nodes[name] for name in restoring)):
+        pending += _called(node)
+    used |= {node.op for node in reached}
+    seen: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in functions and name not in seen:
+            seen.add(name)
+            used |= {node.op for node in functions[name].node_def}
+            pending += [each for node in functions[name].node_def for each in _called(node)]
+    return used - set(functions)  # a function may be called by its name, as an operator
+
+
+def _before(nodes: dict[str, Any], names: list[str]) -> set[str]:
+    """The names of the nodes that these tensors or nodes need, and their own."""
+    found: set[str] = set()
+    pending = [name.removeprefix("^").split(":")[0] for name in names]
+    while pending:
+        name = pending.pop()
+        if name in nodes and name not in found:
+            found.add(name)
+            pending += [each.removeprefix("^").split(":")[0] for each in nodes[name].input]
+    return found
+
+
+def _called(node: Any) -> list[str]:
+    """The names of the functions that a node may call."""
+    own = [each.func.name for each in node.attr.values() if each.HasField("func")]
+    return [node.op, *own, *(f.name for each in node.attr.values() for f in each.list.func)]
+
+
+def _calls_itself(model: Any) -> bool:
+    functions = model.meta_graphs[0].graph_def.library.function
+    calls = {
+        each.signature.name: {name for node in each.node_def for name in _called(node)}
+        for each in functions
+    }
+    left = set(calls)
+    while leaves := {name for name in left if not calls[name] & left}:
+        left -= leaves
+    return bool(left)
+
+
+def _refuse_unsafe(operators: set[str], path: Path, options: BackboneOptions) -> None:
+    unsafe = sorted(operators - SAFE)
     if unsafe and not options.trust:
         raise BackboneError(
-            f"{path} has operators that access files, code or the network: {', '.join(unsafe)}",
+            f"{path} has operators that may access files, code or the network: {', '.join(unsafe)}",
             "Pass --trust if you trust its author.",
         )
+
+
+def _refuse_endless(path: Path, options: BackboneOptions) -> None:
+    """Load it and run it on one image in a process of its own, which ends after some minutes."""
+    code = f"""
+import sys, tensorflow as tf
+signatures = tf.saved_model.load(sys.argv[1]).signatures
+for name, signature in signatures.items():
+    inputs = signature.structured_input_signature[1]
+    sides = lambda spec: [1, *(side or {options.size or 224} for side in spec.shape[1:])]
+    signature(**{{key: tf.zeros(sides(spec), spec.dtype) for key, spec in inputs.items()}})
+"""
+    try:
+        # Its errors do not matter: they come again, and are put in words, where it is opened.
+        subprocess.run(  # noqa: S603
+            [sys.executable, "-c", code, str(path)], capture_output=True, timeout=LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise BackboneError(
+            f"{path} has loops, and did not answer within {LIMIT} seconds for one image",
+            "Save it without the loop, or choose another network.",
+        ) from None
+
+
+def _signature(loaded: Any) -> Any:
+    """The signature `serving_default`, or the only one."""
+    signatures = loaded.signatures
+    return signatures[SIGNATURE if SIGNATURE in signatures else next(iter(signatures))]
 
 
 def _uncompile(model: Any) -> bool:
@@ -122,7 +216,7 @@ def _load(folder: Path, path: Path) -> Any:
         raise BackboneError(
             f"{path} cannot be loaded: {first_line(error)}", "Save it again."
         ) from error
-    if SIGNATURE not in loaded.signatures:
+    if SIGNATURE not in loaded.signatures and len(loaded.signatures) != 1:
         raise BackboneError(
             f"{path} has no signature {SIGNATURE!r}; it has {sorted(loaded.signatures)}",
             "Save it again with model.export(FOLDER).",

@@ -10,25 +10,54 @@ import numpy as np
 from headstart.data.common.errors import BackboneError, first_line
 from headstart.data.common.onnx_graphs import OPSET, STANDARD_DOMAINS, graphs_of
 from headstart.data.common.onnx_runtime import open_session
-from headstart.export.networks.network import Layer, Original, Weights, chosen_scaling, input_size
+from headstart.export.networks.features import (
+    ACTIVATION,
+    CONV,
+    DENSE,
+    ENDING,
+    OTHER,
+    POOL,
+    RESHAPE,
+    SCORES,
+    Step,
+    find_features,
+)
+from headstart.export.networks.network import (
+    Layer,
+    Original,
+    Weights,
+    axes_that_grow,
+    chosen_scaling,
+    input_size,
+    layout_of,
+    prefix_of,
+)
+from headstart.export.networks.onnx.layout import channel_axes
 from headstart.export.networks.onnx.surgery import (
     LARGEST_FILE,
     cut,
     refuse_huge,
     size_of,
+    uses,
     with_shapes,
 )
 from headstart.export.networks.scaling import RULES
 from headstart.export.options import BackboneOptions
 
+LARGER = 128  # pixels more of height and width, for which a map of any stride grows
+PROBE = 224  # pixels of an input whose size does not matter
 FLOAT, UINT8, FLOAT16, DOUBLE = 1, 2, 10, 11  # TensorProto's codes of element types
-# Operators that may follow the last fully connected layer, and that may come between it and the
-# last layer with height and width.
-ENDINGS = ("Softmax", "LogSoftmax", "Sigmoid", "Identity", "Cast")
-FLATTENINGS = (
-    *("Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze"),
-    *("GlobalAveragePool", "ReduceMean", "AveragePool"),
-)
+# What the operators are on the way back from the outputs (`networks.features`).
+KINDS = {
+    **dict.fromkeys(("MatMul", "Gemm", "QLinearMatMul", "MatMulInteger"), DENSE),
+    **dict.fromkeys(("Conv", "QLinearConv", "ConvInteger"), CONV),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Sigmoid", "ArgMax", "TopK"), SCORES),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Clip", "Tanh"), ENDING),
+    **dict.fromkeys(("Identity", "Cast", "Dropout", "QuantizeLinear", "DequantizeLinear"), RESHAPE),
+    **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), RESHAPE),
+    **dict.fromkeys(("GlobalAveragePool", "ReduceMean", "AveragePool"), POOL),
+    **dict.fromkeys(("Relu", "LeakyRelu", "Elu", "HardSwish", "Gelu"), ACTIVATION),
+}
 
 
 class OnnxNetwork(Original):
@@ -42,29 +71,32 @@ class OnnxNetwork(Original):
 
     def __init__(self, proto: Any, name: str, weights: Weights, options: BackboneOptions) -> None:
         self.proto, self.name, self.weights = proto, name, weights
-        _unify_domain(proto)
+        _modernize(proto)
         _refuse_foreign(proto, name)
         _refuse_invalid(proto, name)
         image = _find_image(proto, name, options)
         tensor = image.type.tensor_type
         self.element = tensor.elem_type
-        dims = [axis.dim_value or None for axis in tensor.shape.dim]
-        self.first = dims[1] == 3 and dims[3] != 3
+        dims = [axis.dim_value or None for axis in tensor.shape.dim] or [None] * 4
+        self.image, self.batch = image.name, dims[0]
+        self.first = _channels_first(proto, image.name, dims, options)
         own = None
         if self.element == UINT8:
             own = RULES["none"]
         self.scaling = chosen_scaling(options, own, name)
         self.height, self.width = input_size(dims[2:] if self.first else dims[1:3], options, name)
-        self.image = image.name
-        self.shape = (3, self.height, self.width) if self.first else (self.height, self.width, 3)
+        self.shape = self._shape(self.height, self.width)
         self._free_batch(tensor)
         self._layers: list[Layer] | None = None
         self._sessions: dict[tuple[str, ...], Any] = {}
-        self.default_layers = (self._embedding(),)
+
+    def _shape(self, height: int, width: int) -> tuple[int, int, int]:
+        return (3, height, width) if self.first else (height, width, 3)
 
     def _free_batch(self, tensor: Any) -> None:
-        for axis, size in zip(tensor.shape.dim, (None, *self.shape), strict=True):
-            axis.Clear()
+        del tensor.shape.dim[:]
+        for size in (None, *self.shape):
+            axis = tensor.shape.dim.add()
             if size is None:
                 axis.dim_param = "batch"
             else:
@@ -74,15 +106,27 @@ class OnnxNetwork(Original):
         del self.proto.graph.value_info[:]
 
     def layers(self) -> list[Layer]:
-        """All tensors of rank 2 to 4, in the order of the graph."""
+        """All tensors of rank 2 to 4, in the order of the graph.
+
+        Channels are on the axis that does not grow with the picture; where a graph is for one size
+        only, its operators say where they are.
+        """
         if self._layers is None:
             shapes = with_shapes(self.proto, self.image, self.shape)
-            self._layers = [
-                Layer(name, shapes[name][1:], node.op_type)
-                for node in self.proto.graph.node
-                for name in node.output[:1]
-                if name in shapes and len(shapes[name]) in (2, 3, 4) and shapes[name][0] == 1
-            ]
+            larger = self._shape(self.height + LARGER, self.width + LARGER)
+            grown, axes = with_shapes(self.proto, self.image, larger), channel_axes(self.proto)
+            self._layers = []
+            for node in self.proto.graph.node:
+                for name in node.output[:1]:
+                    shape = shapes.get(name, ())
+                    if len(shape) not in (2, 3, 4) or shape[0] != 1:
+                        continue
+                    first = axes_that_grow(shape[1:], grown.get(name, ())[1:])
+                    if first is None:
+                        first = axes.get(name, 1 if self.first else 3) == 1
+                    layout = layout_of(shape[1:], first)
+                    prefix = prefix_of(shape[1:], self.height, self.width)
+                    self._layers.append(Layer(name, shape[1:], layout, node.op_type, prefix))
         return self._layers
 
     def to_onnx(self, layers: Sequence[str]) -> Any:
@@ -104,57 +148,66 @@ class OnnxNetwork(Original):
         return copy
 
     def run(self, pixels: np.ndarray, layers: Sequence[str]) -> list[np.ndarray]:
-        """The outputs of the whole graph, by ONNX Runtime."""
+        """The outputs of the whole graph, by ONNX Runtime; in batches of the size that it fixes."""
         key = tuple(layers)
         if key not in self._sessions:
             self._sessions[key] = _session(self.proto, key)
         turned = pixels.transpose(0, 3, 1, 2) if self.first else pixels
         kind = {UINT8: np.uint8, FLOAT16: np.float16}.get(self.element, np.float32)
-        session = self._sessions[key]
-        inputs = {self.image: np.ascontiguousarray(turned.astype(kind))}
-        return [np.asarray(array) for array in session.run(list(layers), inputs)]
+        session, count = self._sessions[key], len(turned)
+        size = self.batch or count
+        turned = np.resize(turned, (-(-count // size) * size, *turned.shape[1:])).astype(kind)
+        answers = [
+            session.run(list(layers), {self.image: np.ascontiguousarray(turned[at : at + size])})
+            for at in range(0, len(turned), size)
+        ]
+        return [np.concatenate(each)[:count] for each in zip(*answers, strict=True)]
 
-    def _embedding(self) -> str:
-        """The input of the last fully connected layer, before pooling if there is any.
+    def embedding(self) -> str:
+        """The tensor that all classifiers see, before average pooling if there is any."""
+        shapes = with_shapes(self.proto, self.image, self.shape)
+        maps = {layer.name for layer in self.layers() if _is_map(layer)}
+        outputs = [value.name for value in self.proto.graph.output]
+        return str(find_features(self.name, self._steps(shapes), outputs, maps))
 
-        For a network without such a layer, its output.
-        """
-        graph = self.proto.graph
-        producer = {name: node for node in graph.node for name in node.output}
-        constants = {tensor.name for tensor in graph.initializer}
-        layers = {layer.name: layer for layer in self.layers()}
-        tensor = output = graph.output[0].name
-
-        def by(name: str, *operators: str) -> Any:
-            node = producer.get(name)
-            return node if node is not None and node.op_type in operators else None
-
-        while by(tensor, *ENDINGS):
-            tensor = producer[tensor].input[0]
-        bias = by(tensor, "Add")
-        if bias:
-            tensor = next((n for n in bias.input if by(n, "MatMul")), tensor)
-        dense = by(tensor, "Gemm", "MatMul")
-        if dense is None or not constants & set(dense.input):
-            return str(output)
-        flat = tensor = dense.input[0]
-        while by(tensor, *FLATTENINGS):
-            tensor = producer[tensor].input[0]
-            if (
-                tensor in layers
-                and len(layers[tensor].shape) == 3
-                and min(layers[tensor].shape) > 1
-            ):
-                return str(tensor)
-        return str(flat)
+    def _steps(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, Step]:
+        steps = {self.image: Step(OTHER, ())}
+        for node in self.proto.graph.node:
+            inputs = tuple(name for name in uses(node) if name in steps)
+            if not inputs:
+                continue
+            kind, outputs = KINDS.get(node.op_type, OTHER), list(node.output)
+            if node.op_type == "DynamicQuantizeLinear":
+                kind, outputs = RESHAPE, outputs[:1]  # its scale is as good as a constant
+            if kind == CONV and shapes.get(inputs[0], (0,))[2:] == (1, 1):
+                kind = DENSE
+            steps |= {name: Step(kind, inputs) for name in outputs if name}
+        return steps
 
 
-def _unify_domain(proto: Any) -> None:
-    """Replace the domain `ai.onnx` by its other name, the empty string."""
+def _is_map(layer: Layer) -> bool:
+    return len(layer.shape) == 3 and min(layer.shape) > 1
+
+
+def _modernize(proto: Any) -> None:
+    """Write what old and new files say in two manners in one.
+
+    The domain `ai.onnx` is the empty string too; functions of a file are put where they are called;
+    before IR version 4, constants were among the inputs.
+    """
+    from onnx import inliner
+
     nodes = (node for graph in graphs_of(proto.graph) for node in graph.node)
     for each in (*proto.opset_import, *nodes):
         if each.domain == "ai.onnx":
             each.domain = ""
+    if len(proto.functions):
+        proto.CopyFrom(inliner.inline_local_functions(proto))
+    proto.ir_version = max(proto.ir_version, 4)
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in constants]
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
 
 
 def _refuse_foreign(proto: Any, name: str) -> None:
@@ -162,10 +215,9 @@ def _refuse_foreign(proto: Any, name: str) -> None:
     foreign = sorted(
         {f"{n.domain}.{n.op_type}" for n in proto.graph.node if n.domain not in STANDARD_DOMAINS}
     )
-    if foreign or len(proto.functions):
+    if foreign:
         raise BackboneError(
-            f"{name} has operators that are not part of ONNX: "
-            f"{', '.join(foreign) or ', '.join(f.name for f in proto.functions)}",
+            f"{name} has operators that are not part of ONNX: {', '.join(foreign)}",
             "Export it again with ONNX's own operators and without optimization, which fuses them "
             "into operators of one runtime.",
         )
@@ -203,8 +255,7 @@ def _refuse_invalid(proto: Any, name: str) -> None:
 
 def _find_image(proto: Any, name: str, options: BackboneOptions) -> Any:
     """The image input: rank 4, three channels."""
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    inputs = {v.name: v for v in proto.graph.input if v.name not in constants}
+    inputs = {value.name: value for value in proto.graph.input}
     listed = ", ".join(f"{name} {_describe(value)}" for name, value in inputs.items())
     if options.input is not None:
         if options.input not in inputs:
@@ -239,8 +290,35 @@ def _find_image(proto: Any, name: str, options: BackboneOptions) -> Any:
 
 
 def _is_image(value: Any) -> bool:
+    """Whether an input may be an image; an axis without a size may be that of the channels."""
+    if not value.type.tensor_type.HasField("shape"):
+        return True
     dims = [axis.dim_value for axis in value.type.tensor_type.shape.dim]
-    return len(dims) == 4 and 3 in (dims[1], dims[3])
+    return len(dims) == 4 and bool({dims[1], dims[3]} & {0, 3})
+
+
+def _channels_first(
+    proto: Any, image: str, dims: Sequence[int | None], options: BackboneOptions
+) -> bool:
+    """Whether the image is `[batch, 3, height, width]`: by its shape, or by the convolutions."""
+    if 3 in (dims[1], dims[3]):
+        return dims[1] == 3 and dims[3] != 3
+    side = options.size or PROBE
+    weights = {tensor.name: tensor.dims for tensor in proto.graph.initializer}
+
+    def fits(shape: tuple[int, ...]) -> bool:
+        shapes = with_shapes(proto, image, shape)
+        return all(
+            shapes[node.input[0]][1] == weights[node.input[1]][1] * _groups(node)
+            for node in proto.graph.node
+            if node.op_type == "Conv" and node.input[0] in shapes and node.input[1] in weights
+        )
+
+    return fits((3, side, side)) or not fits((side, side, 3))
+
+
+def _groups(node: Any) -> int:
+    return next((int(a.i) for a in node.attribute if a.name == "group"), 1)
 
 
 def _describe(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.data.common.errors import BackboneError
+from headstart.data.common.errors import BackboneError, first_line
 from headstart.data.common.onnx_graphs import graphs_of, inner_graphs, rename_values
 
 MOST_NODES = 50_000
@@ -31,10 +31,7 @@ def keep_outputs(proto: Any, outputs: Iterable[str]) -> None:
     wanted = list(outputs)
     del graph.output[:]
     for name in wanted:
-        value = known.get(name) or onnx.helper.make_tensor_value_info(
-            name, onnx.TensorProto.FLOAT, None
-        )
-        graph.output.append(value)
+        graph.output.append(known.get(name) or onnx.ValueInfoProto(name=name))
     needed = ancestors(proto, wanted)
     nodes = [node for number, node in enumerate(graph.node) if number in needed]
     del graph.node[:]
@@ -181,14 +178,47 @@ def strip_last_transpose(proto: Any) -> set[str]:
     return set(stripped.values())
 
 
-def to_opset(proto: Any, opset: int) -> Any:
-    """The same model at another opset of ONNX's own operators."""
+def to_opset(proto: Any, opset: int, what: str) -> Any:
+    """The same model at another opset of ONNX's own operators.
+
+    Raises
+    ------
+    BackboneError
+        If it has operators that the other opset lacks.
+    """
     import onnx
+    from onnx import inliner
 
     own = next((e.version for e in proto.opset_import if e.domain in ("", "ai.onnx")), opset)
     if own == opset:
         return proto
-    return onnx.version_converter.convert_version(proto, opset)
+    try:
+        # Operators that are newer, such as Gelu, are replaced by what they are made of.
+        newer = [("", name) for name in _newer_operators(proto, opset)]
+        if newer:
+            proto = inliner.inline_selected_functions(proto, newer, inline_schema_functions=True)
+        return onnx.version_converter.convert_version(proto, opset)
+    except Exception as error:  # the converter raises errors of many classes
+        raise BackboneError(
+            f"{what} has opset {own}, and cannot be converted to opset {opset}: "
+            f"{first_line(error)}",
+            f"Export it again with opset {opset}.",
+        ) from error
+
+
+def _newer_operators(proto: Any, opset: int) -> list[str]:
+    """The names of the operators in a model that came after an opset."""
+    import onnx
+
+    used = {n.op_type for graph in graphs_of(proto.graph) for n in graph.node if not n.domain}
+    return sorted(
+        used
+        - {
+            schema.name
+            for schema in onnx.defs.get_all_schemas_with_history()
+            if schema.domain == "" and schema.since_version <= opset
+        }
+    )
 
 
 def check_limits(proto: Any, what: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,13 @@ from headstart.data.storage.files import local_path
 from headstart.export.networks.network import NO_WEIGHTS, Original, Weights, chosen_scaling
 from headstart.export.networks.scaling import RULES, from_unit
 from headstart.export.networks.torch.network import WHOLE, TorchNetwork
+from headstart.export.networks.torch.recipe import STATE_IT, Seen, find_resize, find_scaling
 from headstart.export.networks.torch.stack import import_torch
 from headstart.export.options import BackboneOptions
 
 SEED = 0
+COUNT = ".num_batches_tracked"
+AUXILIARY = ("AuxLogits", "aux1", "aux2")  # classifiers in the middle, for training
 CLASSIFIERS = ("fc", "classifier", "head", "heads", "last_linear", "head_drop", "head_dist")
 
 
@@ -65,16 +70,22 @@ def _open_timm(name: str, options: BackboneOptions) -> Original:
         ) from error
     weights = _load(torch, module, f"timm:{name}", options)
     token = getattr(module, "global_pool", "") == "token"
-    return TorchNetwork(
+    scaling = from_unit(pretrained.mean, pretrained.std)
+    about = timm.data.resolve_data_config(pretrained_cfg=pretrained.to_dict())
+    seen = find_resize(
+        timm.data.create_transform(**about), scaling, pretrained.interpolation, f"timm:{name}"
+    )
+    network = TorchNetwork(
         module,
         base,
         size,
-        chosen_scaling(options, from_unit(pretrained.mean, pretrained.std), name),
+        chosen_scaling(options, scaling, name),
         weights,
         forward=module.forward_features,
         default_layers=(WHOLE,),
         default_pools=("token",) if token else ("avg",),
     )
+    return _as_seen(network, seen)
 
 
 def _open_torchvision(name: str, options: BackboneOptions) -> Original:
@@ -98,7 +109,17 @@ def _open_torchvision(name: str, options: BackboneOptions) -> Original:
     scaling = chosen_scaling(options, RULES["torch"], name)
     # In most of them this module has everything before the classifier.
     layers = ("features",) if hasattr(module, "features") else ()
-    return TorchNetwork(module, name, (size, size), scaling, weights, default_layers=layers)
+    network = TorchNetwork(module, name, (size, size), scaling, weights, default_layers=layers)
+    own = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    kind = own.interpolation.value
+    return _as_seen(network, find_resize(own, RULES["torch"], kind, f"torchvision:{name}"))
+
+
+def _as_seen(network: TorchNetwork, seen: Seen) -> TorchNetwork:
+    """A network that says how photographs are resized for it."""
+    network.resize, network.interpolation = seen.resize, seen.interpolation
+    network.warnings = seen.warnings
+    return network
 
 
 def _open_hugging_face(name: str, options: BackboneOptions) -> Original:
@@ -150,11 +171,22 @@ def _open_hugging_face(name: str, options: BackboneOptions) -> Original:
         ) from error
     if lacking:
         raise _wrong_weights(f"hf:{name}", [f"{key} is missing" for key in lacking])
-    scaling = chosen_scaling(options, _processor_scaling(folder), f"hf:{name}")
+    what = f"hf:{name}"
+    seen = own = None
+    if options.scaling is None and (folder / "preprocessor_config.json").is_file():
+        processor = _processor(transformers, folder, what)
+
+        def own(image: Any, **also: Any) -> Any:
+            return processor(images=image, return_tensors="np", **also)["pixel_values"][0]
+
+        whole, own = own, partial(own, do_resize=False, do_center_crop=False, do_pad=False)
+        rule = find_scaling(own, (size, size), what)
+        kind = getattr(processor, "resample", None)
+        seen = find_resize(whole, rule, int(kind) if kind is not None else kind, what)
+    scaling = chosen_scaling(options, seen.scaling if seen else None, what)
     weights = NO_WEIGHTS if random else Weights.of_file(files[0])
     vision = getattr(module, "vision_model", module)
-    tokens = "vit" in settings.model_type or "dino" in settings.model_type
-    return TorchNetwork(
+    network = TorchNetwork(
         vision,
         folder.name,
         (size, size),
@@ -162,28 +194,29 @@ def _open_hugging_face(name: str, options: BackboneOptions) -> Original:
         weights,
         forward=lambda pixels: vision(pixel_values=pixels),
         default_layers=(WHOLE,),
-        default_pools=("token",) if tokens or vision is not module else ("avg",),
+        own=own,
     )
+    (layer,) = network.find([WHOLE])
+    if layer.prefix and not getattr(settings, "use_mean_pooling", False):
+        network.default_pools = ("token",)
+    return _as_seen(network, seen) if seen else network
+
+
+def _processor(transformers: Any, folder: Path, what: str) -> Any:
+    try:
+        return transformers.AutoImageProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # transformers raises errors of many classes for a damaged one
+        raise BackboneError(
+            f"the preprocessor_config.json of {what} cannot be used: {first_line(error)}", STATE_IT
+        ) from error
 
 
 def _size(settings: Any, options: BackboneOptions) -> int:
     vision = getattr(settings, "vision_config", settings)
     size = options.size or getattr(vision, "image_size", None) or 224
     return int(size[0] if isinstance(size, (list, tuple)) else size)
-
-
-def _processor_scaling(folder: Path) -> Any:
-    """The scaling of `preprocessor_config.json`, if there is one."""
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        return None
-    about = _json(path)
-    if not about.get("do_rescale", True):
-        return None
-    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if about.get("do_normalize", True) and "image_mean" in about:
-        mean, std = tuple(about["image_mean"]), tuple(about["image_std"])
-    return from_unit(mean, std)
 
 
 def _json(path: Path) -> Any:
@@ -218,9 +251,20 @@ def _load(torch: Any, module: Any, what: str, options: BackboneOptions) -> Weigh
             "else in it could run code and is not loaded.",
         ) from error
     for key in ("state_dict", "model"):
-        state = state.get(key, state) if isinstance(state, dict) else state
+        inner = state.get(key) if isinstance(state, dict) else None
+        state = inner if isinstance(inner, dict) else state
+    if not isinstance(state, dict) or not all(
+        isinstance(tensor, torch.Tensor) for tensor in state.values()
+    ):
+        raise BackboneError(
+            f"{file} does not contain a state dict: names with their tensors",
+            "Save one with torch.save(model.state_dict(), FILE).",
+        )
+    state = _without_prefix(state, module.state_dict())
+    _drop_other_classifier(torch, module, state)
     wanted = module.state_dict()
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    # Counts of batches are for training alone, and old files have none.
+    state = {name: wanted[name] for name in wanted if name.endswith(COUNT)} | state
     problems = [f"{name} is missing" for name in wanted if name not in state]
     problems += [
         f"{name} is {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
@@ -236,6 +280,35 @@ def _load(torch: Any, module: Any, what: str, options: BackboneOptions) -> Weigh
         raise _wrong_weights(f"{file}", problems, what)
     module.load_state_dict({name: state[name] for name in wanted})
     return Weights.of_file(file)
+
+
+def _without_prefix(state: dict[str, Any], wanted: Collection[str]) -> dict[str, Any]:
+    """The tensors without what a wrapper put before the names of all: `module.`, `_orig_mod.model.`
+
+    With a prefix, what does not have it is not of this network (a loss, a second network).
+    """
+    prefixes = Counter(
+        name.removesuffix(own) for name in state for own in wanted if name.endswith(own)
+    )
+    best = max(prefixes, key=lambda prefix: (prefixes[prefix], -len(prefix)), default="")
+    if best and not best.endswith("."):
+        return state
+    return {
+        name.removeprefix(best): tensor for name, tensor in state.items() if name.startswith(best)
+    }
+
+
+def _drop_other_classifier(torch: Any, module: Any, state: dict[str, Any]) -> None:
+    """Remove the layers of the classifier that the file has no weights for, or others.
+
+    Fine-tuning replaces them; what comes before them is the same network.
+    """
+    for name, tensor in module.state_dict().items():
+        owner = name.rpartition(".")[0]
+        fits = name in state and state[name].shape == tensor.shape
+        if not fits and owner and name.split(".")[0] in (*CLASSIFIERS, *AUXILIARY):
+            parent, _, last = owner.rpartition(".")
+            setattr(module.get_submodule(parent), last, torch.nn.Identity())
 
 
 def _wrong_weights(file: str, problems: list[str], what: str = "its network") -> BackboneError:

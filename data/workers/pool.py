@@ -24,15 +24,17 @@ from headstart.data.workers.worker import Job
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 TRIES = 2  # tries of a shard before it is split: a machine may be lost by chance
 MAX_STARTUP_FAILURES = 3  # workers in a row that die while starting
-# Examples that end their workers, with no shard done between them: by a crash, or by a stall, which
-# takes `patience` seconds three times.
+# Examples in a row, without a finished shard, that end their workers: by a crash, or by a stall,
+# which takes `patience` seconds three times.
 MAX_DIED_IN_A_ROW, MAX_STALLED_IN_A_ROW = 16, 3
 KILLED = "its process was killed or crashed; short memory is the usual cause"
 ADVICE = {
     "died": "the memory of the machines: fewer --workers have more each.",
     "stalled": "how long it takes for one of them.",
 }
-POLL_SECONDS, WATCH_SECONDS, QUIET_SECONDS = 0.5, 1.0, 30.0  # for results, positions and notes
+POLL_SECONDS = 0.5  # for results
+WATCH_SECONDS = 1.0  # for positions
+QUIET_SECONDS = 30.0  # for notes to the user
 
 
 @dataclass

@@ -9,6 +9,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -275,7 +276,7 @@ class WorkerPool:
             f"{member.name} {how} near {_example(task.shard, member.row)}: {why}; it is replaced"
         )
         if self.marks is None:
-            self.marks = ray.remote(num_cpus=0)(_Marks).remote()
+            self.marks = _marks()
         if task.losses < TRIES:
             self.waiting.appendleft(task)
         elif len(task.shard.examples) == 1:
@@ -292,7 +293,7 @@ class WorkerPool:
         try:
             at = ray.get(self.marks.read.remote(shard.number))
         except ray.exceptions.RayError:  # the machine of the marks was lost as well
-            at, self.marks = None, ray.remote(num_cpus=0)(_Marks).remote()
+            at, self.marks = None, _marks()
         cuts = [0, size // 2, size] if at is None else sorted({0, at, at + 1, size})
         pieces = []
         for start, end in pairwise(cuts):
@@ -371,6 +372,16 @@ class _Marks:
         return self.rows.get(shard)
 
 
+def _marks() -> Any:
+    """On the driver's machine: the job ends with that one anyhow."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options: Any = {"num_cpus": 0, "scheduling_strategy": here}
+    return ray.remote(**options)(_Marks).remote()
+
+
 def _actor(job: Job) -> Any:
     import ray
 
@@ -387,7 +398,9 @@ def _actor(job: Job) -> Any:
                 raise self.failure
 
             def mark(row: int | None) -> None:
-                ray.get(marks.write.remote(shard.number, row))
+                # Where its machine is lost, the row is not known, and the shard is split in halves.
+                with suppress(ray.exceptions.RayError):
+                    ray.get(marks.write.remote(shard.number, row))
 
             try:
                 return self.worker.work(shard, mark if marks else None)

@@ -29,6 +29,7 @@ chaos: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python tests/fuzz_decoding.py --files 100000
+	MUTATED_FILES=2000 $(BIN)/python -m pytest tests/test_hostile_files.py
 
 # Every network at its full size: about an hour; goes on where it stopped.
 zoo: $(VENV)/.dev

@@ -1,8 +1,8 @@
-"""What safety costs: extraction with hashes, records, whole writes and a watch, and without.
+"""The cost of safety: extraction with and without hashes, records, atomic writes and a watchdog.
 
 The peer does the same work on the same Ray actors and engine, and nothing for safety: no hash, no
-stamp, no record, no flush to disk, no watch over stalls, no second try. Both take turns; the
-medians are compared. Exits with 1 if safety costs more than 3 %.
+stamp, no record, no flush to disk, no watchdog, no retry. Both take turns; the medians are
+compared. Exits with 1 if safety costs more than 3 %.
 
     python -m benchmarks.checks --backbone b.onnx [--photographs 1500] [--rounds 5]
 """

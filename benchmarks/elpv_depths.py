@@ -1,4 +1,4 @@
-"""What each ingredient of an embedding brings on ELPV, and what it costs.
+"""What each part of an embedding gains on ELPV, and what it costs.
 
     python -m benchmarks.elpv_depths FOLDER [--rows NUMBER ...] [--seed NUMBER]
 
@@ -6,7 +6,7 @@ Frozen EfficientNet-Lite0; standard scaling and an RBF SVM (C = 5); mean and sta
 the accuracy over 10 stratified 75/25 splits (defective: probability >= 0.5). Backbones and
 embeddings are kept in FOLDER, so that a second run only trains and measures. The table is printed
 as Markdown. Needs the extras `keras` and `samples`. Speed is that of ONNX Runtime on one thread;
-the backbones are timed in turns, so that whatever else the machine does slows them alike.
+the backbones are timed in turns, so that other work on the machine slows them alike.
 """
 
 from __future__ import annotations

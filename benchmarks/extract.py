@@ -1,14 +1,14 @@
-"""`python -m extract` against what people use today: same photographs, same network, to Parquet.
+"""`python -m extract` against common alternatives: same photographs, same network, to Parquet.
 
 The peers (`benchmarks/peers`) are a careful script with a pool of threads, PyTorch's DataLoader,
 Ray Data, Daft, and Keras' `predict`; all but Keras run the same ONNX file by ONNX Runtime in fp32.
 headstart runs in fp32, in bf16 where the CPU has it, and with a backbone that was quantized to
-int8. Steady state is what a run takes longer than a run over `FEW` photographs, in which a network
-is loaded and called for the first time: of a peer the process, of headstart the time from when its
-first worker is up until the last part is recorded, as the job itself measures it (Ray's start would
-drown it). Whole is the process, start-up and shut-down included. All take turns; medians. The limit
-is explained in `benchmarks/limit.py`; since a machine that others share is faster in one minute
-than in the next, it is measured before and after each run of ours.
+int8. Steady state is the time of a run minus that of a run over `FEW` photographs, in which a
+network is loaded and called for the first time: for a peer the time of the process, for headstart
+the time from the start of its first worker until the last part is recorded, as the job itself
+measures it (Ray's start takes much longer). Whole is the process, start-up and shut-down included.
+All take turns; medians. The limit is explained in `benchmarks/limit.py`; since the speed of a
+shared machine changes from minute to minute, it is measured before and after each run of ours.
 
     python -m benchmarks.extract OUT [--quick] [--rounds 3] [--only NAME]
 
@@ -102,8 +102,8 @@ def export(case: Case, folder: Path, photographs: Path) -> dict[str, str]:
     return files
 
 
-def ways_of(case: Case, files: dict[str, str]) -> dict[str, list[str]]:
-    """What is to be run, by name, and the arguments between photographs and output."""
+def programs_of(case: Case, files: dict[str, str]) -> dict[str, list[str]]:
+    """The programs to run, by name, and their arguments between photographs and output."""
     ours = {"fp32": files["fp32"], "int8": files["int8"]}
     if has_bf16():
         ours = {"bf16": files["fp32"], **ours}
@@ -118,7 +118,7 @@ def ways_of(case: Case, files: dict[str, str]) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class Took:
-    """Seconds of a process, and what headstart says of its own."""
+    """Seconds of a process, and what headstart reports itself."""
 
     photographs: int
     whole: float
@@ -127,12 +127,12 @@ class Took:
 
     @property
     def seconds(self) -> float:
-        """What steady state is taken from."""
+        """The seconds that steady state is computed from."""
         return self.whole if self.embed is None else self.embed
 
 
 def time_run(name: str, arguments: list[str], photographs: Path, out: Path) -> Took:
-    """Run a way once, into an empty place."""
+    """Run a program once, with an empty output."""
     shutil.rmtree(out, ignore_errors=True)
     if name.startswith(OURS):
         command = ["-m", "extract", photographs, "--backbone", *arguments, "-o", out, "--json"]
@@ -142,13 +142,15 @@ def time_run(name: str, arguments: list[str], photographs: Path, out: Path) -> T
     done = subprocess.run([sys.executable, *map(str, command)], check=True, capture_output=True)
     whole = time.perf_counter() - started
     if name.startswith(OURS):
-        said = json.loads(done.stdout)
-        return Took(said["embedded"], whole, said["seconds"]["embed"], said["first_embedding"])
+        reported = json.loads(done.stdout)
+        return Took(
+            reported["embedded"], whole, reported["seconds"]["embed"], reported["first_embedding"]
+        )
     return Took(pq.read_table(out, columns=["id"]).num_rows, whole)
 
 
 def run(name: str, arguments: list[str], photographs: Path, out: Path) -> Run:
-    """Run a way over a few photographs and over all."""
+    """Run a program over a few photographs and over all."""
     few = time_run(name, arguments, few_of(photographs), out)
     all_ = time_run(name, arguments, photographs, out)
     count = all_.photographs
@@ -169,7 +171,7 @@ def few_of(photographs: Path) -> Path:
 
 
 def measure_run(name: str, arguments: list[str], photographs: Path, out: Path) -> Run:
-    """Run a way, and measure the limit before and after if it is one of ours."""
+    """Run a program, and measure the limit before and after if it is one of ours."""
     if not name.startswith(OURS) or name == ALONE:
         return run(name, arguments, photographs, out)
     file, _, precision = arguments
@@ -179,10 +181,10 @@ def measure_run(name: str, arguments: list[str], photographs: Path, out: Path) -
 
 
 def measure(case: Case, work: Path, options: argparse.Namespace) -> Result:
-    """All ways of a case, in turns."""
+    """All programs of a case, in turns."""
     count = max(case.photographs // (QUICK if options.quick else 1), 64)
     photographs = write_photographs(work / f"{case.kind}-{count}", count, case.pixels)
-    ways = ways_of(case, export(case, work, photographs))
+    ways = programs_of(case, export(case, work, photographs))
     found: dict[str, list[Run]] = {name: [] for name in ways}
     for number in range(1, options.rounds + 1):
         for name, arguments in ways.items():

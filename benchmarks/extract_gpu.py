@@ -1,9 +1,9 @@
-"""`python -m extract --engine cuda` against what people use on a machine with a GPU.
+"""`python -m extract --engine cuda` against common alternatives on a machine with a GPU.
 
 Same photographs (JPEGs of 500x375), same backbone file, to Parquet; all run it by ONNX Runtime on
 the GPU in the file's precision. Steady state and whole as in `benchmarks/extract.py`; medians. The
-limit is the slower one of decoding with all cores and of inference on the GPU, each alone: here,
-unlike on CPUs, the two can be done at once.
+limit is the slower one of decoding with all cores and of inference on the GPU, each alone: unlike
+on CPUs, both can run at the same time.
 
     python -m benchmarks.extract_gpu OUT BACKBONE... [--photographs 20000] [--rounds 3]
 
@@ -33,15 +33,15 @@ SIZE = (500, 375)
 
 
 def measure(file: str, photographs: Path, rounds: int) -> dict[str, Run]:
-    """All ways in turns: the medians."""
+    """All programs in turns: the medians."""
     found: dict[str, list[Run]] = {name: [] for name in (OURS, *PEERS)}
     with tempfile.TemporaryDirectory(prefix="gpu-") as name:
         out = Path(name, "out")
         for number in range(rounds):
-            for way, runs in found.items():
-                arguments = [file, "--engine", "cuda"] if way == OURS else [file]
-                runs.append(run(way, arguments, photographs, out))
-                print(f"{Path(file).stem}: round {number + 1}, {way} {runs[-1]}", flush=True)
+            for program, runs in found.items():
+                arguments = [file, "--engine", "cuda"] if program == OURS else [file]
+                runs.append(run(program, arguments, photographs, out))
+                print(f"{Path(file).stem}: round {number + 1}, {program} {runs[-1]}", flush=True)
     return {name: Run.median(runs) for name, runs in found.items()}
 
 

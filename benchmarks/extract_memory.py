@@ -2,10 +2,10 @@
 
     python -m benchmarks.extract_memory BACKBONE FOLDER [--few 2000] [--many 20000]
 
-FOLDER keeps the photographs (500x375 JPEG). While a job runs, the resident memory of its workers is
-read from the operating system every half second, and what is in use of the object store from Ray's
-own accounts. Exits with 1 if a worker's peak grows by more than 10 %, or the object store holds
-more than the backbone and a megabyte.
+FOLDER stores the photographs (500x375 JPEG). While a job runs, the resident memory of its workers
+is read from the operating system every half second, and the used memory of the object store from
+Ray. Exits with 1 if a worker's peak grows by more than 10 %, or the object store has more than the
+backbone and a megabyte.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NAME = "ray::RayWorker"
 
 
 class Watch(threading.Thread):
-    """The largest figures seen until it is told to stop, in bytes."""
+    """Records the largest values until it is stopped, in bytes."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)

@@ -1,14 +1,14 @@
-"""Does the fast way to decode cost accuracy? JPEGs at a part of their size, fast resizing, bf16.
+"""Does fast decoding cost accuracy? JPEGs at a reduced size, fast resizing, bf16.
 
     python -m benchmarks.fast_decoding FOLDER [--size 144]
 
 ELPV and digits become JPEG files of 300x300 (ELPV's own size; digits are enlarged) at quality 95,
-and the default backbone takes 144x144: files are decoded at a half, the most that they can lose.
-With `--size 224` they are decoded whole, and only resized otherwise. Embeddings of whole decoding
-and Pillow's resizing in fp32, of the fast way in fp32, and of the fast way in bf16 each train the
+and the default backbone takes 144x144: files are decoded at half their size, which loses the most.
+With `--size 224` they are decoded whole, and only resized differently. Embeddings of whole decoding
+and Pillow's resizing in fp32, of fast decoding in fp32, and of fast decoding in bf16 each train the
 default head on the same 10 stratified 75/25 splits. The interval of a difference is that of Nadeau
 and Bengio (2003) for repeated splits. Exits with 1 if a mean falls by more than 0.5 points.
-"Moved": trained on what is fast, tested on what is exact, as at an edge that decodes whole.
+"Moved": trained on fast decoding, tested on exact decoding, as on an edge device.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from headstart.export.options import BackboneOptions
 from headstart.extract.engines.runtimes import EngineConfig, open_engines
 
 SPLITS, TEST, SIDE, BATCH, MOST_LOSS = 10, 0.25, 300, 16, 0.005
-WAYS = {
+SETTINGS = {
     "exact, fp32": (False, EngineConfig("fp32", "onnxruntime")),
     "fast, fp32": (True, EngineConfig("fp32", "onnxruntime")),
     "fast, bf16": (True, EngineConfig("bf16", "openvino")),
@@ -86,9 +86,9 @@ def main() -> None:
     short = []
     for sample in ("elpv", "digits"):
         paths, labels = as_jpeg(sample, options.folder)
-        features = {name: embed(paths, backbone, *way) for name, way in WAYS.items()}
-        scores: dict[str, list[float]] = {name: [] for name in WAYS}
-        moved: dict[str, list[float]] = {name: [] for name in WAYS}
+        features = {name: embed(paths, backbone, *setting) for name, setting in SETTINGS.items()}
+        scores: dict[str, list[float]] = {name: [] for name in SETTINGS}
+        moved: dict[str, list[float]] = {name: [] for name in SETTINGS}
         splits = StratifiedShuffleSplit(SPLITS, test_size=TEST, random_state=0)
         for train, test in splits.split(labels, labels):
             for name, rows in features.items():
@@ -99,7 +99,7 @@ def main() -> None:
         print(f"{sample}, {len(labels):,} photographs")
         print("| decoding, precision | accuracy | difference (95 %) | moved |\n|---|---|---|---|")
         first = np.array(scores["exact, fp32"])
-        for name in WAYS:
+        for name in SETTINGS:
             own = np.array(scores[name])
             apart = of_mean(own - first, TEST / (1 - TEST))
             print(

@@ -1,9 +1,9 @@
-"""What the machine could do: decoding, then inference, each with all cores to itself.
+"""The limit of the machine: decoding, then inference, each with all cores.
 
-1 / limit = 1 / decode + 1 / inference, where nothing else takes any time: no reading, no hash, no
-Python between the calls, no Parquet. Each is the best known way: libjpeg at the smallest scale that
-is no smaller than the backbone's input, by Pillow or by simplejpeg, whichever is faster; the
-fastest engine, one session a core.
+1 / limit = 1 / decode + 1 / inference, if nothing else takes time: no reading, no hash, no Python
+between the calls, no Parquet. Each is as fast as known: libjpeg at the smallest scale that is not
+below the backbone's input, by Pillow or by simplejpeg, whichever is faster; the fastest engine, one
+session per core.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A feature store made by code, whose best possible accuracy is known.
+"""A generated feature store whose best possible accuracy is known.
 
-The classes are normal distributions around orthogonal means, mixed into correlated features of
-unlike means and scales; mixing does not change the best accuracy.
+The classes are normal distributions around orthogonal means, mixed into correlated features with
+different means and scales; mixing does not change the best accuracy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DISTANCE = 2.5  # of a class's mean from the origin, in standard deviations
 
 @dataclass(frozen=True)
 class Size:
-    """Of a store: the first `tested` rows are declared its test split, the others train."""
+    """Size of a store; the first `tested` rows are the test split, the others train."""
 
     rows: int
     tested: int
@@ -80,4 +80,13 @@ def write_store(path: Path, size: Size, seed: int = 1) -> None:
         table = pa.table([columns[field.name] for field in schema], schema=schema)
         content = PartContent(prints, table, ERROR_SCHEMA.empty_table())
         records.append(write_part(folder, name, content))
-    finish(folder, StoreManifest(prints, "none", "none", names, tuple(records)))
+    finish(
+        folder,
+        StoreManifest(
+            fingerprint=prints,
+            source="none",
+            root="none",
+            classes=names,
+            parts=tuple(records),
+        ),
+    )

@@ -33,7 +33,7 @@ LIMITS = {"plan csv": (60.0, 2.0), "plan parquet": (60.0, 2.0), "open": (2.0, No
 
 
 def examples(rows: int) -> pa.Table:
-    """Paths as they are in the wild, and a label of 1,000."""
+    """Paths as in real sources, and one of 1,000 labels."""
     numbers = pa.array(np.arange(rows))
     classes = pa.compute.cast(pa.array(np.arange(rows) % 1000), pa.string())
     path = pa.compute.binary_join_element_wise(
@@ -66,7 +66,14 @@ def write_store(folder: Path, source: Path, parts: int) -> None:
     classes = tuple(sorted(set(table["label"].to_pylist())))
     finish(
         store,
-        StoreManifest(PRINT, str(source), str(source.parent), classes, tuple(records), len(table)),
+        StoreManifest(
+            fingerprint=PRINT,
+            source=str(source),
+            root=str(source.parent),
+            classes=classes,
+            parts=tuple(records),
+            inferences=len(table),
+        ),
     )
 
 

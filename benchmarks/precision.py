@@ -1,12 +1,12 @@
-"""Quantize before you train: what a lower precision costs a head, and what it brings, on ELPV.
+"""Quantize before you train: what a lower precision costs and gains, on ELPV.
 
     python -m benchmarks.precision FOLDER
 
 The default backbone in fp32, fp16 and int8; the default head (standard scaling and logistic
 regression, C = 0.01); accuracy over 10 stratified 75/25 splits. The same splits are used for a head
-that is trained and tested on the lower precision, and for one that was trained on fp32 and meets
-the lower precision only then. Backbones and embeddings are kept in FOLDER. Speed is that of ONNX
-Runtime on one thread, all precisions in turns.
+that is trained and tested on the lower precision, and for one that was trained on fp32 and tested
+on the lower precision. Backbones and embeddings are kept in FOLDER. Speed is that of ONNX Runtime
+on one thread, all precisions in turns.
 """
 
 from __future__ import annotations

@@ -55,7 +55,13 @@ def first_parts(whole: Path, path: Path, rows: int) -> None:
         os.link(whole / f"{part.name}.parquet", path / f"{part.name}.parquet")
     finish(
         folder_at(path),
-        StoreManifest(manifest.fingerprint, "none", "none", manifest.classes, parts),
+        StoreManifest(
+            fingerprint=manifest.fingerprint,
+            source="none",
+            root="none",
+            classes=manifest.classes,
+            parts=parts,
+        ),
     )
 
 

@@ -1,10 +1,10 @@
 """`classify train` against scikit-learn called by hand, on the same 100,000 embeddings.
 
 By hand is: read the Parquet, scale, fit `LogisticRegression` with the same parameters, score the
-test rows. Each is a process of its own, start and reading included; both take turns, and the
-medians are compared. `classify train` also calibrates, writes `head.onnx`, holds it against the
-estimator, and writes an answer for every test example. Exits with 1 if it takes more than 1.1 times
-as long without a report, or is more than 0.2 points less accurate.
+test rows. Each runs in a separate process, start and reading included; both take turns, and the
+medians are compared. `classify train` also calibrates, writes `head.onnx`, compares it with the
+estimator, and writes a prediction for every test example. Exits with 1 if it takes more than 1.1
+times as long without a report, or is more than 0.2 points less accurate.
 
     python -m benchmarks.training [--rows 100000] [--dim 1280] [--classes 10] [--rounds 3]
 """
@@ -72,26 +72,26 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    ways = {
+    programs = {
         "scikit-learn by hand": by_hand,
         "classify train --no-report": lambda store: headstart(store, "--no-report"),
         "classify train": headstart,
     }
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
     with tempfile.TemporaryDirectory(prefix="training-") as name:
         store, tested = Path(name, "features"), round(TESTED * options.rows)
         write_store(store, Size(options.rows + tested, tested, options.dim, options.classes))
         for _ in range(options.rounds):
-            for way, run in ways.items():
-                found[way].append(run(store))
-    medians = {way: np.median(runs, axis=0) for way, runs in found.items()}
+            for program, run in programs.items():
+                found[program].append(run(store))
+    medians = {program: np.median(runs, axis=0) for program, runs in found.items()}
     base = medians["scikit-learn by hand"]
     print(f"{options.rows:,} x {options.dim:,}, best accuracy {best_accuracy(options.classes):.4f}")
-    print("| way | seconds | spread | ratio | accuracy |\n|---|---|---|---|---|")
-    for way, (seconds, accuracy) in medians.items():
-        spread = statistics.stdev(run[0] for run in found[way]) if options.rounds > 1 else 0.0
+    print("| program | seconds | spread | ratio | accuracy |\n|---|---|---|---|---|")
+    for program, (seconds, accuracy) in medians.items():
+        spread = statistics.stdev(run[0] for run in found[program]) if options.rounds > 1 else 0.0
         ratio = seconds / base[0]
-        print(f"| `{way}` | {seconds:.1f} | {spread:.1f} | {ratio:.2f} | {accuracy:.4f} |")
+        print(f"| `{program}` | {seconds:.1f} | {spread:.1f} | {ratio:.2f} | {accuracy:.4f} |")
     seconds, accuracy = medians["classify train --no-report"]
     if seconds > MOST_RATIO * base[0]:
         sys.exit(f"over the limit: {seconds / base[0]:.2f} times as long, {MOST_RATIO} allowed")

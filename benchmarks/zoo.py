@@ -1,13 +1,13 @@
-"""Every network that can be named: does it export, and how good, large and fast is the file?
+"""Every supported network: does it export, and how exact, large and fast is the file?
 
     python -m benchmarks.zoo docs/zoo.md [--work FOLDER] [--only NAME ...] [--table]
 
-Each network is exported at its own input size in a process of its own and held against its
-framework at batch 1 and 3; then the table is written. Weights are random (`--weights none`) where
-they are no part of a package: see `settle` for where that matters. What is done is kept in
-FOLDER (`build/zoo`), so that a run that was stopped goes on. Speed is that of ONNX Runtime on one
-thread, fp32 and int8 in turns. Networks are taken from the smallest on; all of them take about
-three quarters of an hour on two cores. ConvNeXtXLarge needs 20 GB of memory.
+Each network is exported at its own input size in a separate process and compared with its framework
+at batch 1 and 3; then the table is written. Weights are random (`--weights none`) if no package
+contains them: see `settle` for where that matters. Results are kept in FOLDER (`build/zoo`), so
+that a stopped run can be continued. Speed is that of ONNX Runtime on one thread, fp32 and int8 in
+turns. Networks are sorted by size, smallest first; all of them take about three quarters of an hour
+on two cores. ConvNeXtXLarge needs 20 GB of memory.
 """
 
 from __future__ import annotations

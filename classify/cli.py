@@ -109,9 +109,8 @@ def train(
     )
     untested = [c.name for c in trained.scores.per_class if not c.support]
     if untested:
-        more = f" and {len(untested) - 5:,} more classes" if len(untested) > 5 else ""
-        names = ", ".join(map(repr, untested[:5]))
-        console.note(f"no test examples for {names}{more}, so they are not scored")
+        names = console.first_few(untested, show=repr)
+        console.note(f"classes without test examples, which are not scored: {names}")
     _show_scores(trained.scores)
     if fitted.threshold:
         wanted = fitted.threshold
@@ -136,13 +135,24 @@ def evaluate(model: ModelFolder, features: Features, as_json: AsJson = False) ->
 
     evaluation = evaluate(model, features)
     if as_json:
-        console.show_json(evaluation.scores.to_json() | {"left_out": evaluation.left_out})
+        counts = {"left_out": evaluation.left_out, "unknown": evaluation.unknown}
+        console.show_json(evaluation.scores.to_json() | counts)
         return
+    unknown = evaluation.unknown
     console.show(
         {
             "tested on": f"{evaluation.scores.examples:,} examples",
             "left out": f"{evaluation.left_out:,} used in training or reserved for validation",
         }
+        | (
+            {
+                "not scored": f"{sum(unknown.values()):,} of classes that the model does not have: "
+                + ", ".join(f"{name!r} ({count:,})" for name, count in list(unknown.items())[:5])
+                + (", ..." if len(unknown) > 5 else "")
+            }
+            if unknown
+            else {}
+        )
     )
     _show_scores(evaluation.scores)
 
@@ -265,7 +275,7 @@ def pareto(
 
 
 def _show_line(text: str) -> None:
-    console.out.print(f"\n{text}", soft_wrap=True, markup=False)
+    console.say(f"\n{text}")
 
 
 def _show_predictions(table: pa.Table, output: str) -> None:
@@ -300,6 +310,8 @@ def _show_diagnosis(diagnosis: Diagnosis) -> None:
         lines["near-duplicates"] = f"{len(leaks.test_rows):,} test examples are like training ones"
         if leaks.accuracy:
             lines["without them"] = f"accuracy {_with_interval(leaks.accuracy)}"
+        if count := int(leaks.two_labels.sum()):
+            lines["two labels"] = f"{count:,} of these pairs, such as {leaks.example}"
     if errors := int(diagnosis.suspects.is_error.sum()):
         lines["labels"] = f"{errors:,} are probably wrong; the report shows them"
     if diagnosis.curve:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from headstart.classify.prediction.answers import answers_in_words
 from headstart.classify.prediction.features import HeadSession
 from headstart.classify.scores.metrics import RepeatedScores, Scores, reliability, score, summarize
 from headstart.classify.splits.held_out import Answers, divide, hold_out
-from headstart.classify.splits.label_checks import label_warnings
+from headstart.classify.splits.label_checks import copies_with_two_labels, label_warnings
 from headstart.classify.splits.splitting import (
     Labelled,
     Split,
@@ -140,7 +140,8 @@ def train(
         limit_samples(data, each, splits, number)
         for number, each in enumerate(stratified_splits(data, splits, splits.repeats), 1)
     ]
-    for warning in label_warnings(data.classes, np.bincount(data.labels)):
+    warnings = label_warnings(data.classes, np.bincount(data.labels))
+    for warning in [*warnings, *copies_with_two_labels(data)]:
         console.note(f"note: {warning}")
     quick = options if options.answers.wanted else replace(options, calibration_folds=1)
     total = steps(options, len(split.train)) + sum(steps(quick, len(e.train)) for e in repeats)
@@ -152,6 +153,8 @@ def train(
         repeated = summarize(over_splits, len(repeats[0].test) / len(repeats[0].train))
     if not fitted.converged:
         console.note("the head did not converge; try stronger regularization, such as a smaller c")
+    if fitted.refused:
+        console.note(f"no threshold was written: {fitted.refused}")
     diagnosis = diagnose(loaded, split, fitted, answers, options.seed) if run.report else None
     card = _card(store, data, split, fitted, scores, repeated, diagnosis)
     report = None
@@ -202,13 +205,15 @@ def _fit_and_score(
     data, embeddings = loaded.data, loaded.embeddings
     if isinstance(embeddings, Streamed):
         held_out = hold_out(data, embeddings, split)
-        fitted = fit_streamed(embeddings, split.train, data.labels, data.classes, options)
+        fitted = fit_streamed(
+            embeddings, split.train, data.labels, data.classes, options, data.groups
+        )
     else:
         training, held_out = divide(data, embeddings, split)
         fitted = fit(training, options, advance)
     answers = held_out.answers(fitted.written.with_scores)
     threshold = fitted.answering.threshold
-    scores = score(answers.labels, answers.probabilities, data.classes, threshold)
+    scores = score(answers.labels, answers.probabilities, data.classes, threshold, answers.groups)
     before = reliability(answers.labels, answers.uncalibrated).expected_calibration_error
     return fitted, answers, replace(scores, uncalibrated_error=before)
 
@@ -226,6 +231,8 @@ def _card(
         "test": scores.to_json(),
         "repeats": repeated.to_json() if repeated else None,
         "search": [trial.to_json() for trial in fitted.trials],
+        "threshold": asdict(fitted.threshold) if fitted.threshold else None,
+        "threshold_refused": fitted.refused or None,
     }
     if diagnosis:
         metrics["diagnosis"] = diagnosis.to_json()
@@ -258,7 +265,7 @@ def _examples_table(loaded: Loaded, split: Split, answers: Answers, head: bytes)
     -------
     pa.Table
         `id`, `path`, `content`, `label`, `split` (`train`, `test` or none), `prediction` (none for
-        "unknown"), `confidence`, and `probability` of the true class.
+        "unknown"), `confidence`, `probability` of the true class, and `group`.
     """
     data = loaded.data
     count = len(data.labels)
@@ -271,7 +278,11 @@ def _examples_table(loaded: Loaded, split: Split, answers: Answers, head: bytes)
     own = answers.probabilities[np.arange(len(answers.labels)), answers.labels]
     probability[split.test] = own
     labelled = _table(data.examples, splits, predictions, (confidence, probability))
-    return pa.concat_tables([labelled, _predict_unlabelled(loaded, head)])
+    table = pa.concat_tables([labelled, _predict_unlabelled(loaded, head)])
+    groups = [some[data.group].cast(pa.string()) for some in (data.examples, loaded.unlabelled)]
+    return table.append_column(
+        "group", pa.chunked_array([c for g in groups for c in g.chunks], pa.string())
+    )
 
 
 def _predict_unlabelled(loaded: Loaded, head: bytes) -> pa.Table:

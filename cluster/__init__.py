@@ -1,1 +1,1 @@
-"""Where it runs: a command enters, a job on a Ray cluster leaves."""
+"""Runs commands as jobs on a Ray cluster."""

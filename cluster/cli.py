@@ -10,16 +10,16 @@ import typer
 
 from headstart.data.common import console
 
-app = console.new_app("Where it runs: jobs on a Ray cluster.")
+app = console.new_app("Run commands as jobs on a Ray cluster.")
 
 Address = Annotated[
-    str | None, typer.Option(help="Of the cluster's dashboard; default: http://127.0.0.1:8265.")
+    str | None, typer.Option(help="The cluster's dashboard; default: http://127.0.0.1:8265.")
 ]
 
 
 @app.command()
 def submit(
-    command: Annotated[list[str] | None, typer.Argument(help="What to run, behind --.")] = None,
+    command: Annotated[list[str] | None, typer.Argument(help="What to run, after --.")] = None,
     address: Address = None,
     working_dir: Annotated[str, typer.Option(help="Folder of code that the job runs in.")] = ".",
 ) -> None:
@@ -35,7 +35,7 @@ def status(
     address: Address = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Say what runs on a Ray cluster."""
+    """Show the jobs of a Ray cluster."""
     from headstart.cluster.jobs import status
 
     found = status(address)
@@ -44,4 +44,4 @@ def status(
         return
     console.show({"cluster": found.address, "ray": found.ray_version, "jobs": len(found.jobs)})
     for job, state in found.jobs.items():
-        console.out.print(f"  {job}  {state}", markup=False)
+        console.say(f"  {job}  {state}")

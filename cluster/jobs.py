@@ -1,32 +1,37 @@
-"""Run a command as a job of a Ray cluster, and see what the cluster has."""
+"""Run a command as a job of a Ray cluster, and list its jobs."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.data.common.errors import HeadstartError, InputError
+from headstart.data.common.errors import Checklist, HeadstartError, InputError, first_line
 from headstart.data.storage.files import local_path
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-# Not the code: what Ray would otherwise upload to every node (at most 100 MiB in all).
+ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # environment variables, in Ray's order
+ROOMS = ("headstart", "extract", "classify", "export", "data")  # commands that have outputs
+OUTPUTS = ("-o", "--output")
+# Large files that are not code, which Ray would upload to every node (at most 100 MiB in all).
 EXCLUDES = [".git", ".venv", "*.onnx", "*.parquet", "*.skops"]
 
 
 class JobFailedError(HeadstartError):
-    """The job ended otherwise than well."""
+    """The job failed or was stopped."""
 
 
 @dataclass(frozen=True)
 class ClusterStatus:
-    """What a cluster has, and its jobs by their status."""
+    """A cluster's address and Ray version, and the status of its jobs."""
 
     address: str
     ray_version: str
@@ -39,26 +44,68 @@ def connect(address: str | None) -> JobSubmissionClient:
     Raises
     ------
     InputError
-        If no cluster answers, or it does not accept our token.
+        If no cluster answers, or our token is missing.
     """
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # must be set before Ray is imported
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
+    named = next((name for name in ADDRESSES if not address and os.environ.get(name)), None)
+    address = address or (os.environ[named] if named else DEFAULT_ADDRESS)
+    place = f"{address}, which {named} names" if named else address
     try:
-        return JobSubmissionClient(address)
+        with _environment_without(ADDRESSES):  # Ray takes these before what it is given
+            return JobSubmissionClient(address)
     except AuthenticationError:
         raise InputError(
-            f"there is no token for the cluster at {address}",
-            "Make one with `ray get-auth-token --generate` before you start a cluster, or put the "
-            "cluster's into ~/.ray/auth_token.",
+            f"there is no token for the cluster at {place}",
+            "Create one with `ray get-auth-token --generate` before you start a cluster, or copy "
+            "the cluster's to ~/.ray/auth_token.",
         ) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"no Ray cluster takes jobs at {address}: {str(error).strip().splitlines()[0]}",
+            f"no Ray cluster accepts jobs at {place}: {first_line(error)}",
             "Start one with `RAY_AUTH_MODE=token ray start --head`, or name it with --address.",
         ) from None
+
+
+@contextmanager
+def _environment_without(names: Sequence[str]) -> Iterator[None]:
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+def check_outputs(command: Sequence[str]) -> None:
+    """Refuse outputs of our commands that the job would write to its own folder.
+
+    Raises
+    ------
+    InputError
+        If one is a relative path: Ray runs the job in a copy of the folder, and removes it.
+    """
+    if not any(word.rpartition("/")[2] in ROOMS for word in command):
+        return
+    checks = Checklist()
+    for word, following in zip(command, (*command[1:], ""), strict=True):
+        option, equals, value = word.partition("=")
+        if word in OUTPUTS:
+            value = following
+        elif word.startswith("-o") and not equals:
+            value = word[2:]
+        elif option not in OUTPUTS:
+            continue
+        with checks.item():
+            if not value.startswith(("/", "~")) and "://" not in value:
+                raise InputError(
+                    f"the output {value!r} is a relative path: the job would write it to its own "
+                    "folder, which Ray removes",
+                    f"Give a whole path, such as {Path.cwd() / value}, or an address in object "
+                    "storage, which the cluster's machines can reach.",
+                )
+    checks.finish()
 
 
 def submit(
@@ -69,15 +116,17 @@ def submit(
     Raises
     ------
     InputError
-        If there is no command, no such folder, or no cluster.
+        If the command is empty, an output is a relative path, or the folder or the cluster does
+        not exist.
     JobFailedError
         If the job fails or is stopped.
     """
     if not command:
         raise InputError(
             "there is no command to submit",
-            "Put it behind --, as in: python -m cluster submit -- python -m extract ...",
+            "Put it after --, as in: python -m cluster submit -- python -m extract ...",
         )
+    check_outputs(command)
     folder = local_path(working_dir)
     if not folder.is_dir():
         raise InputError(f"{working_dir}: no such folder", "Check --working-dir.")
@@ -89,7 +138,7 @@ def submit(
         )
     except (RuntimeError, ValueError) as error:  # too large a folder, no agent, ...
         raise JobFailedError(
-            f"the cluster did not take the job: {error}",
+            f"the cluster did not accept the job: {error}",
             "Give a smaller --working-dir, or wait until the cluster is up.",
         ) from None
 
@@ -108,7 +157,7 @@ def submit(
 
 
 def status(address: str | None) -> ClusterStatus:
-    """What runs on a cluster."""
+    """The version and the jobs of a cluster."""
     client = connect(address)
     jobs = {job.submission_id or job.job_id or "?": str(job.status) for job in client.list_jobs()}
     return ClusterStatus(client.get_address(), client.get_version(), jobs)

@@ -1,1 +1,1 @@
-"""Sources, decoding and every contract: files in, arrays out. Imports no other room."""
+"""Sources, decoding and file formats: files in, arrays out. Imports no other room."""

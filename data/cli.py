@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from headstart.data.inspection import Inspection
     from headstart.data.verification import Verification
 
-app = console.new_app("Look into a source or a feature store, or lay out a sample set.")
+app = console.new_app("Inspect a source, verify a feature store, or write a sample set.")
 
 MOST_ROWS = 20
 
 
 @app.command()
 def inspect(
-    source: Annotated[str, typer.Argument(help="Folder with a folder a class, or a manifest.")],
+    source: Annotated[str, typer.Argument(help="Folder with one folder per class, or a manifest.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Say what is in SOURCE: counts, classes, splits, sizes, and what is broken."""
+    """Show what is in SOURCE: counts, classes, splits, sizes, and broken files."""
     from headstart.data.inspection import inspect
 
     found = inspect(source)
@@ -37,6 +37,8 @@ def inspect(
 def _show(found: Inspection) -> None:
     sizes = [f"{size} ({count:,})" for size, count in list(found.sizes.items())[:3]]
     more = len(found.sizes) - len(sizes)
+    from headstart.data.examples.source import describe_left_out  # it imports Arrow
+
     rows = {
         "examples": f"{found.examples:,} ({console.human_bytes(found.bytes)})",
         "sizes": ", ".join(sizes) + (f" and {more:,} others" if more else ""),
@@ -44,9 +46,8 @@ def _show(found: Inspection) -> None:
         if found.duplicates
         else "none",
     }
-    if found.ignored:
-        ignored = ", ".join(f"{count} {name}" for name, count in sorted(found.ignored.items()))
-        rows["ignored"] = f"{ignored} (no photographs by their extension)"
+    if found.left_out:
+        rows["left out"] = describe_left_out(found.left_out)
     console.show(rows)
     splits = sorted({split for counts in found.classes.values() for split in counts})
     table = [
@@ -70,7 +71,7 @@ def sample(
     name: Annotated[str, typer.Argument(help="digits or elpv.")],
     folder: Annotated[str, typer.Argument(help="New or empty folder.")],
 ) -> None:
-    """Lay out a ready-made sample set."""
+    """Write a ready-made sample set."""
     from headstart.data.samples import SAMPLES, lay_out
 
     written = lay_out(name, folder)
@@ -87,11 +88,11 @@ def sample(
 def verify(
     store: Annotated[str, typer.Argument(help="Feature store.")],
     repair: Annotated[
-        bool, typer.Option("--repair", help="Set damaged parts aside, for extract to redo them.")
+        bool, typer.Option("--repair", help="Set damaged parts aside, so that extract redoes them.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Check a whole feature store: parts, checksums, numbers, ids, and that none is missing."""
+    """Check a whole feature store: parts, checksums, numbers, ids, and missing examples."""
     from headstart.data import verification
 
     found = verification.verify(store)
@@ -131,9 +132,7 @@ def _show_verification(found: Verification) -> None:
     if not found.finished:
         rows["run"] = "has not finished"
     if found.leftovers:
-        rows["leftovers"] = ", ".join(found.leftovers[:3]) + (
-            f" and {len(found.leftovers) - 3:,} more" if len(found.leftovers) > 3 else ""
-        )
+        rows["leftovers"] = console.first_few(found.leftovers, 3)
     console.show(rows)
     for part, problem in list(found.damaged.items())[:MOST_ROWS]:
         console.note(f"  {part}: {problem}")

@@ -1,19 +1,21 @@
-"""What is in a source: counts, classes, splits, sizes, and what is broken."""
+"""What is in a source: counts, classes, splits, sizes, and broken files."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from headstart.data.common import console
 from headstart.data.examples.opening import Source, open_source
-from headstart.data.examples.reading import Reader, why_unread
+from headstart.data.examples.reading import IN_PARQUET, Reader, container_of, why_unread
 from headstart.data.modalities.modality import DecodeError
 
-CHUNK = 32  # examples read by one thread in a row
+CHUNK = 32  # examples that a thread reads in one go
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,9 @@ class Inspection:
     sizes
         Number of examples by size, such as `640x480`, most frequent first.
     broken
-        Examples that cannot be read: id and `stage/reason: message`, as extraction has them.
+        Examples that cannot be read: id and `stage/reason: message`, as in extraction's errors.
     duplicates
-        Files whose bytes another file has as well.
+        Files with the same bytes as an earlier one.
     """
 
     source: str
@@ -39,7 +41,7 @@ class Inspection:
     sizes: dict[str, int]
     broken: dict[str, str]
     duplicates: int
-    ignored: dict[str, int]
+    left_out: dict[str, int]
 
 
 def inspect(path: str | Path) -> Inspection:
@@ -52,7 +54,7 @@ def inspect(path: str | Path) -> Inspection:
     """
     source = open_source(path, allow_unlabelled=True)
     paths = source.examples["path"].to_pylist()
-    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    chunks = list(_chunks(paths))
     looked: list[_Look] = []
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
@@ -72,7 +74,7 @@ def inspect(path: str | Path) -> Inspection:
         sizes=dict(sizes.most_common()),
         broken={id_: look.problem for id_, look in zip(ids, looked, strict=True) if look.problem},
         duplicates=sum(count - 1 for count in hashes.values()),
-        ignored=source.ignored,
+        left_out=source.left_out,
     )
 
 
@@ -82,6 +84,16 @@ class _Look:
     content: int | None = None
     size: str = ""
     problem: str = ""
+
+
+def _chunks(paths: list[str]) -> Iterator[list[str]]:
+    """Pieces for the threads; the rows of a Parquet file stay together, to be read once."""
+    for parquet, group in groupby(
+        paths, lambda path: IN_PARQUET.fullmatch(path) and container_of(path)
+    ):
+        run = list(group)
+        size = len(run) if parquet else CHUNK
+        yield from (run[start : start + size] for start in range(0, len(run), size))
 
 
 def _look_at(source: Source, paths: list[str]) -> list[_Look]:

@@ -1,4 +1,4 @@
-"""Ready-made sample sets, laid out as folders a class, from packages that carry the pictures."""
+"""Ready-made sample sets, written as one folder per class, from packages with the pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headstart.data.storage.local import LocalFolder
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample set: how many pictures it has, their licence, and a way to make its files.
+    """A sample set: how many pictures it has, their licence, and a function that makes its files.
 
     `files` yields the names and bytes of the photographs, then those of other files.
     """
@@ -37,22 +37,22 @@ def lay_out(name: str, path: str | Path) -> Folder:
     Raises
     ------
     InputError
-        If there is no such sample set, or the folder holds something.
+        If there is no such sample set, or the folder is not empty.
     MissingPackageError
-        If the package that carries the pictures is not installed.
+        If the package with the pictures is not installed.
     """
     if name not in SAMPLES:
         near = difflib.get_close_matches(name, SAMPLES, 1, 0.5)
         raise InputError(
             f"unknown sample set {name!r}",
-            f"Did you mean {near[0]}?" if near else f"Known are {', '.join(SAMPLES)}.",
+            f"Did you mean {near[0]}?" if near else f"Choose from {', '.join(SAMPLES)}.",
         )
     folder = LocalFolder.at(path)
     folder.check()
     if folder.exists() and any(folder.path().iterdir()):
-        raise InputError(f"{path} is in use already", "Choose an empty or new folder.")
+        raise InputError(f"{path} is not empty", "Choose an empty or new folder.")
     sample = SAMPLES[name]
-    with console.progress(f"laying out {name}", sample.count) as advance:
+    with console.progress(f"writing {name}", sample.count) as advance:
         for file, content in sample.files():
             folder.write(file, content)
             advance(1)
@@ -71,7 +71,7 @@ def _digits() -> Iterator[tuple[str, bytes]]:
 
 
 def _elpv() -> Iterator[tuple[str, bytes]]:
-    """Photographs of solar cells; defective is what was given a probability of 0.5 or more."""
+    """Photographs of solar cells; defective means a probability of 0.5 or more."""
     package = importlib.util.find_spec("elpv_dataset")
     if package is None or not package.submodule_search_locations:
         raise MissingPackageError(

@@ -1,4 +1,4 @@
-"""Is a feature store what it says? Every part, checksum, number and id is looked at."""
+"""Checks a whole feature store: every part, checksum, number and id."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import sole_writer
 from headstart.data.storage.places import folder_at
 
-DAMAGED = "_damaged"  # where `repair` puts what it sets aside
+DAMAGED = "_damaged"  # the folder that `repair` moves damaged parts to
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class Verification:
     Parameters
     ----------
     finished
-        Whether the last run on the store came to its end.
+        Whether the last run on the store finished.
     damaged
         What is wrong with a part, by its name.
     leftovers
-        Files that nothing accounts for: of a run that died, or that is still going on.
+        Files that no record mentions: of a run that died, or that is still running.
     source
         Where the examples came from.
     source_problem
-        Why the source could not be compared with, or nothing.
+        Why the source could not be compared; empty if it was.
     missing
-        Examples of the source that the store has neither features nor an error of.
+        Examples of the source that have neither features nor an error in the store.
     vanished
         Examples of the store that the source does not have.
     """
@@ -80,18 +80,18 @@ class Verification:
 
 
 def verify(path: str | Path) -> Verification:
-    """Read a whole store and compare it with its record and with its source.
+    """Read a whole store and compare it with its records and its source.
 
     Raises
     ------
     StoreError
-        If there is no store, or its record cannot be read.
+        If it is not a feature store, or its records cannot be read.
     """
     folder = folder_at(path)
     manifest = read_manifest(folder)
     recorded = manifest or read_unfinished(folder)
     if recorded is None:
-        raise StoreError(f"{path} is no feature store (it has no {MANIFEST})", EXTRACT_COMMAND)
+        raise StoreError(f"{path} is not a feature store (it has no {MANIFEST})", EXTRACT_COMMAND)
     names = folder.names()
     looks: list[_Look] = []
     with (
@@ -149,7 +149,7 @@ def _look(folder: Folder, part: PartRecord, fingerprint: Fingerprint) -> _Look:
         return _Look(part.name, nothing, str(error))
     if rows is not None:
         lacking = [name for name in (*TEXT_COLUMNS, "embedding") if name not in rows.schema.names]
-        if [name for name in lacking if name != "stamp"]:  # older stores are without stamps
+        if [name for name in lacking if name != "stamp"]:  # older stores lack stamps
             return _Look(part.name, nothing, f"it lacks the columns {', '.join(lacking)}")
         if rows["embedding"].type.list_size != dim:
             width = rows["embedding"].type.list_size
@@ -177,7 +177,7 @@ def _table(folder: Folder, file: str | None, sha256: str | None, rows: int) -> p
     except FileNotFoundError:
         raise _Damaged(f"{file} is missing") from None
     if digest(content) != sha256:
-        raise _Damaged(f"{file} has other bytes than were written ({len(content):,} bytes)")
+        raise _Damaged(f"{file} has changed since it was written ({len(content):,} bytes)")
     table = pq.read_table(io.BytesIO(content))
     if table.num_rows != rows:
         raise _Damaged(f"{file} has {table.num_rows} rows instead of {rows}")
@@ -191,7 +191,7 @@ def _concat(columns: list[pa.ChunkedArray]) -> pa.ChunkedArray:
 
 
 def _repeated(looks: list[_Look]) -> dict[str, str]:
-    """Parts with an example that an earlier part has as well."""
+    """Parts with an example that is also in an earlier part."""
     ids = _concat([look.ids for look in looks])
     if not has_repeats(ids):
         return {}
@@ -200,7 +200,7 @@ def _repeated(looks: list[_Look]) -> dict[str, str]:
     for look in looks:
         own = set(look.ids.to_pylist())
         if both := seen & own:
-            found[look.part] = f"{len(both)} of its examples stand in another part as well"
+            found[look.part] = f"{len(both)} of its examples are also in another part"
         seen |= own
     return found
 
@@ -218,9 +218,9 @@ def _compare(source: str, modality: Modality | None, ids: pa.ChunkedArray) -> tu
 
 
 def repair(path: str | Path, found: Verification) -> None:
-    """Set damaged parts aside, so that the next extraction embeds just their examples again.
+    """Set damaged parts aside, so that the next extraction embeds only their examples again.
 
-    Nothing is deleted but files that were never finished: damaged parts move to `_damaged/`.
+    Only unfinished files are deleted: damaged parts move to `_damaged/`.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def repair(path: str | Path, found: Verification) -> None:
         If an extraction is writing to the store.
     """
     folder = folder_at(path)
-    with sole_writer(folder):
+    with sole_writer(folder) as held:
         manifest, unfinished = read_manifest(folder), read_unfinished(folder)
         recorded = unfinished or manifest
         if recorded is None:
@@ -245,4 +245,4 @@ def repair(path: str | Path, found: Verification) -> None:
             folder.remove(MANIFEST)
         elif manifest:
             folder.remove_all(RECORDS)
-        sweep(folder, good)
+        sweep(folder, good, held)

@@ -2,7 +2,7 @@
 
     python examples/demo.py [FOLDER]
 
-Everything is written to FOLDER (`demo` by default), which must be new or left by an earlier demo.
+Everything is written to FOLDER (`demo` by default), which must be new or from an earlier demo.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 CLASSIFY = os.path.relpath(
     Path(__file__).parents[1] / "data/modalities/image/code/classify_photo.py"
 )
-MARK = ".headstart-demo"  # what tells a folder of ours, which may be made anew, from any other
+MARK = ".headstart-demo"  # marks folders of earlier demos, which may be replaced
 
 
 def run(title: str, *command: object) -> None:
-    """Run one command as the user would, and say what it took."""
+    """Run one command as the user would, and print how long it took."""
     print(f"\n\033[1m== {title}\033[0m\n$ {shlex.join(map(str, ('python', *command)))}", flush=True)
     start = time.monotonic()
     subprocess.run([sys.executable, *map(str, command)], check=True)
@@ -33,17 +33,17 @@ def run(title: str, *command: object) -> None:
 
 
 def main(folder: Path) -> None:
-    """Run the job and print its figures."""
+    """Run the job and print its results."""
     if folder.exists():
         if not (folder / MARK).exists():
-            sys.exit(f"{folder} is not left by an earlier demo: name another folder")
+            sys.exit(f"{folder} is not from an earlier demo: choose another folder")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / MARK).touch()
     photos, backbone, features = folder / "elpv", folder / "backbone.onnx", folder / "features"
     model, edge = folder / "model", folder / "edge.onnx"
     start = time.monotonic()
-    run("lay out the sample set", "-m", "data", "sample", "elpv", photos)
+    run("write the sample set", "-m", "data", "sample", "elpv", photos)
     run("export the backbone", "-m", "export", "backbone", "efficientnet_lite0", "-o", backbone)
     run("extract the embeddings", "-m", "extract", photos, "--backbone", backbone, "-o", features)
     run("train a head", "-m", "classify", "train", features, "-o", model, "--repeats=5")

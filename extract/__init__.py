@@ -1,1 +1,1 @@
-"""A source and a backbone enter, a feature store leaves; the work is done by Ray's workers."""
+"""A source and a backbone in, a feature store out; the work is done by workers on Ray."""

@@ -19,7 +19,7 @@ app = console.new_app("Turn files into embeddings, once, in parallel on Ray.")
 
 @app.command()
 def extract(
-    source: Annotated[str, typer.Argument(help="Folder with a folder a class, or a manifest.")],
+    source: Annotated[str, typer.Argument(help="Folder with one folder per class, or a manifest.")],
     backbone: Annotated[str, typer.Option(help="Backbone file (ONNX).")],
     output: Annotated[str, typer.Option("-o", "--output", help="Folder of the feature store.")],
     address: Annotated[
@@ -42,13 +42,14 @@ def extract(
         ),
     ] = None,
     max_bad: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of failed examples above which to exit 3.")
+        float,
+        typer.Option(min=0, max=1, help="Share of failed examples above which the exit code is 3."),
     ] = 0.05,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try those again that failed.")
+        bool, typer.Option("--retry-failed", help="Retry examples that failed.")
     ] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Drop from the store what SOURCE does not have now.")
+        bool, typer.Option("--prune", help="Drop examples that SOURCE no longer has.")
     ] = False,
     rehash: Annotated[
         bool,
@@ -56,26 +57,40 @@ def extract(
             "--rehash", help="Hash every file, also where size and time are as they were."
         ),
     ] = False,
+    moved_from: Annotated[
+        str | None,
+        typer.Option(help="Where SOURCE was before, as the store has it; all files are hashed."),
+    ] = None,
     stall_after: Annotated[
-        float, typer.Option(help="Seconds without an example until a worker is replaced.")
+        float,
+        typer.Option(help="Seconds without a finished example after which a worker is replaced."),
     ] = 300,
     allow_unlabelled: Annotated[
-        bool, typer.Option("--allow-unlabelled", help="Carry examples without a label along.")
+        bool, typer.Option("--allow-unlabelled", help="Keep examples without a label.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Bring a feature store in line with SOURCE; nothing is embedded twice.
+    """Update a feature store to match SOURCE; nothing is embedded twice.
 
-    Run again, it goes on where it stopped, embeds what is new or has changed, takes over new
-    labels, or does nothing. All three places may be local or in object storage (s3://, gs://).
+    When run again, it continues where it stopped, embeds what is new or has changed, copies new
+    labels, or does nothing. SOURCE, backbone and output may be local or in object storage (s3://,
+    gs://).
     """
     from headstart.extract import job
     from headstart.extract.planning.plan import Update
 
     options = job.ExtractOptions(
-        address, workers, batch_size, precision, engine, stall_after, allow_unlabelled
+        address=address,
+        workers=workers,
+        batch_size=batch_size,
+        precision=precision,
+        engine=engine,
+        stall_after=stall_after,
+        allow_unlabelled=allow_unlabelled,
     )
-    summary = job.extract(source, backbone, output, options, Update(retry_failed, prune, rehash))
+    summary = job.extract(
+        source, backbone, output, options, Update(retry_failed, prune, rehash, moved_from)
+    )
     if as_json:
         console.show_json(asdict(summary))
     else:
@@ -99,7 +114,7 @@ def _show(summary: Summary) -> None:
     worked = summary.embedded + summary.failed
     if not worked and not any(updated.values()):
         text = f"nothing to do: all {summary.examples:,} examples are in {place}"
-        console.out.print(text, soft_wrap=True, markup=False)
+        console.say(text)
     else:
         rows = {}
         if counts.kept:
@@ -119,10 +134,10 @@ def _show(summary: Summary) -> None:
         console.show(rows)
     if counts.vanished and not summary.pruned:
         console.note(
-            f"{counts.vanished:,} of the examples in {place} are not in the source any more; "
+            f"{counts.vanished:,} of the examples in {place} are no longer in the source; "
             "they are kept: --prune drops them"
         )
     for reason, count in summary.errors.items():
         console.note(f"  {count:,} failed with {reason}")
     if summary.errors:
-        console.note("  --retry-failed tries them again")
+        console.note("  --retry-failed retries them")

@@ -1,8 +1,7 @@
-"""Extraction as a whole: check, plan, drive the workers, record the store."""
+"""Extraction as a whole: check, plan, run the workers, write the manifest."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,16 +12,28 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from headstart.data.common import console
-from headstart.data.common.errors import Checklist, ExtractionError, InputError, StoppedError
-from headstart.data.common.ray_session import gpus, ray_session, share_of_gpu
+from headstart.data.common.errors import (
+    Checklist,
+    ExtractionError,
+    InputError,
+    StoppedError,
+    StorageError,
+)
+from headstart.data.common.ray_session import (
+    chosen_address,
+    gpus,
+    ray_session,
+    share_of_gpu,
+)
 from headstart.data.contracts.backbone import Backbone, load_backbone
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import begin, finish, sweep
 from headstart.data.contracts.store import FeatureStore, PartRecord, StoreManifest, read_part
 from headstart.data.examples.opening import Source, open_source
+from headstart.data.examples.source import describe_left_out
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
-from headstart.data.storage.lock import sole_writer
+from headstart.data.storage.lock import Held, sole_writer
 from headstart.data.storage.places import folder_at
 from headstart.data.workers.pool import WorkerPool
 from headstart.extract.engines.precision import (
@@ -45,18 +56,18 @@ class ExtractOptions:
     Parameters
     ----------
     address
-        Of a Ray cluster; a local one is started where none is given.
+        Of a Ray cluster; by default, a local one is started.
     workers
-        Number of workers, one CPU each, on all CPUs that are free where none is given. An engine
-        for GPUs counts those beside one, which the workers share.
+        Number of workers, one CPU each; by default, one for every free CPU. For an engine on GPUs,
+        only CPUs of machines with a GPU count; the workers share the GPUs.
     batch_size
         Examples that go through the backbone at once.
     precision
-        One of `PRECISIONS`; that of the store, or of the backbone file, where none is given.
+        One of `PRECISIONS`; by default, that of the store, or else of the backbone file.
     engine
-        One of `ENGINES`; the fastest on its machine that a worker finds where none is given.
+        One of `ENGINES`; by default, each worker takes the fastest on its machine.
     stall_after
-        Seconds without an example after which a worker is replaced.
+        Seconds without a finished example after which a worker is replaced.
     allow_unlabelled
         See `open_source`.
     """
@@ -82,43 +93,43 @@ class ExtractOptions:
             with checks.item():
                 if value is not None and value not in known:
                     raise InputError(
-                        f"--{name} {value} is not known", f"Known are {', '.join(known)}."
+                        f"--{name} {value} is not known", f"Choose from {', '.join(known)}."
                     )
         checks.finish()
 
     @property
     def local(self) -> bool:
-        """Whether the work runs on this machine, so that what is missing here is missing."""
-        return not (self.address or os.environ.get("RAY_ADDRESS"))
+        """Whether the work runs on this machine, so that its engines can be checked here."""
+        return chosen_address(self.address) is None
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What an extraction did, took and wrote.
+    """What an extraction did and wrote, and how long it took.
 
     Parameters
     ----------
     examples
         In the source.
     counts
-        How the examples that were in the store already were handled.
+        How the examples that were already in the store were handled.
     embedded, failed
         By this run.
     pruned
-        Dropped by this run, since the source does not have them any more.
+        Dropped by this run, since the source no longer has them.
     inferences
-        Examples that went through the backbone in this run; what a worker that died had begun
-        is counted whole.
+        Examples that went through the backbone in this run; all examples of a shard whose worker
+        died are counted.
     all_inferences
         In all runs on this store.
     errors
-        All errors in the store by `stage/reason`, those of earlier runs too.
+        All errors in the store by `stage/reason`, including those of earlier runs.
     precision
         Of the embeddings.
     engines
-        That ran the backbone; empty where nothing was embedded.
+        That ran the backbone; empty if nothing was embedded.
     first_embedding
-        Seconds from when Ray was up to the first embedding; none where nothing was embedded.
+        Seconds from when Ray had started to the first embedding; None if nothing was embedded.
     seconds
         By stage: `plan`, `start Ray`, `choose precision`, `start workers`, `embed`, `stop Ray`.
     """
@@ -147,7 +158,7 @@ class Summary:
 
     @property
     def rate(self) -> float:
-        """Examples a second, start-up and shut-down left out."""
+        """Examples per second, without start-up and shut-down."""
         return (self.embedded + self.failed) / max(self.seconds.get("embed", 0.0), 1e-9)
 
 
@@ -158,17 +169,17 @@ def extract(
     options: ExtractOptions = ExtractOptions(),
     update: Update = Update(),
 ) -> Summary:
-    """Bring a feature store in line with a source, with no inference that was made before.
+    """Update a feature store to match a source; no inference is made twice.
 
-    Running it again goes on where the last run stopped, embeds what is new or was changed, takes
-    over new labels, or does nothing on a finished store.
+    Running it again continues where the last run stopped, embeds what is new or was changed,
+    copies new labels, or does nothing on a finished store.
 
     Raises
     ------
     InputError
-        What is wrong with source, backbone and store: everything at once, before any work.
+        With everything that is wrong with source, backbone and store, before any work.
     ExtractionError
-        If the work cannot go on; what was done is kept.
+        If the work cannot continue; what was done is kept.
     """
     clock = _Clock()
     checks = Checklist()
@@ -185,6 +196,7 @@ def extract(
         store = folder_at(output)
         store.check()
     checks.finish()
+    _note_what_is_left_out(examples)
     seen = state(store)
     wanted = loaded.fingerprint.run_in(asked)
     free = options.precision in (None, AUTO)
@@ -194,19 +206,26 @@ def extract(
         return _summary(
             store, examples, todo, update, _Done(todo.fingerprint.precision), clock.seconds
         )
-    with _in_words(store), sole_writer(store):
-        if state(store) != seen:  # another run has just ended
+    with _readable_errors(), sole_writer(store) as held:
+        if state(store) != seen:  # another run has just finished
             todo = plan(examples, store, wanted, update, free)
         backbone_here = loaded.run_in(todo.fingerprint.precision)
-        done = _work(examples, backbone_here, store, options, todo, clock)
+        done = _work(examples, backbone_here, store, options, todo, clock, held)
         fingerprint = loaded.fingerprint.run_in(done.precision)
-        finish(store, _manifest(examples, fingerprint, store, todo, update, done))
+        finish(store, _manifest(examples, fingerprint, store, todo, update, done), held)
     return _summary(store, examples, todo, update, done, clock.seconds)
+
+
+def _note_what_is_left_out(source: Source) -> None:
+    if source.left_out:
+        console.note(f"left out: {describe_left_out(source.left_out)}")
+    if source.examples["label"].null_count == len(source):
+        console.note(f"none of the {len(source):,} examples has a label")
 
 
 @dataclass(frozen=True)
 class _Done:
-    """What a run did: parts written anew, parts of new embeddings, shards lost with workers."""
+    """What a run did: rewritten parts, parts of new embeddings, examples lost with workers."""
 
     precision: str
     rewritten: tuple[PartRecord, ...] = ()
@@ -232,18 +251,20 @@ class _Clock:
 
 
 @contextmanager
-def _in_words(store: Folder) -> Iterator[None]:
-    """Say what stopped the work."""
+def _readable_errors() -> Iterator[None]:
+    """Turn what stopped the work into errors of ours."""
     try:
         yield
     except KeyboardInterrupt:
         raise StoppedError(
-            "stopped; the parts that are done are kept", "Run the same command again to go on."
+            "stopped; the parts that are done are kept", "Run the same command again to continue."
         ) from None
-    except OSError as error:
+    except StorageError as error:
+        raise StorageError(error.message, f"What is done is kept. {error.fix}") from None
+    except OSError as error:  # not of the store, whose own are `StorageError`
         raise ExtractionError(
-            f"{store} cannot be written: {error}",
-            "What is done is kept. Make room or fix the disk, and run the same command again.",
+            f"the extraction stopped: {error!r}",
+            "What is done is kept. Run the same command again to continue.",
         ) from None
 
 
@@ -254,12 +275,13 @@ def _work(
     options: ExtractOptions,
     todo: Plan,
     clock: _Clock,
+    held: Held,
 ) -> _Done:
     if not todo.todo.num_rows:
-        return _Done(backbone.spec.precision, _update(source, backbone, store, todo, clock))
+        return _Done(backbone.spec.precision, _update(source, backbone, store, todo, clock, held))
     config = EngineConfig(backbone.spec.precision, options.engine, options.batch_size)
     with ray_session(options.address, options.workers, config.on_gpu) as workers:
-        import ray  # not sooner: the session sets what Ray reads when it is imported
+        import ray  # only here: the session sets variables that Ray reads when it is imported
 
         clock.stage("start Ray")
         if options.engine is None and (idle := gpus()):
@@ -274,7 +296,7 @@ def _work(
             )
             backbone = backbone.run_in(config.precision)
             clock.stage("choose precision")
-        rewritten = _update(source, backbone, store, todo, clock)
+        rewritten = _update(source, backbone, store, todo, clock, held)
         gpu = share_of_gpu(workers) if config.on_gpu else 0
         job = EmbeddingJob(
             root=source.folder,
@@ -292,7 +314,7 @@ def _work(
         clock.stage("embed")
     clock.stage("stop Ray")
     parts = [each.value for each in finished]
-    engines = {each.worker: each.value.engines for each in finished}  # of each, at its last shard
+    engines = {each.worker: each.value.engines for each in finished}  # after its last shard
     firsts = [
         each.started + each.value.first - started  # by its own clock: machines do not share one
         for each in finished
@@ -310,13 +332,14 @@ def _work(
 
 
 def _update(
-    source: Source, backbone: Backbone, store: Folder, todo: Plan, clock: _Clock
+    source: Source, backbone: Backbone, store: Folder, todo: Plan, clock: _Clock, held: Held
 ) -> tuple[PartRecord, ...]:
-    """Begin the run, and write those parts again that keep only some of their examples."""
+    """Begin the run, and rewrite the parts that keep only some of their examples."""
+    held()
     if not todo.unfinished:
         begin(store, backbone.fingerprint, source.path, inferences=todo.inferences)
-    # What the manifest names stays as well: readers follow it until the new one is written.
-    sweep(store, (*todo.parts, *(todo.manifest.parts if todo.manifest else ())))
+    # Parts that the manifest lists stay as well: readers use it until the new one is written.
+    sweep(store, (*todo.parts, *(todo.manifest.parts if todo.manifest else ())), held)
     if not todo.rewrites:
         return ()
     rewritten = []

@@ -1,4 +1,4 @@
-"""A part of the store in the making: every example of a shard is a row of features or of errors."""
+"""Collects a part of the store: every example of a shard becomes a row of features or of errors."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import numpy as np
 import pyarrow as pa
 
 from headstart.data.common.arrays import numbers, strings
+from headstart.data.common.errors import BackboneError
 from headstart.data.contracts.store import ERROR_COLUMNS, ERROR_SCHEMA, TEXT_COLUMNS, part_schema
 from headstart.data.workers.inputs import Example, Failure
 
 
 class Part:
-    """The rows and errors of a shard while they come in.
+    """Collects the rows and errors of a shard.
 
     Parameters
     ----------
     examples
         Of the shard, as in the source.
     dim
-        Numbers in an embedding.
+        Width of the embeddings.
     """
 
     def __init__(self, examples: pa.Table, dim: int) -> None:
@@ -31,7 +32,13 @@ class Part:
         self.inferences = 0
 
     def add(self, examples: list[Example], embeddings: np.ndarray) -> None:
-        """Take a batch and its embeddings, float32 `[batch, dim]`."""
+        """Add a batch and its embeddings, float32 `[batch, dim]`."""
+        if embeddings.shape[1:] != self.embeddings.shape[1:]:
+            raise BackboneError(
+                f"the backbone makes embeddings of shape {embeddings.shape[1:]}, but its metadata "
+                f"says {self.embeddings.shape[1]}",
+                "Export the backbone again.",
+            )
         finite = np.isfinite(embeddings).all(axis=1)
         start = len(self.good)
         for example, fine in zip(examples, finite, strict=True):
@@ -44,7 +51,7 @@ class Part:
         self.inferences += len(examples)
 
     def fail(self, failure: Failure) -> None:
-        """Take a row that has no embedding."""
+        """Add a row that has no embedding."""
         self.bad.append(failure)
 
     def rows(self) -> pa.Table:

@@ -1,4 +1,4 @@
-"""A worker embeds the examples of a shard and writes the part itself."""
+"""Workers that embed the examples of a shard and write the part themselves."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class EmbeddingJob(Job):
     Parameters
     ----------
     backbone
-        What the backbone file says of itself.
+        The backbone file's metadata.
     fingerprint
         Of the embeddings.
     store
@@ -48,14 +48,16 @@ class EmbeddingJob(Job):
         return EmbeddingWorker(self, content)
 
     def failed(self, shard: Shard, failure: Failure) -> Embedded:
-        """A part that holds the failure and nothing else."""
+        """A part with only this failure."""
         errors = error_rows(shard.examples, [failure])
         content = PartContent(self.fingerprint, pa.table({}), errors)
         return Embedded(write_part(self.store, _new_part(shard), content))
 
     def stopped(self, reason: str) -> ExtractionError:
-        """The error of an extraction that cannot go on."""
-        return ExtractionError(reason, "What is done is kept. Run the same command again to go on.")
+        """The error of an extraction that cannot continue."""
+        return ExtractionError(
+            reason, "What is done is kept. Run the same command again to continue."
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Embedded:
     engines
         That made the embeddings.
     first
-        Seconds from when the worker was up to its first embedding; none if there was none.
+        Seconds from the worker's start to its first embedding; None if there is none.
     """
 
     record: PartRecord
@@ -76,7 +78,7 @@ class Embedded:
 
 
 def _new_part(shard: Shard) -> str:
-    """A name for a part that nobody else writes: a second try must not overwrite a first."""
+    """A unique name for a part: a retry must not overwrite the first try."""
     return f"part-{shard.number:05d}-{secrets.token_hex(6)}"
 
 
@@ -93,7 +95,7 @@ class EmbeddingWorker(Worker):
     Raises
     ------
     EngineError
-        If the backbone cannot be run here as the job's `config` asks.
+        If the backbone cannot run here with the job's `config`.
     """
 
     job: EmbeddingJob
@@ -106,7 +108,7 @@ class EmbeddingWorker(Worker):
         self.first: float | None = None
 
     def work(self, shard: Shard, mark: Mark | None = None) -> Embedded:
-        """Turn a shard into a part of the store; every example is a row or an error."""
+        """Turn a shard into a part of the store; every example becomes a row or an error."""
         name, part = _new_part(shard), Part(shard.examples, self.job.backbone.dim)
         begin_part(self.job.store, name, len(shard.examples))
         for found in self.batches(shard, lambda: self.engine.batch, mark):

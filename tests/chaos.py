@@ -34,8 +34,8 @@ from headstart.data.verification import verify
 
 KINDS = ("worker", "driver", "raylet", "node", "disk")
 PHOTOGRAPHS, WORKERS = 400, 2
-LOOPBACK = "127.0.0.2"  # Ray takes 127.0.0.1 for the machine's outer address, and waits for ever
-PATIENCE = 180.0  # seconds for what should be over by then
+LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by the machine's outer address, and waits forever
+PATIENCE = 180.0  # seconds after which a step counts as hung
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Chaos:
         for victim in victims[:1]:
             kill(victim)
         said = self.finish(process)
-        # A worker that is lost stops nothing; whatever stops is said, unless it was killed itself.
+        # A lost worker stops nothing; a job that stops reports why, unless it was killed itself.
         assert kind != "worker" or process.returncode == 0, said
         for orphan in everyone:
             kill(orphan)
@@ -246,7 +246,7 @@ def children(family: psutil.Process, name: str) -> list[psutil.Process]:
 
 
 def kill(process: psutil.Process) -> None:
-    """End a process at once, if it is still the one that we know."""
+    """End a process at once, if it is still the same one."""
     try:
         process.send_signal(signal.SIGKILL)
     except psutil.NoSuchProcess:

@@ -19,6 +19,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -74,7 +75,8 @@ class Job:
 
     def run(self, *command: object) -> str:
         """Run one command in the work folder; what it printed."""
-        print("$", *command, flush=True)
+        said = textwrap.shorten(" ".join(map(str, command)), 200)
+        print("$", said, flush=True)
         ended = subprocess.run(
             [*map(str, command)],
             cwd=self.work,
@@ -87,7 +89,7 @@ class Job:
         )
         if ended.returncode:
             print(ended.stdout)
-            raise StepFailedError(f"exit code {ended.returncode} of {command[1:]}")
+            raise StepFailedError(f"exit code {ended.returncode} of {said}")
         return ended.stdout
 
     def headstart(self, *arguments: object) -> None:

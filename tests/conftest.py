@@ -16,7 +16,7 @@ os.environ["HOME"] = tempfile.mkdtemp(prefix="headstart-home-")
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin stand in the way of Ray's workers
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # spinning threads would slow down Ray's workers
 # For the S3 server of the tests; set before Ray starts, so that its workers have them as well.
 os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 os.environ |= {"AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -40,7 +40,8 @@ settings.register_profile("patient", settings(), deadline=None)
 settings.load_profile("patient")
 
 # Two processes share the files (`make test`): those that take longest come first.
-LONGEST: tuple[str, ...] = ()
+LONGEST = ("test_elsewhere", "test_predict_edge", "test_export_backbone", "test_cluster")
+LONGEST += ("test_export_zoo", "test_export_torch", "test_export_files")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -64,7 +65,7 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Pa
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """One local Ray of two CPUs for all tests; `extract` uses a Ray that is there already."""
+    """One local Ray of two CPUs for all tests; `extract` uses a Ray that is running."""
     import ray
 
     ray.init(
@@ -79,7 +80,7 @@ def local_ray() -> Iterator[None]:
 
 
 class Outcome:
-    """What a command answered."""
+    """The result of a command."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
@@ -130,7 +131,7 @@ def tiny_model(size: int = 8, dim: int = 12, seed: int = 0) -> onnx.ModelProto:
 
 
 def write_tiny_backbone(path: Path, size: int = 8, dim: int = 12, seed: int = 0) -> Backbone:
-    """A backbone file that needs no TensorFlow and runs in no time."""
+    """A backbone file that needs no TensorFlow and runs fast."""
     model = tiny_model(size, dim, seed)
     spec = BackboneSpec(
         name="tiny",
@@ -221,7 +222,7 @@ def original_edge(original_model: Path) -> Path:
 
 @pytest.fixture
 def photos(original_photos: Path, tmp_path: Path) -> Path:
-    """A folder a class: 20 noisy photographs of each of three colours."""
+    """One folder per class: 20 noisy photographs of each of three colours."""
     return copy(original_photos, tmp_path)
 
 
@@ -287,6 +288,6 @@ def digits_job(tmp_path_factory: pytest.TempPathFactory, lite0: Path, local_ray:
         digits, features, model = folder / "digits", folder / "features", folder / "model"
         told("data", "sample", "digits", digits)
         told("extract", digits, "--backbone", backbone, "-o", features)
-        told("classify", "train", features, "-o", model)
+        told("classify", "train", features, "-o", model, "--no-report")
 
     return once(tmp_path_factory, "job", make)

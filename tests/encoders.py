@@ -222,7 +222,7 @@ def tiff(pixels: np.ndarray, **options: object) -> bytes:
 
 
 def stored(orientation: int) -> Image.Image:
-    """The picture as a camera that was held otherwise would have stored it."""
+    """The picture as a camera held in another orientation would have stored it."""
     undo = {
         1: PICTURE,
         2: PICTURE[:, ::-1],

@@ -6,7 +6,7 @@ Every file follows from the seed and its number alone, so that a finding can be 
 decoder runs in child processes, so that even a segmentation fault is caught and named. What broke
 the decoder is written to `--findings` as `SEED-NUMBER.bin`, and what it did is printed.
 
-Mutations come from a seeded NumPy generator that knows the structure of the formats and mends the
+Mutations come from a seeded NumPy generator that follows the structure of the formats and fixes the
 checksums of PNGs. Atheris, which works on Python 3.11, was left out: it is guided by the coverage
 of instrumented code, which Pillow's compiled decoders are not, and stops at its first crash.
 """
@@ -47,7 +47,7 @@ Decode = Callable[[bytes, Preprocessing], np.ndarray]
 
 @dataclass
 class Report:
-    """What came of a run: outcomes by name, what broke the decoder, and the extremes."""
+    """The results of a run: outcomes by name, files that broke the decoder, and the extremes."""
 
     seed: int
     folder: Path
@@ -58,7 +58,7 @@ class Report:
     seconds: float = 0.0
 
     def count(self, number: int, outcome: str, took: float, grown: int) -> None:
-        """Take down what came of a file: `decoded`, a reason code, or `!` and what was wrong."""
+        """Record the outcome of a file: `decoded`, a reason code, or `!` and what was wrong."""
         if outcome.startswith("!"):
             self.found(number, outcome[1:])
         else:
@@ -126,8 +126,8 @@ def pieces(content: bytes) -> list[bytes]:
     return [content[start:end] for start, end in pairwise(cuts)]
 
 
-def mended(content: bytes) -> bytes:
-    """A PNG with right checksums, without which a changed header is as far as it gets."""
+def fixed(content: bytes) -> bytes:
+    """A PNG with correct checksums, without which decoding stops at a changed header."""
     made, offset = bytearray(content), 8
     while content[:4] == b"\x89PNG" and offset + 12 <= len(content):
         end = offset + 8 + int.from_bytes(content[offset : offset + 4], "big")
@@ -231,7 +231,7 @@ def mutated(files: list[bytes], seed: int, number: int) -> bytes:
     for _ in range(min(random.geometric(0.6), 6)):
         mutate = MUTATIONS[random.integers(0, len(MUTATIONS))]
         content = mutate(random, content, other) or b"\0"
-    return mended(content) if random.random() < 0.5 else content
+    return fixed(content) if random.random() < 0.5 else content
 
 
 # --- Runs
@@ -244,7 +244,7 @@ def look(decode: Decode, content: bytes, rule: Preprocessing) -> str:
     except decoding.DecodeError as error:
         if error.reason not in decoding.REASONS or not error.message:
             raise ValueError(
-                f"{error.reason!r}: {error.message!r} is no documented error"
+                f"{error.reason!r}: {error.message!r} is not a documented error"
             ) from None
         return error.reason
     if (pixels.shape, pixels.dtype) != ((rule.height, rule.width, 3), np.uint8):
@@ -253,7 +253,7 @@ def look(decode: Decode, content: bytes, rule: Preprocessing) -> str:
 
 
 def _child(decode: Decode, seed: int, numbers: range, answers, stderr: str) -> None:  # type: ignore[no-untyped-def]
-    """Decode the files of some numbers: says when it begins one, and what came of it."""
+    """Decode the files of some numbers: reports the start and the outcome of each."""
     os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     files, at_rest = corpus(), memory.peak()
     for number in numbers:

@@ -1,4 +1,4 @@
-"""Object storage on loopback: real servers, and a wire to them that can be cut."""
+"""Object storage on loopback: real servers, and a connection to them that can be cut."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def s3_server() -> Iterator[int]:
-    """A server that speaks S3, with an empty `bucket`; yields its port."""
+    """A server for S3, with an empty `bucket`; yields its port."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -25,7 +25,7 @@ def s3_server() -> Iterator[int]:
 
 
 def make_bucket(port: int) -> None:
-    """Make `bucket`, anew if it is there."""
+    """Create `bucket`; replace it if it exists."""
     from urllib.request import Request, urlopen
 
     urlopen(Request(f"http://127.0.0.1:{port}/moto-api/reset", method="POST"))
@@ -34,7 +34,7 @@ def make_bucket(port: int) -> None:
 
 @contextmanager
 def gcs_server() -> Iterator[int]:
-    """A server that speaks Google's storage protocol, with an empty `bucket`; yields its port."""
+    """A server for Google's storage protocol, with an empty `bucket`; yields its port."""
     from gcp_storage_emulator.server import create_server
 
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -46,7 +46,7 @@ def gcs_server() -> Iterator[int]:
 
 
 class Wire:
-    """A TCP connection to a server on loopback, which can be cut and mended.
+    """A TCP connection to a server on loopback, which can be cut and restored.
 
     Parameters
     ----------
@@ -56,13 +56,13 @@ class Wire:
 
     def __init__(self, target: int) -> None:
         self.target, self.open, self.requests = target, True, 0
-        self.door = socket.create_server(("127.0.0.1", 0))
-        self.port = self.door.getsockname()[1]
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
         self.connections: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """Break every connection, and let nobody in."""
+        """Break every connection, and refuse new ones."""
         self.open = False
         for connection in self.connections:
             with suppress(OSError):
@@ -70,14 +70,14 @@ class Wire:
             connection.close()
         self.connections.clear()
 
-    def mend(self) -> None:
-        """Let everybody in again."""
+    def restore(self) -> None:
+        """Accept connections again."""
         self.open = True
 
     def _accept(self) -> None:
         while True:
             try:
-                inside, _ = self.door.accept()
+                inside, _ = self.listener.accept()
             except OSError:
                 return
             if not self.open:
@@ -100,11 +100,11 @@ class Wire:
     def close(self) -> None:
         """End it."""
         self.cut()
-        self.door.close()
+        self.listener.close()
 
 
 def wait_until(true: object, seconds: float = 60) -> None:
-    """Wait until a function says yes; fail if it does not in time."""
+    """Wait until a function returns something true; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not true():  # type: ignore[operator]
         assert time.monotonic() < deadline, "it did not happen"

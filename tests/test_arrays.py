@@ -1,4 +1,4 @@
-"""Arrow arrays without pandas, and work that stays without it."""
+"""Arrow arrays without pandas, and extraction without importing it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_numbers_are_those_that_pyarrow_makes(dtype: type, count: int) -> None:
     assert numbers(values).equals(pa.array(values))
 
 
-def test_a_shard_travels_without_the_table_that_it_was_cut_from() -> None:
+def test_a_shard_is_sent_without_the_table_that_it_was_cut_from() -> None:
     table = pa.table({"id": [f"photo {n}" for n in range(10_000)], "label": pa.nulls(10_000)})
     receive, (number, stream) = Shard(3, table.slice(5000, 20)).__reduce__()  # as Ray asks it
     assert len(stream) < 2000

@@ -1,4 +1,4 @@
-"""Odd photographs show the right picture, broken ones are told with their reason, all survive."""
+"""Odd photographs are decoded correctly, broken ones get a reason, and no run crashes."""
 
 from __future__ import annotations
 
@@ -61,23 +61,23 @@ def test_a_broken_photograph_has_its_reason(name: str) -> None:
     ("name", "message"),
     [
         ("zero.jpg", "the file has no bytes"),
-        ("document.jpg", "no image format that we read begins with b'%PDF-1.7'"),
+        ("document.jpg", "no supported image format begins with b'%PDF-1.7'"),
         ("zeroed.jpg", "the file ends in its header"),
-        ("12-bit.jpg", "a damaged header, or one of a kind that is not read"),
+        ("12-bit.jpg", "the header is damaged, or of a kind that is not supported"),
         ("rotten.png", "the pixels do not match their checksum"),
         ("long.png", "a side of 200,000 pixels; at most 100,000 are decoded"),
         ("bomb.png", "more than 200,000,000 pixels, the most that are decoded"),
         (
             "float-0-to-255.tif",
-            "floating-point pixels from 0 to 255; only 0 (black) to 1 (white) has a known meaning",
+            "floating-point pixels from 0 to 255; only 0 (black) to 1 (white) is defined",
         ),
         (
             "signed-16.tif",
-            "pixels of 32 bits or with a sign have no known black and white; convert to 16 bits",
+            "pixels of 32 bits or with a sign have no defined black and white; convert to 16 bits",
         ),
     ],
 )
-def test_the_words_for_what_is_broken(name: str, message: str) -> None:
+def test_the_messages_for_what_is_broken(name: str, message: str) -> None:
     with pytest.raises(DecodeError) as caught:
         decode(BROKEN[name][0], SMALL)
     assert str(caught.value) == message
@@ -90,7 +90,7 @@ def test_a_profile_of_srgb_changes_nothing() -> None:
         assert np.array_equal(decode(tagged, SMALL), decode(encode(picture, "PNG"), SMALL))
 
 
-def test_no_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_memory_is_not_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise MemoryError
 
@@ -115,9 +115,12 @@ def test_a_cut_photograph_is_never_half_a_picture(name: str) -> None:
         try:
             got = decode(content[:place], SMALL)
         except DecodeError as error:
-            told = name not in ("arithmetic.jpg", "tiled-deflate.tif")  # others by their decoder
-            known = {"truncated"} if told else {"truncated", "damaged"}
-            assert error.reason in known or place < 18  # by fewer bytes nobody knows a format
+            detected = name not in (
+                "arithmetic.jpg",
+                "tiled-deflate.tif",
+            )  # others by their decoder
+            known = {"truncated"} if detected else {"truncated", "damaged"}
+            assert error.reason in known or place < 18  # fewer bytes do not identify a format
         else:
             assert np.array_equal(got, picture)
 
@@ -179,8 +182,8 @@ def python(*arguments: object, prefix: tuple[str, ...] = ()) -> subprocess.Compl
 # --- Whole runs
 
 
-def write_fussy_backbone(path: Path) -> OnnxRuntimeEngine:
-    """A tiny backbone that answers NaN to a photograph that is all black."""
+def write_nan_backbone(path: Path) -> OnnxRuntimeEngine:
+    """A tiny backbone that returns NaN for a black photograph."""
     model = tiny_model()
     del model.graph.output[:]
     model.graph.node[-1].output[0] = "plain"
@@ -203,7 +206,7 @@ def write_fussy_backbone(path: Path) -> OnnxRuntimeEngine:
     )
     onnx.checker.check_model(model)
     write_tiny_backbone(path)
-    spec: BackboneSpec = replace(load_backbone(path).spec, name="fussy")
+    spec: BackboneSpec = replace(load_backbone(path).spec, name="nan")
     helper.set_model_props(model, spec.to_metadata())
     path.write_bytes(model.SerializeToString())
     backbone = load_backbone(path)
@@ -266,8 +269,8 @@ def vanishing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_of_all_that_is_odd_is_extracted(
     tmp_path: Path, local_ray: None, command: Callable, vanishing: None
 ) -> None:
-    photos, out, backbone = tmp_path / "photos", tmp_path / "features", tmp_path / "fussy.onnx"
-    engine = write_fussy_backbone(backbone)
+    photos, out, backbone = tmp_path / "photos", tmp_path / "features", tmp_path / "nan.onnx"
+    engine = write_nan_backbone(backbone)
     pictures, errors = fill(photos / "odd")
     (photos / "odd" / "black.png").write_bytes(encode(np.zeros((30, 40, 3), np.uint8), "PNG"))
     errors["black.png"] = "embed/not_finite"
@@ -307,7 +310,7 @@ def test_a_folder_of_all_that_is_odd_is_inspected(
     outside = python("-m", "data", "inspect", tmp_path / "photos", "--json")
 
     assert (inside.code, outside.returncode) == (0, 0)
-    assert outside.stderr == ""  # no word of Pillow's, nor of the libraries below it
+    assert outside.stderr == ""  # nothing from Pillow or the libraries below it
     for answer, lost in ((inside.out, True), (outside.stdout, False)):
         found = json.loads(answer)
         broken = {id_: problem.split(":")[0] for id_, problem in found["broken"].items()}
@@ -326,8 +329,8 @@ def test_max_bad_decides_the_exit_code(
     arguments = ["extract", tmp_path / "photos", "--backbone", tiny_backbone]
     arguments += ["-o", tmp_path / "features"]
     answer = command(*arguments)
-    assert answer.code == 0  # one of twenty is no more than 5 %
-    assert answer.err.endswith("  1 failed with decode/empty\n  --retry-failed tries them again\n")
+    assert answer.code == 0  # one of twenty does not exceed 5 %
+    assert answer.err.endswith("  1 failed with decode/empty\n  --retry-failed retries them\n")
     assert FeatureStore.open(tmp_path / "features").read().num_rows == 19
     for limit, code in (("0.049", 3), ("0.05", 0), ("0", 3), ("1", 0)):
         again = command(*arguments, "--max-bad", limit)
@@ -360,6 +363,7 @@ def test_a_file_without_permission_is_a_row_of_errors(tmp_path: Path, tiny_backb
         "stage": "read",
         "reason": "unreadable",
         "message": "Permission denied",
+        "path": "red/00.png",
     }
     assert FeatureStore.open(out).read().num_rows == 19
 

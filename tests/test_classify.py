@@ -269,10 +269,10 @@ def test_training_prints_scores_and_spread(
     answer = command("classify", "train", features, "-o", tmp_path / "m", "--repeats", 3)
     assert answer.code == 0
     assert "tested on   15 held-out examples" in answer.out
-    assert "\naccuracy           1.0000  (95 %: 0.7961 to 1.0000)\n" in answer.out
+    assert "\naccuracy           1.0000  (95 %: 0.7820 to 1.0000)\n" in answer.out
     assert "over 3 random splits" in answer.out
     assert (
-        "accuracy            1.0000 +- 0.0000  (95 % of the mean: 1.0000 to 1.0000)" in answer.out
+        "accuracy            1.0000 +- 0.0000  (95 % of the mean: 0.7820 to 1.0000)" in answer.out
     )
     repeats = json.loads((tmp_path / "m" / "model.json").read_text())["metrics"]["repeats"]
     assert repeats["repeats"] == 3
@@ -382,7 +382,7 @@ def test_features_of_another_backbone_are_refused(
     with pytest.raises(ModelError) as caught:
         evaluate(model, tmp_path / "other")
     assert str(caught.value) == (
-        f"the features {tmp_path / 'other'} and the model {model} do not belong together:\n"
+        f"the features {tmp_path / 'other'} and the model {model} do not match:\n"
         f"  the features {tmp_path / 'other'}: {other.fingerprint}\n"
         f"  the model was trained on: {Model.open(model).card.fingerprint}\n"
         f"  Train on these features: python -m classify train {tmp_path / 'other'} -o MODEL"
@@ -390,14 +390,23 @@ def test_features_of_another_backbone_are_refused(
 
 
 def test_labels_that_the_model_does_not_know(
-    model: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
+    model: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None, command: Callable
 ) -> None:
     paint(tmp_path / "new" / "pink" / "a.png", (250, 100, 180), 1)
     extract(tmp_path / "new", tiny_backbone, tmp_path / "newf")
     assert words(lambda: evaluate(model, tmp_path / "newf")) == (
-        f"{tmp_path / 'newf'} has labels that are not classes of the model: 'pink'\n"
+        f"{tmp_path / 'newf'} has no labels that are classes of the model, but 'pink'\n"
         "  The model's classes are 'blue', 'green', 'red'."
     )
+    for number in range(3):
+        paint(tmp_path / "new" / "red" / f"{number}.png", COLOURS["red"], 500 + number)
+    extract(tmp_path / "new", tiny_backbone, tmp_path / "both")
+    found = evaluate(model, tmp_path / "both")
+    assert (found.scores.examples, found.scores.accuracy, found.left_out) == (3, 1, 0)
+    assert found.unknown == {"pink": 1}
+    answer = command("classify", "evaluate", model, tmp_path / "both")
+    assert answer.code == 0
+    assert "\nnot scored  1 of classes that the model does not have: 'pink' (1)\n" in answer.out
 
 
 def test_nothing_of_the_users_is_overwritten(model: Path, features: Path, tmp_path: Path) -> None:
@@ -428,19 +437,19 @@ def test_mistakes_are_reported_at_once(tmp_path: Path, command: Callable) -> Non
     answer = command(
         "classify", "train", tmp_path / "f", "-o", tmp_path / "m", "--head", "logistik"
     )
-    assert answer.err.startswith("error: unknown head 'logistik'\n  Did you mean logistic? Known")
+    assert answer.err.startswith("error: unknown head 'logistik'\n  Did you mean logistic? Choose")
 
 
 # Whether scores and probabilities can be believed
 
 
-def test_the_interval_of_an_accuracy_is_wilsons() -> None:
-    interval = proportion(9, 10)  # by Wilson's formula with z = 1.959964
-    assert (interval.low, interval.high) == pytest.approx((0.5958, 0.9821), abs=1e-4)
+def test_the_interval_of_an_accuracy_is_exact() -> None:
+    interval = proportion(9, 10)  # Clopper and Pearson's
+    assert (interval.low, interval.high) == pytest.approx((0.5550, 0.9975), abs=1e-4)
     assert proportion(5, 5).high == pytest.approx(1)
     scores = score(np.array([0, 1]), np.array([[0.9, 0.1], [0.4, 0.6]]), ("a", "b"))
     assert (scores.accuracy_interval.value, scores.accuracy_interval.high) == pytest.approx((1, 1))
-    assert scores.accuracy_interval.low == pytest.approx(0.3424, abs=1e-4)
+    assert scores.accuracy_interval.low == pytest.approx(0.1581, abs=1e-4)
 
 
 def test_the_calibration_error_is_the_mean_distance_of_confidence_and_accuracy() -> None:

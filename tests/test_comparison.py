@@ -49,7 +49,14 @@ def write(
         table = table.append_column("prediction", pa.array(predictions, pa.string()))
         table = table.append_column("probability", pa.array(probabilities, pa.float32()))
     fingerprint = Fingerprint("tiny", "0" * 64, "8x8 squash", "fp32", 12)
-    card = ModelCard(classes, fingerprint, "features", "photos", {}, "by hand")
+    card = ModelCard(
+        classes=classes,
+        fingerprint=fingerprint,
+        features="features",
+        root="photos",
+        head={},
+        split="by hand",
+    )
     files = ModelFiles(b"head", "head.skops", b"estimator", table)
     write_model(LocalFolder.at(path), card, files)
     return path

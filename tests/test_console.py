@@ -1,10 +1,11 @@
-"""What a command says when it is stopped or fails."""
+"""What a command prints when it is stopped or fails."""
 
 from __future__ import annotations
 
 import pytest
 
 from headstart.data.common import console
+from headstart.data.common.console import first_few
 from headstart.data.common.errors import InputError
 
 
@@ -12,10 +13,10 @@ from headstart.data.common.errors import InputError
     ("raised", "code", "said"),
     [
         (KeyboardInterrupt(), 130, "stopped; what was written whole is kept\n"),
-        (InputError("x is no y", "Give a y."), 2, "error: x is no y\n  Give a y.\n"),
+        (InputError("x is not a y", "Give a y."), 2, "error: x is not a y\n  Give a y.\n"),
     ],
 )
-def test_what_ends_a_command_is_said_once(
+def test_what_ends_a_command_is_printed_once(
     raised: BaseException,
     code: int,
     said: str,
@@ -41,3 +42,9 @@ def test_what_ends_a_command_is_said_once(
     with pytest.raises(SystemExit) as fine:
         console.run(app, "room")
     assert (fine.value.code, capsys.readouterr().err) == (0, "")
+
+
+def test_lists_are_shortened() -> None:
+    assert first_few(["a", "b"]) == "a, b"
+    assert first_few(list("abcdef")) == "a, b, c, d, e and 1 more"
+    assert first_few(list("abcd"), 2, repr, "; ") == "'a'; 'b'; and 2 more"

@@ -141,16 +141,17 @@ def test_rows_without_bytes_and_archives_that_end_early_are_errors_of_their_exam
     errors = FeatureStore.open(tmp_path / "f").read_errors()
     found = dict(zip(errors["id"].to_pylist(), errors["reason"].to_pylist(), strict=True))
     assert found == {"b": "unreadable", "c": "empty"}
-    assert errors["message"][0].as_py() == "row 1 of p.parquet holds no bytes in 'image'"
+    assert errors["message"][0].as_py() == "row 1 of p.parquet has no bytes in 'image'"
+    padded = -(-len(content) // 512) * 512
     tar = write_tar(tmp_path / "a.tar", {"x/1.png": content, "y/2.png": content})
     tar.write_bytes(tar.read_bytes()[: 512 + 2048 + 512 + 600])
     extract(tar, tiny_backbone, tmp_path / "g")
-    assert f"{tar} is damaged or cut short after 2 files: unexpected end" in capsys.readouterr().err
+    assert f"{tar} is damaged or truncated after 2 files: unexpected end" in capsys.readouterr().err
     store = FeatureStore.open(tmp_path / "g")
     assert store.read(["id"])["id"].to_pylist() == ["a.tar/x/1.png"]
     (error,) = store.read_errors().to_pylist()
     assert (error["id"], error["reason"]) == ("a.tar/y/2.png", "unreadable")
-    assert error["message"] == f"a.tar ends {len(content) - 600:,} bytes too early"
+    assert error["message"] == f"a.tar ends before byte {512 + padded + 512 + len(content):,}"
 
 
 def fails(path: Path) -> str:
@@ -159,23 +160,25 @@ def fails(path: Path) -> str:
     return str(caught.value)
 
 
-def test_archives_that_are_none(photos: Path, tmp_path: Path) -> None:
+def test_invalid_archives(photos: Path, tmp_path: Path) -> None:
     content = (photos / "red" / "00.png").read_bytes()
     outside = write_tar(tmp_path / "a" / "a.tar", {"../x.png": content})
     write_tar(tmp_path / "a" / "b.tar", {"/etc/x.png": content})
-    (tmp_path / "a" / "c.tar").write_bytes(b"I am no archive" * 100)
-    trust = "\n  Do not trust it; make an archive of relative names without '..'."
-    assert fails(outside) == f"{outside} names a file outside of itself: '../x.png'{trust}"
+    (tmp_path / "a" / "c.tar").write_bytes(b"not an archive" * 100)
+    trust = "\n  Do not trust it; create an archive of relative paths without '..'."
+    assert (
+        fails(outside) == f"{outside} has a path that leads outside the archive: '../x.png'{trust}"
+    )
     assert fails(tmp_path / "a").startswith(
-        f"1. {outside} names a file outside of itself: '../x.png'{trust}\n"
-        f"2. {tmp_path}/a/b.tar names a file outside of itself: '/etc/x.png'{trust}\n"
-        f"3. {tmp_path}/a/c.tar is no tar archive, or a damaged one: "
+        f"1. {outside} has a path that leads outside the archive: '../x.png'{trust}\n"
+        f"2. {tmp_path}/a/b.tar has a path that leads outside the archive: '/etc/x.png'{trust}\n"
+        f"3. {tmp_path}/a/c.tar is not a valid tar archive: "
     )
     with tarfile.open(tmp_path / "z.tar", "w:gz"):
         pass
     assert "a compressed archive must be unpacked to plain .tar" in fails(tmp_path / "z.tar")
     assert fails(write_tar(tmp_path / "n.tar", {"a.txt": b""})).startswith(
-        f"{tmp_path}/n.tar holds no photographs\n"
+        f"{tmp_path}/n.tar holds no examples\n"
     )
 
 
@@ -189,19 +192,21 @@ def test_parquet_files_that_do_not_fit(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     write_parquet(folder / "a.parquet", photos)
     pq.write_table(pa.table({"image": [b""], "label": [[1]]}), folder / "b.parquet")
-    assert fails(folder).startswith(f"{folder}/b.parquet: column 'label' is no text (list<")
+    assert fails(folder).startswith(
+        f"{folder}/b.parquet: column 'label' cannot be read as text (list<"
+    )
     pq.write_table(pa.table({"image": [b""], "age": [[1]]}), folder / "b.parquet")
     pq.write_table(pa.table({"image": [b""], "age": ["x"]}), folder / "a.parquet")
     assert fails(folder).startswith(
         f"the Parquet files in {folder} do not have the same columns: Unable to merge: "
     )
     pq.write_table(pa.table({"image": [b"", b""], "id": ["x", "x"]}), both)
-    assert "1 id stands for more than one example: 'x'" in fails(both)
+    assert "1 id is used for more than one example: 'x'" in fails(both)
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and no more")
     assert f"{tmp_path}/t.parquet cannot be read: " in fails(tmp_path / "t.parquet")
 
 
-def test_a_reader_goes_forth_and_back_in_a_parquet_file(photos: Path, tmp_path: Path) -> None:
+def test_a_reader_reads_back_and_forth_in_a_parquet_file(photos: Path, tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", photos)
     files = [file.read_bytes() for file in sorted(photos.rglob("*.png"))]
     reader = Reader(folder_at(tmp_path))
@@ -212,7 +217,7 @@ def test_a_reader_goes_forth_and_back_in_a_parquet_file(photos: Path, tmp_path: 
     assert reader.read("a.parquet#image=1") == files[1]
 
 
-def test_a_number_sign_in_a_file_name_is_no_place(tmp_path: Path) -> None:
+def test_a_number_sign_in_a_file_name_does_not_point_into_a_container(tmp_path: Path) -> None:
     for name in ("a#1.jpg", "b.tar#x.jpg", "c.parquet#row.jpg"):
         (tmp_path / name).write_bytes(name.encode())
         assert container_of(name) == name

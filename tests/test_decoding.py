@@ -1,4 +1,4 @@
-"""Photographs as they should be seen, and a reason code for each that cannot be."""
+"""Photographs are decoded as they should be seen, or get a reason code."""
 
 from __future__ import annotations
 
@@ -88,10 +88,10 @@ def test_photographs_stand_upright(orientation: int) -> None:
     ("content", "reason", "message"),
     [
         (b"", "empty", "the file has no bytes"),
-        (b"hello, I am a text", "not_an_image", "no image format that we read begins with"),
+        (b"hello, I am a text", "not_an_image", "no supported image format begins with"),
         (encode(gradient())[:60], "truncated", "truncated"),
         (encode(gradient(), "JPEG")[:200], "truncated", "Truncated"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not_an_image", "no image format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not_an_image", "no supported image format"),
     ],
     ids=["empty", "text", "png", "jpeg", "eps"],
 )
@@ -141,10 +141,10 @@ def test_crop_keeps_proportions_and_squash_keeps_everything() -> None:
     ("arguments", "message"),
     [
         ((0, 5), "an input size of 0x5 pixels is impossible"),
-        ((5, 5, "stretch"), "unknown resize rule 'stretch'\n  Known are squash, crop."),
+        ((5, 5, "stretch"), "unknown resize rule 'stretch'\n  Choose from squash, crop."),
         (
             (5, 5, "crop", "cubic"),
-            "unknown interpolation 'cubic'\n  Known are bilinear, bicubic, lanczos.",
+            "unknown interpolation 'cubic'\n  Choose from bilinear, bicubic, lanczos.",
         ),
     ],
 )
@@ -154,8 +154,8 @@ def test_impossible_rules_are_refused(arguments: tuple, message: str) -> None:
     assert str(caught.value) == message
 
 
-def test_damaged_exif_costs_no_photograph() -> None:
-    """The pixels are whole: they are shown as they lie, or as what is left of the EXIF says."""
+def test_a_photograph_with_damaged_exif_is_decoded() -> None:
+    """The pixels are whole: they are shown unturned, or as the rest of the EXIF says."""
     exif = Image.Exif()
     exif[0x0112] = 6
     content = bytearray(encode(gradient(), "JPEG", exif=exif))
@@ -217,7 +217,7 @@ def _speak(content: bytes, rule: Preprocessing) -> np.ndarray:
         (_hang, "file 0: no end after 2 s"),
         (_raise, "file 0: KeyError: 'x'"),
         (_give_floats, r"file 0: ValueError: decoded to float64 \(24, 32, 3\)"),
-        (_give_a_new_reason, "file 0: ValueError: 'odd': 'hm' is no documented error"),
+        (_give_a_new_reason, "file 0: ValueError: 'odd': 'hm' is not a documented error"),
         (_speak, "on stderr: b'TIFF: oh dear'"),
     ],
 )
@@ -276,7 +276,7 @@ KINDS = (
 def test_ordinary_jpegs_are_decoded_to_the_pixels_that_pillow_makes(
     data: st.DataObject, kind: dict, size: tuple[int, int] | None
 ) -> None:
-    """And odd or damaged ones to the same words, whichever of the two libraries was asked first."""
+    """And odd or damaged ones give the same messages, whichever library decodes first."""
     content = bytearray(encode(photograph(97, 70), "JPEG", **kind))
     for _ in range(data.draw(st.integers(0, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -328,7 +328,7 @@ def test_decoding_at_a_part_of_the_size_changes_little(resize: str) -> None:
     assert (levels > 0).mean() < 0.05
 
 
-def test_a_large_jpeg_that_ends_early_is_said_to_at_any_size() -> None:
+def test_a_large_jpeg_that_ends_early_is_reported_at_any_size() -> None:
     content = encode(photograph(640, 480), "JPEG")
     for share in (0.5, 0.9, 0.99):
         with pytest.raises(DecodeError) as caught:

@@ -1,4 +1,4 @@
-"""The edge model in Python, in Node, in C and in the browser answers as training did."""
+"""The edge model in Python, in Node, in C and in the browser predicts as in training."""
 
 from __future__ import annotations
 
@@ -45,10 +45,11 @@ def everywhere(edge: Path, files: list[Path], site: Path, browser: webdriver.Chr
     return found | {"Python": in_python(edge, files), "Node": in_node(edge, files)}
 
 
+@pytest.mark.timeout(1200)  # the main job is its fixture
 def test_held_out_digits(
     digits_job: Path, tmp_path: Path, browser: webdriver.Chrome, command: Callable
 ) -> None:
-    """All 450 of them, from their files, each way with its own decoder."""
+    """All 450 of them, from their files, each with its own decoder."""
     model, backbone = Model.open(digits_job / "model"), digits_job / "backbone.onnx"
     edge = tmp_path / "edge.onnx"
     options = ("--any-size", "--examples", 450)
@@ -99,7 +100,7 @@ def odd_photographs(folder: Path) -> list[Path]:
 def test_odd_photographs(
     model: Path, tiny_backbone: Path, tmp_path: Path, browser: webdriver.Chrome
 ) -> None:
-    """A tiny backbone sees single pixels, so what decoders differ by is seen in full."""
+    """A tiny backbone is sensitive to single pixels, so differences between decoders show."""
     edge = tmp_path / "edge.onnx"
     export_classifier(model, tiny_backbone, edge, EdgeOptions(any_size=True))
     files = odd_photographs(tmp_path / "odd")

@@ -162,7 +162,7 @@ def test_mistakes_are_reported_at_once_and_before_tensorflow_loads(
         f"error: 1. {tmp_path / 'no.h5'}: no such weights file\n"
         "  --weights takes imagenet, none, or a file.\n"
         f"2. unknown --scaling 'tensorflow'\n  Choose from {IN_WORDS}.\n"
-        "3. unknown resize rule 'stretch'\n  Known are squash, crop.\n"
+        "3. unknown resize rule 'stretch'\n  Choose from squash, crop.\n"
         "4. unknown --pool 'max,avg'\n  Did you mean max?\n"
         "5. unknown --views 'flip'\n  Did you mean flips?\n"
         "6. --precision int8 needs photographs to calibrate on\n"

@@ -441,8 +441,7 @@ def test_files_that_are_damaged_or_none(tmp_path: Path, keras: Any) -> None:
     onnx.save(small(), path)
     path.write_bytes(path.read_bytes()[:100])
     assert fails(path) == (
-        f"{path} is no ONNX file, or a damaged one\n"
-        "  Export it again, or copy it again with all its files."
+        f"{path} is not a valid ONNX file\n  Export it again, or copy it again with all its files."
     )
     saved = tmp_path / "m.keras"
     classifier(keras).save(saved)

@@ -80,7 +80,7 @@ def test_what_is_listed(command: Callable, tmp_path: Path, monkeypatch: pytest.M
     assert (rows["vgg16"]["dim"], rows["vgg16"]["top1"]) == (512, 71.3)
     shown = command("export", "list", "lite0")
     assert shown.out.splitlines()[1].split() == [
-        *("efficientnet_lite0", "224", "1280", "4.7", "75.1", "%", "Apache-2.0", "yes")
+        *("efficientnet_lite0", "224", "1280", "4.7", "75.1", "%", "Apache-2.0", "here")
     ]
     assert "timm:NAME" in shown.err
     listed = json.loads(command("export", "list", "timm:resnet18*", "--json").out)

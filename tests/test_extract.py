@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -73,7 +74,7 @@ def test_a_store_holds_what_the_contract_says(features: Path, photos: Path) -> N
 
 
 def break_some(photos: Path) -> dict[str, tuple[str, str]]:
-    """Break some photographs, each in its own way; stage and reason by id."""
+    """Break some photographs in different ways; stage and reason by id."""
     red = photos / "red"
     (red / "00.png").write_bytes(b"")
     (red / "01.png").write_bytes(b"I am a text")
@@ -132,7 +133,11 @@ def test_a_network_that_gives_nan_is_an_error_of_the_example(
 
     source, store = open_source(photos), folder_at(tmp_path / "f")
     job = EmbeddingJob(
-        root=source.folder, spec=backbone.spec.preprocessing, backbone=backbone.spec, store=store
+        root=source.folder,
+        spec=backbone.spec.preprocessing,
+        backbone=backbone.spec,
+        store=store,
+        fingerprint=backbone.fingerprint,
     )
     worker = EmbeddingWorker(job, backbone.content)
     worker.engine = FastestEngine([Nan()], 16)
@@ -168,7 +173,8 @@ def test_another_source_is_not_mixed_into_a_store(
     assert str(caught.value) == (
         f"{features} holds features of another source:\n"
         f"  in the store: {photos}\n  asked for:    {other}\n"
-        "  Extract into another folder with -o."
+        "  Extract into another folder with -o. If the source has moved, add: --moved-from "
+        f"{photos}"
     )
 
 
@@ -189,7 +195,7 @@ def test_a_second_writer_is_refused(
 
 
 @pytest.mark.alone
-def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path, photos: Path) -> None:
+def test_ctrl_c_keeps_what_is_done_and_reports_it(tmp_path: Path, photos: Path) -> None:
     write_tiny_backbone(tmp_path / "b.onnx", size=256, dim=64)
     for number in range(600):
         paint(photos / "red" / f"more{number}.png", (200, 60, 60), number)
@@ -199,7 +205,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path, photos: Path) -> 
         [sys.executable, *map(str, arguments)],
         stderr=subprocess.PIPE,
         text=True,
-        # Shells make what they run in the background deaf to Ctrl-C, and children inherit that.
+        # Shells let background processes ignore Ctrl-C, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
@@ -211,7 +217,8 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path, photos: Path) -> 
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert err.endswith(
-        "error: stopped; the parts that are done are kept\n  Run the same command again to go on.\n"
+        "error: stopped; the parts that are done are kept\n"
+        "  Run the same command again to continue.\n"
     )
 
 
@@ -226,20 +233,20 @@ def test_an_output_below_a_file_is_refused_before_any_work(
     )
 
 
-def test_examples_that_vanished_are_kept_and_said(
+def test_examples_that_vanished_are_kept_and_reported(
     photos: Path, features: Path, tiny_backbone: Path, command: Callable
 ) -> None:
     (photos / "red" / "00.png").rename(photos / "blue" / "moved.png")
     answer = command("extract", photos, "--backbone", tiny_backbone, "-o", features)
-    assert answer.out.startswith("before    59 of 60 were done\nembedded  1 photographs")
+    assert answer.out.startswith("before    59 of 60 were done\nembedded  1 example,")
     assert answer.err.endswith(
-        f"1 of the examples in {features} are not in the source any more; they are kept: --prune "
+        f"1 of the examples in {features} are no longer in the source; they are kept: --prune "
         "drops them\n"
     )
 
 
 @pytest.mark.alone
-def test_a_job_that_was_killed_goes_on_where_it_stopped(tmp_path: Path, photos: Path) -> None:
+def test_a_killed_job_continues_where_it_stopped(tmp_path: Path, photos: Path) -> None:
     """SIGKILL in the middle of the embedding; the driver is a process with a Ray of its own."""
     for number in range(300):
         paint(photos / "red" / f"more{number}.png", (200, 60, 60), number)
@@ -333,11 +340,11 @@ def test_all_mistakes_are_reported_at_once_and_nothing_is_written(
     answer = command("extract", tmp_path / "no", "--backbone", tmp_path / "b", "-o", "ftp://x/y")
     assert answer.code == 2
     assert answer.err == (
-        f"error: 1. {tmp_path / 'no'}: no such folder or manifest\n  Check the path.\n"
-        f"2. {tmp_path / 'b'}: no such backbone file\n"
+        f"error: 1. {tmp_path / 'b'}: no such backbone file\n"
         "  Export one with: python -m export backbone NAME -o backbone.onnx\n"
-        "3. ftp://x/y: storage of kind ftp:// is not known\n"
-        "  Known are s3://, gs://, file:// and local paths.\n"
+        f"2. {tmp_path / 'no'}: no such folder or manifest\n  Check the path.\n"
+        "3. ftp://x/y: storage of kind ftp:// is not supported\n"
+        "  Use s3://, gs://, file:// or a local path.\n"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -352,25 +359,25 @@ def test_more_workers_than_cpus_are_refused_before_anything_hangs(
     )
 
 
-def test_a_busy_cluster_is_said_and_not_waited_for(
+def test_a_busy_cluster_is_reported_and_not_waited_for(
     photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
 ) -> None:
     import ray
 
     @ray.remote(num_cpus=2)
-    class Hog:
+    class Blocker:
         def up(self) -> bool:
             return True
 
-    hog = Hog.remote()  # type: ignore[attr-defined]
-    assert ray.get(hog.up.remote())
+    blocker = Blocker.remote()  # type: ignore[attr-defined]
+    assert ray.get(blocker.up.remote())
     with pytest.raises(ExtractionError) as caught:
         extract(photos, tiny_backbone, tmp_path / "f")
     assert str(caught.value) == (
         "1 of the cluster's 2 CPUs are needed, but only 0 are free\n"
         "  Wait for the other work to end, or ask for fewer with --workers."
     )
-    ray.kill(hog)
+    ray.kill(blocker)
     deadline = time.monotonic() + 30
     while ray.available_resources().get("CPU", 0) < 2:
         assert time.monotonic() < deadline
@@ -420,7 +427,7 @@ def test_a_manifest_carries_its_columns_along(
 
 
 def test_no_cluster_answers(photos: Path, tiny_backbone: Path, tmp_path: Path) -> None:
-    """In a process of its own: a Ray that is up already would be used whatever the address."""
+    """In a process of its own: a running Ray would be used for any address."""
     arguments = [
         photos,
         "--backbone",
@@ -441,10 +448,10 @@ def test_no_cluster_answers(photos: Path, tiny_backbone: Path, tmp_path: Path) -
     assert "Traceback" not in answer.stderr
 
 
-def test_a_shard_that_fails_stops_the_job_with_a_sentence_and_can_be_gone_on_with(
+def test_a_shard_that_fails_stops_the_job_with_a_message_and_can_be_resumed(
     photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
 ) -> None:
-    """A folder stands where the part's file must go: as a full disk, it is not tried for ever."""
+    """A folder has the name of the part's file: like a full disk, it is not retried forever."""
 
     out = tmp_path / "f"
     begin(folder_at(out), load_backbone(tiny_backbone).fingerprint, str(photos))
@@ -453,10 +460,9 @@ def test_a_shard_that_fails_stops_the_job_with_a_sentence_and_can_be_gone_on_wit
     with pytest.raises(ExtractionError) as caught:
         extract(photos, tiny_backbone, out)
     words = str(caught.value)
-    assert words.startswith(
-        "shard 2 (16 examples, green/12.png to red/07.png) failed: [Errno 17] File exists: "
-    )
-    assert words.endswith("  What is done is kept. Run the same command again to go on.")
+    part = re.escape(f"{out}/_errors/") + r"part-00002-[0-9a-f]{12}\.parquet"
+    assert re.match(rf"{part} cannot be written: File exists\n", words), words
+    assert words.endswith("  What is done is kept. Run the same command again to continue.")
     (out / "_errors").unlink()
     again = extract(photos, tiny_backbone, out)
     assert (again.embedded + again.counts.kept, again.rows) == (59, 59)
@@ -465,7 +471,7 @@ def test_a_shard_that_fails_stops_the_job_with_a_sentence_and_can_be_gone_on_wit
 def test_a_new_user_needs_no_setting_of_ray(
     photos: Path, tiny_backbone: Path, tmp_path: Path
 ) -> None:
-    """A fresh home, and none of the variables that the tests set: a token is made, and used."""
+    """With a fresh home and without the tests' variables, a token is created and used."""
     environment = {name: os.environ[name] for name in os.environ if not name.startswith("RAY_")}
     answer = subprocess.run(
         [

@@ -256,8 +256,8 @@ def test_what_is_no_estimator_of_the_users(own: str) -> None:
 
 def test_options_that_are_not_possible() -> None:
     assert words(lambda: HeadOptions("logistics")) == (
-        "unknown head 'logistics'\n  Did you mean logistic? Known are logistic, linear-svm, "
-        "rbf-svm, knn, ridge, lda, boosting, keras, auto, and package.module:factory for a custom "
+        "unknown head 'logistics'\n  Did you mean logistic? Choose from logistic, linear-svm, "
+        "rbf-svm, knn, ridge, lda, boosting, keras, auto, or package.module:factory for a custom "
         "head."
     )
     assert words(lambda: HeadOptions("knn", {"neighbours": 2.5, "c": 1}, "balanced")) == (

@@ -1,4 +1,4 @@
-"""The examples of a shard come in order, whoever reads them, in batches of one shape."""
+"""The examples of a shard are read in order, by any number of threads, in batches of one shape."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headstart.data.examples.reading import Reader
 from headstart.data.modalities.image.preprocessing import Preprocessing
 from headstart.data.storage.files import digest
 from headstart.data.storage.places import folder_at
-from headstart.data.workers.ahead import ahead
 from headstart.data.workers.inputs import Failure, batches
+from headstart.data.workers.prefetch import prefetch
 
 SMALL = Preprocessing(8, 8)
 
@@ -24,8 +25,8 @@ def test_results_are_in_the_order_of_the_items(threads: int) -> None:
         time.sleep(0.001 * (item % 3))
         return item * item
 
-    assert list(ahead(wait, range(50), threads, 4)) == [item * item for item in range(50)]
-    assert list(ahead(wait, [], threads, 4)) == []
+    assert list(prefetch(wait, range(50), threads, 4)) == [item * item for item in range(50)]
+    assert list(prefetch(wait, [], threads, 4)) == []
 
 
 def test_no_more_is_taken_than_may_wait() -> None:
@@ -37,7 +38,7 @@ def test_no_more_is_taken_than_may_wait() -> None:
             yield item
 
     before = threading.active_count()
-    results = ahead(lambda item: item, items(), 2, 6)
+    results = prefetch(lambda item: item, items(), 2, 6)
     for number in range(20):
         assert next(results) == number
         assert len(taken) <= number + 1 + 6
@@ -52,7 +53,7 @@ def test_an_exception_comes_where_its_result_would() -> None:
             raise OSError("no answer")
         return item
 
-    results = ahead(fail, range(10), 2, 4)
+    results = prefetch(fail, range(10), 2, 4)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="no answer"):
         next(results)
@@ -65,7 +66,7 @@ def test_every_row_is_in_a_batch_or_a_failure(photos: Path) -> None:
     folder = folder_at(photos)
     paths = [f"{name}/{number:02d}.png" for name in ("red", "blue") for number in range(20)]
     rows, bad, told = [], [], []
-    for found in batches(folder, paths, SMALL, lambda: 16, told.append):
+    for found in batches(Reader(folder), paths, SMALL, lambda: 16, told.append):
         if isinstance(found, Failure):
             bad.append((found.row, found.stage, found.reason, found.stamp is None))
             continue
@@ -88,5 +89,5 @@ def test_every_row_is_in_a_batch_or_a_failure(photos: Path) -> None:
 def test_batches_are_as_large_as_is_asked_for_at_that_time(photos: Path) -> None:
     paths = [f"red/{number:02d}.png" for number in range(20)]
     sizes = iter([3, 3, 3, *[8] * 100])
-    found = list(batches(folder_at(photos), paths, SMALL, lambda: next(sizes)))
+    found = list(batches(Reader(folder_at(photos)), paths, SMALL, lambda: next(sizes)))
     assert [len(each.examples) for each in found] == [3, 8, 8, 1]  # type: ignore[union-attr]

@@ -77,6 +77,24 @@ def test_too_few_examples_to_hold_any_back() -> None:
     assert set(labels[seven._divide(labels[:17])[1]]) == {0, 1}
 
 
+def test_validation_never_divides_a_group() -> None:
+    """Ten copies of each of 30 points: the loss on their group-mates would go down for ever."""
+    random = np.random.default_rng(0)
+    groups, labels = np.repeat(np.arange(30), 10), np.repeat(np.arange(30) % 2, 10)
+    points = random.normal(size=(30, 20)).astype(np.float32)[groups]
+    head = KerasHead(learning_rate=0.02, epochs=8).fit(points, labels, groups=groups)
+    rows, held = head._divide(labels, groups)
+    assert not set(groups[rows]) & set(groups[held])
+    assert set(labels[rows]) == set(labels[held]) == {0, 1}
+    assert 0.1 <= len(held) / 300 <= 0.2
+    # The labels are random, so no epoch makes other groups' loss better than chance.
+    assert min(head.validation_losses_) > 0.5
+    leaking = KerasHead(learning_rate=0.02, epochs=8).fit(points, labels)
+    assert min(leaking.validation_losses_) < 0.2
+    alone = KerasHead(epochs=2).fit(points, labels, groups=labels)  # a class is one group
+    assert not alone.early_stopping_
+
+
 def test_the_same_seed_gives_the_same_weights_and_leaves_other_generators_alone() -> None:
     def state() -> list:
         name, keys, *rest = np.random.get_state()

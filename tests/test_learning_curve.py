@@ -147,11 +147,11 @@ def test_ten_thousand_classes() -> None:
 
 def test_advice_in_words() -> None:
     assert advise(100, Interval(0.012, 0.004, 0.02)) == (
-        "100 more labels of each class would add about +1.2 points (95 %: 0.4 to 2.0)."
+        "100 more labels of each class would add about +1.2 points (roughly 0.4 to 2.0)."
     )
     assert advise(1, Interval(0.001, 0.0, 0.003)) == (
         "More labels would hardly help: 1 more label of each class would add about +0.1 points "
-        "(95 %: 0.0 to 0.3)."
+        "(roughly 0.0 to 0.3)."
     )
     assert [round_number(there) for there in (1, 1.9, 4, 7, 10, 131, 999, 5000)] == [
         *(1, 1, 2, 5, 10, 100, 500, 5000)

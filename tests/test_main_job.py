@@ -15,6 +15,7 @@ from headstart.data.modalities.image.preprocessing import Preprocessing, decode
 from headstart.data.samples import SAMPLES, lay_out
 
 
+@pytest.mark.timeout(1200)  # the main job is its fixture
 def test_the_main_job_on_digits(digits_job: Path, tmp_path: Path, command: Callable) -> None:
     digits, backbone = digits_job / "digits", digits_job / "backbone.onnx"
     features, model, edge = digits_job / "features", digits_job / "model", tmp_path / "edge.onnx"
@@ -39,7 +40,7 @@ def test_the_main_job_on_digits(digits_job: Path, tmp_path: Path, command: Calla
         assert probabilities.max() == pytest.approx(float(row["confidence"]), abs=1e-3)
 
 
-def test_the_elpv_sample_is_laid_out_with_its_licence(tmp_path: Path, command: Callable) -> None:
+def test_the_elpv_sample_is_written_with_its_licence(tmp_path: Path, command: Callable) -> None:
     answer = command("data", "sample", "elpv", tmp_path / "elpv")
     assert "CC BY-NC-SA 4.0: not for commercial use" in answer.out
     assert "CC BY-NC-SA 4.0" in (tmp_path / "elpv" / "LICENCE.txt").read_text()
@@ -51,18 +52,18 @@ def test_the_elpv_sample_is_laid_out_with_its_licence(tmp_path: Path, command: C
     assert set(table["id"].to_pylist()) == set(source.examples["id"].to_pylist())
 
 
-def test_samples_that_cannot_be_laid_out(tmp_path: Path, command: Callable) -> None:
+def test_samples_that_cannot_be_written(tmp_path: Path, command: Callable) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     answer = command("data", "sample", "digits", tmp_path)
     assert (answer.code, answer.err) == (
         2,
-        f"error: {tmp_path} is in use already\n  Choose an empty or new folder.\n",
+        f"error: {tmp_path} is not empty\n  Choose an empty or new folder.\n",
     )
     answer = command("data", "sample", "digit", tmp_path / "x")
     assert answer.err == "error: unknown sample set 'digit'\n  Did you mean digits?\n"
 
 
-def test_a_missing_sample_package_is_named_with_its_cure(
+def test_a_missing_sample_package_is_named_with_its_fix(
     tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -1,4 +1,4 @@
-"""A modality of the tests' own goes the whole way: nothing but its file and the table knows it."""
+"""A third modality, defined by the tests, works end to end with one file and a table entry."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     monkeypatch.setitem(known.MODALITIES, "vector", Vectors())
     write_vector_backbone(tmp_path / "backbone.onnx")
-    ray.cloudpickle.register_pickle_by_value(module)  # a worker has no path to the tests
+    ray.cloudpickle.register_pickle_by_value(module)  # workers cannot import the tests
     yield write_vectors(tmp_path / "vectors")
     ray.cloudpickle.unregister_pickle_by_value(module)
 
@@ -34,18 +34,18 @@ def vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_what_a_worker_lacks_is_named(
     tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Short memory is blamed only where nothing better is known."""
+    """Short memory is named only if no better reason is known."""
     monkeypatch.setitem(known.MODALITIES, "vector", Vectors())
     write_vector_backbone(tmp_path / "backbone.onnx")
     vectors = write_vectors(tmp_path / "vectors")
     asked = ("extract", vectors, "--backbone", tmp_path / "backbone.onnx", "-o", tmp_path / "f")
     answer = command(*asked)
     assert answer.code == 1
-    assert "as they started: ModuleNotFoundError: No module named 'vectors'\n" in answer.err
+    assert "while starting: ModuleNotFoundError: No module named 'vectors'\n" in answer.err
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_third_modality_goes_the_whole_way(
+def test_a_third_modality_works_end_to_end(
     vectors: Path, tmp_path: Path, command: Callable
 ) -> None:
     (vectors / "low" / "00.vec").write_text("one two")
@@ -57,7 +57,7 @@ def test_a_third_modality_goes_the_whole_way(
     backbone, features = tmp_path / "backbone.onnx", tmp_path / "features"
     asked = ("extract", vectors, "--backbone", backbone, "-o", features)
     first = command(*asked)
-    assert first.code == 0, first.err  # two of 40 are no more than --max-bad
+    assert first.code == 0, first.err  # two of 40 do not exceed --max-bad
     store = FeatureStore.open(features)
     assert (store.manifest.rows, store.manifest.modality) == (38, "vector")
     reasons = {row["id"]: row["reason"] for row in store.read_errors().to_pylist()}
@@ -96,14 +96,14 @@ def test_what_is_for_photographs_alone_is_refused(
     )
 
 
-def test_a_source_is_read_as_what_the_backbone_takes(vectors: Path, tmp_path: Path) -> None:
-    """One folder may hold several kinds of files; each backbone takes its own."""
+def test_a_source_is_read_as_the_backbones_modality(vectors: Path, tmp_path: Path) -> None:
+    """One folder may hold several kinds of files; each backbone takes those of its modality."""
     paint(vectors / "low" / "photo.png", (1, 2, 3), 0)
     assert len(open_source(vectors)) == 40  # most of the files
-    assert open_source(vectors).ignored == {".png": 1}
+    assert open_source(vectors).left_out == {".png": 1}
     photographs = open_source(vectors, modality=known.MODALITIES["image"])
     assert photographs.examples["id"].to_pylist() == ["low/photo.png"]
-    assert photographs.ignored == {".vec": 40}
+    assert photographs.left_out == {".vec": 40}
 
 
 def test_a_source_without_the_backbones_modality(
@@ -113,11 +113,11 @@ def test_a_source_without_the_backbones_modality(
     answer = command(*asked)
     assert answer.code == 2
     assert answer.err.startswith(
-        f"error: {vectors} holds no photographs; it has .vec files\n  Known extensions are .bmp "
+        f"error: {vectors} holds no photographs; it has .vec files\n  Known extensions are .avif"
     )
 
 
-def test_a_backbone_of_a_modality_that_is_not_known(
+def test_a_backbone_of_an_unknown_modality(
     vectors: Path, tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(known.MODALITIES, "vector")
@@ -127,5 +127,5 @@ def test_a_backbone_of_a_modality_that_is_not_known(
     assert answer.code == 2
     assert answer.err == (
         f"error: {tmp_path / 'backbone.onnx'} is a backbone of an unknown modality 'vector'\n"
-        "  Known are image. Update headstart, or use another backbone.\n"
+        "  Supported: image. Update headstart, or use another backbone.\n"
     )

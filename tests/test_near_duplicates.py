@@ -60,10 +60,65 @@ def test_planted_copies_are_found_and_others_are_not(digits: list[Image.Image]) 
     assert np.array_equal(np.sort(found.test), np.flatnonzero(found.is_duplicate))
     assert (np.diff(found.similarity) <= 0).all()
     assert found.similarity.min() > 0.9
-    assert found.how.startswith("The distance to the nearest training example is less than 0.")
-    assert found.how.endswith(
-        " times that to the tenth; for independent examples, this is so for one in 1,000."
+    assert found.how == (
+        "The nearest training example is closer than it would be by chance, given the distances to "
+        "the ten nearest in samples of the training examples; of independent examples, about one "
+        "in 1,000 is."
     )
+
+
+@pytest.mark.parametrize("each", [5, 6, 8, 20, 40])
+@pytest.mark.parametrize("dim", [16, 64])
+def test_bursts_are_found(each: int, dim: int) -> None:
+    """Every photograph belongs to a burst, most of which is in training."""
+    random = np.random.default_rng(each * dim)
+    scenes = np.repeat(random.normal(size=(1500 // each, dim)), each, axis=0)
+    frames = (scenes + 0.02 * random.normal(size=scenes.shape)).astype(np.float32)
+    order = random.permutation(len(frames))
+    train, test = order[300:], order[:300]
+    found = near_duplicates(frames[train], frames[test])
+    alone = ~np.isin(test // each, train // each)
+    assert found.is_duplicate[~alone].mean() >= 0.95
+    assert not found.is_duplicate[alone].any()
+    named = train[found.train] // each == test[found.test] // each
+    assert named.all()
+
+
+@pytest.mark.parametrize("frames", [30, 100, 300])
+def test_frames_of_videos_are_found(frames: int) -> None:
+    random = np.random.default_rng(0)
+    drift = np.cumsum(0.05 * random.normal(size=(20, frames, 32)), axis=1)
+    everything = (random.normal(size=(20, 1, 32)) + drift).reshape(-1, 32).astype(np.float32)
+    order = random.permutation(len(everything))
+    count = len(order) // 5
+    found = near_duplicates(everything[order[count:]], everything[order[:count]])
+    assert found.is_duplicate.mean() >= 0.95
+
+
+def test_bursts_among_other_photographs() -> None:
+    random = np.random.default_rng(0)
+    scenes = random.normal(size=(60, 32))
+
+    def burst(each: int) -> np.ndarray:
+        return np.repeat(scenes, each, axis=0) + 0.03 * random.normal(size=(60 * each, 32))
+
+    train = np.concatenate([random.normal(size=(1000, 32)), burst(10)]).astype(np.float32)
+    test = np.concatenate([random.normal(size=(200, 32)), burst(5)]).astype(np.float32)
+    found = near_duplicates(train, test).is_duplicate
+    assert found[200:].all()
+    assert found[:200].mean() <= 0.005
+
+
+@pytest.mark.parametrize("each", [15, 30, 200])
+def test_small_classes_far_apart_are_no_bursts(each: int) -> None:
+    random = np.random.default_rng(each)
+    labels = np.repeat(np.arange(1200 // each), each)
+    examples = 3 * random.normal(size=(1200 // each, 16))[labels]
+    examples = (examples + 0.3 * random.normal(size=examples.shape)).astype(np.float32)
+    order = random.permutation(len(labels))
+    train, test = order[300:], order[:300]
+    found = near_duplicates(examples[train], examples[test], labels[train])
+    assert found.is_duplicate.mean() <= 0.005
 
 
 @pytest.mark.parametrize("dim", [2, 8, 64])

@@ -302,7 +302,7 @@ def test_mistakes_are_told_at_once(tmp_path: Path, command: Callable) -> None:
     assert answer.err == (
         "error: 1. --seed -1 is not possible\n  Give 0 or more.\n"
         f"2. {tmp_path / 'p.pdf'} is not a plot that can be written\n"
-        "  Known are .png, .svg, .html.\n"
+        "  Choose from .png, .svg, .html.\n"
         f"3. {tmp_path / 'none'}: no such feature store\n"
         "  Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES\n"
         f"4. {tmp_path / 'b.onnx'}: no such backbone file\n"

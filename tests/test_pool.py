@@ -1,4 +1,4 @@
-"""Workers die, stall and are killed by single photographs; the job goes on, and says so."""
+"""Workers die, stall and are killed by single photographs; the job continues and reports it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from conftest import paint, write_tiny_backbone
 
 from headstart.data.common.errors import ExtractionError
 from headstart.data.contracts.store import FeatureStore
+from headstart.data.workers.pool import KILLED, _cause_of_death
 from headstart.extract.job import ExtractOptions
 from headstart.extract.job import extract as run
 from headstart.extract.worker import EmbeddingJob, EmbeddingWorker
 
 
 def use(monkeypatch: pytest.MonkeyPatch, worker: type[EmbeddingWorker]) -> None:
-    """Extract with workers of a class of ours, which travels to Ray's processes by value."""
+    """Extract with workers of the given class, which is sent to Ray's processes by value."""
 
     class OurJob(EmbeddingJob):
         def worker(self, content: bytes) -> EmbeddingWorker:
@@ -35,9 +37,9 @@ pytestmark = pytest.mark.alone
 
 
 @pytest.fixture
-def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers to which files with certain bytes do what a decoder with a bug would."""
-    # A real fault: a signal sent by os.kill may reach another thread, and this one would go on.
+def fragile_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that crash or hang on files with certain bytes, as with a bug in a decoder."""
+    # A real fault: a signal sent by os.kill may reach another thread, and this one would continue.
     crash, sleep, match = lambda: ctypes.string_at(0), time.sleep, re.match
 
     class Fragile(EmbeddingWorker):
@@ -51,7 +53,7 @@ def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
                     crash()
                 if content == b"endless":
                     sleep(1000)
-                if content == b"endless and deaf":  # the regular expression holds the GIL
+                if content == b"endless in C":  # the regular expression holds the GIL
                     match(r"(a+)+$", "a" * 60 + "b")
                 return decode(content, preprocessing, fast)
 
@@ -70,7 +72,7 @@ def many(photos: Path) -> set[str]:
     return {path.relative_to(photos).as_posix() for path in photos.rglob("*.png")}
 
 
-@pytest.mark.usefixtures("deadly", "local_ray")
+@pytest.mark.usefixtures("fragile_workers", "local_ray")
 def test_a_photograph_that_kills_its_worker_ends_alone_in_errors(
     photos: Path, tiny_backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -96,8 +98,8 @@ def test_a_photograph_that_kills_its_worker_ends_alone_in_errors(
     assert run(photos, tiny_backbone, out).rows == 300
 
 
-@pytest.mark.parametrize("how", [b"endless", b"endless and deaf"])
-@pytest.mark.usefixtures("deadly", "local_ray")
+@pytest.mark.parametrize("how", [b"endless", b"endless in C"])
+@pytest.mark.usefixtures("fragile_workers", "local_ray")
 def test_a_photograph_that_stalls_its_worker_is_named_and_ends_alone_in_errors(
     photos: Path, tiny_backbone: Path, tmp_path: Path, how: bytes, command: Callable
 ) -> None:
@@ -130,7 +132,7 @@ def test_a_worker_that_is_killed_once_costs_its_shard_once_more_and_nothing_else
         def work(self, *task):  # type: ignore[no-untyped-def]
             record = super().work(*task)  # written, but never reported
             try:
-                mark.touch(exist_ok=False)  # by one worker, also where two are done at once
+                mark.touch(exist_ok=False)  # by one worker, even if two finish at once
             except FileExistsError:
                 return record
             kill(pid(), 9)
@@ -150,7 +152,7 @@ def test_a_worker_that_is_killed_once_costs_its_shard_once_more_and_nothing_else
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_workers_that_never_come_up_stop_the_job(
+def test_workers_that_never_start_stop_the_job(
     photos: Path, tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kill, pid = os.kill, os.getpid
@@ -163,15 +165,15 @@ def test_workers_that_never_come_up_stop_the_job(
     with pytest.raises(ExtractionError) as caught:
         run(photos, tiny_backbone, tmp_path / "f")
     assert str(caught.value) == (
-        "3 workers died one after the other as they started: its process was killed or crashed; "
+        "3 workers in a row died while starting: its process was killed or crashed; "
         "short memory is the usual cause\n  Check the memory of the machines, what is installed on "
         "them, and Ray's logs.\n"
-        "  What is done is kept. Run the same command again to go on."
+        "  What is done is kept. Run the same command again to continue."
     )
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_job_that_waits_says_what_for(
+def test_a_waiting_job_says_what_it_waits_for(
     photos: Path,
     tiny_backbone: Path,
     tmp_path: Path,
@@ -182,7 +184,7 @@ def test_a_job_that_waits_says_what_for(
 
     class Slow(EmbeddingWorker):
         def work(self, *task):  # type: ignore[no-untyped-def]
-            self.place = (task[0].number, 3)
+            self.position = (task[0].number, 3)
             time.sleep(4)
             return super().work(*task)
 
@@ -191,20 +193,35 @@ def test_a_job_that_waits_says_what_for(
     assert re.search(r"worker \d+ on \S+: at 'blue/03.png' for \d s\n", capsys.readouterr().err)
 
 
-@pytest.mark.usefixtures("deadly", "local_ray")
-def test_examples_that_end_their_workers_one_after_the_other_stop_the_job(
+@pytest.mark.usefixtures("fragile_workers", "local_ray")
+def test_examples_in_a_row_that_end_their_workers_stop_the_job(
     photos: Path, tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A graph or a machine that ends every worker is not tried on a million photographs."""
-    monkeypatch.setattr("headstart.data.workers.pool.MAX_FAILED_IN_A_ROW", 2)
+    """The job stops early if every photograph ends its worker."""
+    monkeypatch.setattr("headstart.data.workers.pool.MAX_DIED_IN_A_ROW", 2)
     for path in photos.rglob("*.png"):
         path.write_bytes(b"poison")
     with pytest.raises(ExtractionError) as caught:
         run(photos, tiny_backbone, tmp_path / "f")
     assert re.fullmatch(
-        r"2 photographs one after the other ended their workers, the last is '\S+': its process "
+        r"2 photographs in a row ended their workers, the last one is '\S+': its process "
         r"was killed or crashed; short memory is the usual cause\n  Check the graph's file, and "
         r"the memory of the machines: fewer --workers have more each\.\n  What is done is kept\. "
-        r"Run the same command again to go on\.",
+        r"Run the same command again to continue\.",
         str(caught.value),
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ray.exceptions.ActorDiedError(), KILLED),
+        (ray.exceptions.WorkerCrashedError(), KILLED),
+        (ray.exceptions.RuntimeEnvSetupError("no such package"), "no such package"),
+        (ray.exceptions.ObjectStoreFullError(), "object store is full"),
+        (ray.exceptions.OutOfDiskError(), "disk's utilization is over capacity"),
+    ],
+)
+def test_only_a_lost_process_is_blamed_on_memory(error: Exception, cause: str) -> None:
+    assert cause in _cause_of_death(error)
+    assert ("short memory" in _cause_of_death(error)) == (cause == KILLED)

@@ -303,14 +303,12 @@ def test_a_photograph_that_kills_its_workers_is_an_error_and_the_others_are_pred
 def test_workers_that_are_lost_again_and_again_end_the_work(
     edge: Path, photos: Path, tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headstart.data.workers.pool.MAX_FAILED_IN_A_ROW", 1)
+    monkeypatch.setattr("headstart.data.workers.pool.MAX_DIED_IN_A_ROW", 1)
     for path in photos.rglob("*.png"):
         path.write_bytes(b"poison")
     answer = command("classify", "predict", edge, photos, "-o", tmp_path / "p.csv", "--batch", 4)
     assert answer.code == 1
-    assert (
-        "error: 1 photographs one after the other ended their workers, the last is '" in answer.err
-    )
+    assert "error: 1 photographs in a row ended their workers, the last one is '" in answer.err
     assert answer.err.endswith("  No predictions were written.\n")
     assert not (tmp_path / "p.csv").exists()
 
@@ -451,8 +449,8 @@ def test_all_mistakes_are_said_at_once(
         f"error: 1. {tiny_backbone} is a headstart backbone, not an edge model\n"
         "  Write one with: python -m export classifier MODEL --backbone backbone.onnx -o "
         "edge.onnx\n"
-        f"2. {features} is a feature store; an edge model takes photographs\n"
-        "  Name the photographs, or the model folder: python -m classify predict MODEL "
+        f"2. {features} is a feature store; an edge model takes files\n"
+        "  Name the files, or the model folder: python -m classify predict MODEL "
         f"{features} -o {out}\n"
         f"3. {out} exists already\n  Pass --overwrite to replace it.\n",
     )
@@ -499,7 +497,7 @@ def test_a_model_folder_takes_features_only(
     (tmp_path / "empty").mkdir()
     answer = command("classify", "predict", model, tmp_path / "empty", "-o", tmp_path / "p.csv")
     assert answer.err.startswith(
-        f"error: {tmp_path / 'empty'} is no feature store (it has no _headstart.json)\n"
+        f"error: {tmp_path / 'empty'} is not a feature store (it has no _headstart.json)\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Photographs in another size: Pillow's numbers, but for a level here and there."""
+"""Resizing: the same values as Pillow's, apart from a level here and there."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def levels(image: Image.Image, size: tuple[int, int], resampling: Image.Resampli
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("resampling", FILTERS)
 @pytest.mark.parametrize("size", [(224, 224), (160, 224), (64, 48), (500, 511), (512, 100)])
-def test_hardly_a_number_is_a_level_off(
+def test_few_values_differ_by_a_level(
     mode: str, resampling: Image.Resampling, size: tuple[int, int]
 ) -> None:
     apart = levels(ASTRONAUT.convert(mode), size, resampling)
@@ -55,8 +55,8 @@ def test_any_size_to_any_other(
     assert apart.max() <= (2 if to_width <= width and to_height <= height else 0)
 
 
-def test_without_the_package_it_is_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resizing.FAST  # or nothing of this was tested
+def test_without_the_package_pillow_resizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resizing.FAST  # otherwise these tests check nothing
     assert levels(ASTRONAUT, (100, 100), Image.Resampling.LANCZOS).any()
     monkeypatch.setattr(resizing, "FAST", False)
     assert not levels(ASTRONAUT, (100, 100), Image.Resampling.LANCZOS).any()

@@ -1,4 +1,4 @@
-"""The rooms: who may import whom, who must do without TensorFlow, and that none is a street."""
+"""The rooms: which may import which, which need no TensorFlow, and how many modules they have."""
 
 from __future__ import annotations
 
@@ -68,27 +68,27 @@ def test_no_circle_of_imports() -> None:
 
 
 def imports_of(path: Path, modules: Iterable[str]) -> set[str]:
-    """Those of the modules that a file imports, or takes something from."""
+    """Those of the modules that a file imports, or imports something from."""
     found = imports(path)
     return {name for each in found for name in (each, each.rpartition(".")[0]) if name in modules}
 
 
 @pytest.mark.parametrize("room", ["data", "extract", "cluster", "classify"])
-def test_only_export_knows_tensorflow(room: str) -> None:
-    """But for the one head that is a Keras model, which imports it inside of its functions."""
+def test_only_export_imports_tensorflow(room: str) -> None:
+    """The one exception is the Keras head, which imports it inside functions."""
     for path in files(room):
         own = path == ROOT / "classify" / "heads" / "keras_head.py"
         assert packages(path) & HEAVY == ({"tensorflow", "tf2onnx"} if own else set()), path
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_every_module_says_what_it_is(room: str) -> None:
+def test_every_module_has_a_docstring(room: str) -> None:
     for path in files(room):
         assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_no_room_is_a_street(room: str) -> None:
+def test_no_folder_has_too_many_modules(room: str) -> None:
     """A dozen modules side by side are enough."""
     for folder in {path.parent for path in files(room)}:
         assert len([path for path in folder.glob("[!_]*.py")]) <= 12, folder

@@ -1,4 +1,4 @@
-"""Folders and manifests as examples, and the words for what is no source."""
+"""Folders and manifests as examples, and the messages for invalid sources."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def message(path: Path) -> str:
     return str(caught.value)
 
 
-def test_a_folder_a_class_at_any_depth(tmp_path: Path) -> None:
+def test_one_folder_per_class_at_any_depth(tmp_path: Path) -> None:
     touch(tmp_path, "cat/a.jpg", "cat/deep/er/b.PNG", "dog/c.webp", "cat/.hidden.jpg", "x.txt")
     source = open_source(tmp_path)
     assert labels(tmp_path) == {
@@ -45,7 +45,7 @@ def test_a_folder_a_class_at_any_depth(tmp_path: Path) -> None:
         "dog/c.webp": ("dog", None),
     }
     assert source.classes == ["cat", "dog"]
-    assert source.ignored == {".txt": 1}
+    assert source.left_out == {".txt": 1, "hidden or system files": 1}
 
 
 def test_top_level_folders_named_for_splits_are_splits(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_splits_beside_classes_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "test/a.jpg", "cat/b.jpg", "dog/c.jpg")
     assert message(tmp_path) == (
         f"{tmp_path} mixes folders of splits (test) with folders of classes (cat, dog)\n"
-        "  Put the class folders into the split folders, or describe the files by a manifest."
+        "  Put the class folders into the split folders, or describe the files in a manifest."
     )
 
 
@@ -74,7 +74,7 @@ def test_some_labels_missing_is_refused_unless_allowed(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "cat/b.jpg")
     assert message(tmp_path) == (
         f"{tmp_path}: 1 example of 2 has no label: 'a.jpg'\n"
-        "  Label them, or pass --allow-unlabelled to carry them along without one."
+        "  Label them, or pass --allow-unlabelled to keep them without one."
     )
     assert labels(tmp_path, allow_unlabelled=True)["a.jpg"] == (None, None)
 
@@ -95,13 +95,14 @@ def test_odd_names_are_ids(tmp_path: Path, name: str) -> None:
     assert list(labels(tmp_path)) == [f"cat/{name}"]
 
 
-def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_left_out_and_counted(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/cat/\xff.jpg")).touch()
-    assert message(tmp_path) == (
-        f"{tmp_path}: 1 file name cannot be written as text (UTF-8): 'cat/\\udcff.jpg'\n"
-        "  Rename them."
+    assert message(tmp_path).startswith(
+        f"{tmp_path} holds no photographs; left out: 1 names that are not UTF-8\n"
     )
+    touch(tmp_path, "cat/a.jpg")
+    assert open_source(tmp_path).left_out == {"names that are not UTF-8": 1}
 
 
 def test_no_such_folder_names_the_nearest(tmp_path: Path) -> None:
@@ -118,11 +119,11 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_a_folder_of_other_files(tmp_path: Path) -> None:
     touch(tmp_path, "a/x.txt", "a/y.md")
     assert message(tmp_path).startswith(
-        f"{tmp_path} holds no photographs; it has .md, .txt files\n  Known extensions are .bmp"
+        f"{tmp_path} holds no photographs; it has .md, .txt files\n  Known extensions are .avif"
     )
 
 
-def test_a_file_that_is_no_manifest(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_manifest(tmp_path: Path) -> None:
     touch(tmp_path, "a.docx")
     assert "is neither a folder nor a manifest (.csv, .tsv, .parquet)" in message(
         tmp_path / "a.docx"
@@ -162,7 +163,7 @@ def test_a_manifest_with_everything(tmp_path: Path) -> None:
     assert str(source.folder) == str(tmp_path)
 
 
-def test_a_parquet_and_a_tsv_manifest_say_the_same(tmp_path: Path) -> None:
+def test_a_parquet_and_a_tsv_manifest_are_equivalent(tmp_path: Path) -> None:
     tsv = manifest(tmp_path, "path\tlabel\na.jpg\tx\n", "m.tsv")
     pq.write_table(pa.table({"path": ["a.jpg"], "label": ["x"]}), tmp_path / "m.parquet")
     assert open_source(tsv).examples.equals(open_source(tmp_path / "m.parquet").examples)
@@ -171,17 +172,17 @@ def test_a_parquet_and_a_tsv_manifest_say_the_same(tmp_path: Path) -> None:
 def test_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> None:
     path = manifest(
         tmp_path,
-        "path,label,id,split\n../a.jpg,x,1,train\n/etc/b.jpg,x,1,dev\n,x,2,test\nok..jpg,x,,\n",
+        "path,label,id,split\n../a.jpg,x,1,train\n/etc/b.jpg,x,1,later\n,x,2,test\nok..jpg,x,,\n",
     )
     assert message(path) == (
         f"1. {path}: 1 row without 'id', the first is row 4 (not counting the header)\n"
         "  Fill in the column, or remove the rows.\n"
         f"2. {path}: 1 row without 'path', the first is row 3 (not counting the header)\n"
         "  Fill in the column, or remove the rows.\n"
-        f"3. {path}: 1 id stands for more than one example: '1'\n"
-        "  Ids must be unique: name them in a column 'id', or remove the repeated rows.\n"
-        f"4. {path}: unknown splits 'dev'\n"
-        "  Known are train, validation, test; leave the cell empty for none.\n"
+        f"3. {path}: 1 id is used for more than one example: '1'\n"
+        "  Ids must be unique: give them in a column 'id', or remove the repeated rows.\n"
+        f"4. {path}: unknown splits 'later'\n"
+        "  Choose from train, validation, test; leave the cell empty for none.\n"
         f"5. {path}: 2 paths lead outside the manifest's folder: '../a.jpg', '/etc/b.jpg'\n"
         "  Put the manifest above its files and give relative paths without '..'."
     )
@@ -208,7 +209,7 @@ def test_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> None:
         ("paths,label\na.jpg,x\n", "Rename 'paths' to 'path'."),
         ("path,label\na.jpg\nb.jpg,x\n", "cannot be read: CSV parse error"),
         ("path,label\na.jpg,x\nb.jpg,\n", "1 example of 2 has no label: 'b.jpg'"),
-        ("path,label\na.jpg,x\na.jpg,y\n", "1 id stands for more than one example: 'a.jpg'"),
+        ("path,label\na.jpg,x\na.jpg,y\n", "1 id is used for more than one example: 'a.jpg'"),
     ],
 )
 def test_broken_manifests(tmp_path: Path, text: str, words: str) -> None:
@@ -253,7 +254,7 @@ def test_inspect_counts_sizes_and_broken_files(photos: Path, command: Callable) 
     assert lines[0].startswith("examples    62 (")
     assert lines[1] == "sizes       24x24 (61)"
     assert lines[2] == "duplicates  1 files repeat the bytes of another"
-    assert lines[3] == "ignored     1 .txt (no photographs by their extension)"
+    assert lines[3] == "left out    1 .txt"
     assert [line.split() for line in lines[5:9]] == [
         ["class", "examples"],
         ["blue", "20"],

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from conftest import paint
 from servers import Wire, gcs_server, make_bucket, s3_server, wait_until
 
 import headstart.data.storage.lock
+import headstart.data.storage.remote
 from headstart.data.common.errors import ExtractionError, InputError, StorageError, StoreError
-from headstart.data.contracts.store import FeatureStore
+from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.records import finish, sweep
+from headstart.data.contracts.store import FeatureStore, StoreManifest
 from headstart.data.storage.local import LocalFolder
 from headstart.data.storage.lock import sole_writer
 from headstart.data.storage.places import folder_at
@@ -33,7 +37,7 @@ def s3_port() -> Iterator[int]:
 
 @pytest.fixture
 def wire(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
-    """S3 with an empty bucket, behind a wire that can be cut."""
+    """S3 with an empty bucket, behind a connection that can be cut."""
     make_bucket(s3_port)
     wire = Wire(s3_port)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{wire.port}")
@@ -51,6 +55,15 @@ def bucket(wire: Wire, photos: Path, tiny_backbone: Path) -> str:
     return "s3://bucket"
 
 
+NOTHING = StoreManifest(
+    fingerprint=Fingerprint("tiny", "0", "8x8", "fp32", 12),
+    source="s",
+    root="r",
+    classes=(),
+    parts=(),
+)
+
+
 def ids(store: str | Path) -> list[str]:
     return sorted(FeatureStore.open(store).read(["id"])["id"].to_pylist())
 
@@ -64,7 +77,7 @@ def test_everything_in_object_storage(
     command: Callable,
 ) -> None:
     arguments = ("extract", f"{bucket}/photos", "--backbone", f"{bucket}/tiny.onnx")
-    # Bit by bit the same embeddings are those of the same engine.
+    # Only the same engine gives embeddings that are equal bit by bit.
     arguments += ("-o", f"{bucket}/deep/store", "--engine", "onnxruntime")
     answer = command(*arguments)
     assert answer.code == 0, answer.err
@@ -120,30 +133,30 @@ def many(bucket: str, photos: Path) -> int:
     return 360
 
 
-def test_a_network_that_fails_for_a_while_costs_only_time(
+def test_a_temporary_network_failure_costs_only_time(
     wire: Wire, bucket: str, photos: Path, local_ray: None
 ) -> None:
     total = many(bucket, photos)
     before, cuts = wire.requests, []
 
-    def meddle() -> None:
+    def cut_three_times() -> None:
         for number in range(3):
             wait_until(lambda number=number: wire.requests > before + 150 * (number + 1))
             wire.cut()
             cuts.append(wire.requests)
             threading.Event().wait(1.0)
-            wire.mend()
+            wire.restore()
 
-    meddler = threading.Thread(target=meddle)
-    meddler.start()
+    cutter = threading.Thread(target=cut_three_times)
+    cutter.start()
     done = extract(f"{bucket}/photos", f"{bucket}/tiny.onnx", f"{bucket}/f")
-    meddler.join()
+    cutter.join()
     assert len(cuts) == 3
     assert (done.rows, done.errors, done.inferences) == (total, {}, total)
     assert verify(f"{bucket}/f").sound
 
 
-def test_a_network_that_stays_away_is_said_and_nothing_is_lost(
+def test_a_lasting_network_failure_is_reported_and_nothing_is_lost(
     wire: Wire, bucket: str, photos: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     total = many(bucket, photos)
@@ -163,7 +176,7 @@ def test_a_network_that_stays_away_is_said_and_nothing_is_lost(
     assert "cannot be reached: When " in str(caught.value)
     assert "AWS Error NETWORK_CONNECTION" in str(caught.value)
     assert "same command again" in str(caught.value)
-    wire.mend()
+    wire.restore()
     monkeypatch.setattr(
         "headstart.data.storage.lock.SILENCE", 0.1
     )  # the lock that the dead run left
@@ -173,7 +186,7 @@ def test_a_network_that_stays_away_is_said_and_nothing_is_lost(
     assert verify(f"{bucket}/f").sound
 
 
-def test_a_storage_that_cannot_be_reached_is_said_before_any_work(
+def test_unreachable_storage_is_reported_before_any_work(
     wire: Wire, tiny_backbone: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headstart.data.storage.remote.PATIENCE", 0.5)
@@ -183,14 +196,14 @@ def test_a_storage_that_cannot_be_reached_is_said_before_any_work(
     assert "error: s3://bucket cannot be reached: When " in answer.err
     assert answer.err.endswith(
         "  Check network, address and credentials, then run the same command again: "
-        "it goes on where it stopped.\n"
+        "it continues where it stopped.\n"
     )
 
 
 def test_a_second_writer_is_refused_and_a_dead_lock_is_taken_over(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(headstart.data.storage.lock, "BEAT", 0.1)
+    monkeypatch.setattr(headstart.data.storage.lock, "HEARTBEAT", 0.1)
     monkeypatch.setattr(headstart.data.storage.lock, "SILENCE", 0.8)
     folder = folder_at(f"{bucket}/f")
     with sole_writer(folder):
@@ -201,7 +214,7 @@ def test_a_second_writer_is_refused_and_a_dead_lock_is_taken_over(
             f"{bucket}/f\n  Wait until it has ended, or choose another folder with -o."
         )
     assert folder.names() == []
-    folder.write("_lock", json.dumps({"pid": 1, "host": "gone", "token": "x", "beat": 3}).encode())
+    folder.write("_lock", json.dumps({"pid": 1, "host": "gone", "token": "x", "count": 3}).encode())
     with sole_writer(folder):
         assert folder.names() == ["_lock"]
     assert folder.names() == []
@@ -212,19 +225,19 @@ def test_a_second_writer_is_refused_and_a_dead_lock_is_taken_over(
     [
         (
             "ftp://host/x",
-            "ftp://host/x: storage of kind ftp:// is not known\n"
-            "  Known are s3://, gs://, file:// and local paths.",
+            "ftp://host/x: storage of kind ftp:// is not supported\n"
+            "  Use s3://, gs://, file:// or a local path.",
         ),
-        ("s3:///x", "s3:///x names no bucket\n  Write s3://BUCKET/FOLDER."),
+        ("s3:///x", "s3:///x has no bucket\n  Write s3://BUCKET/FOLDER."),
         (
             "s3://key:secret@bucket/x",
-            "s3://...@bucket: an address must hold no credentials, since it is written into the "
-            "feature store\n  Give them by the environment, as AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY.",
+            "s3://...@bucket: an address must not contain credentials, since it is written into "
+            "the feature store\n  Set the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
+            "instead.",
         ),
     ],
 )
-def test_addresses_that_cannot_be(address: str, words: str) -> None:
+def test_invalid_addresses(address: str, words: str) -> None:
     with pytest.raises(InputError) as caught:
         folder_at(address)
     assert str(caught.value) == words
@@ -235,7 +248,7 @@ def test_a_file_address_is_a_local_path(tmp_path: Path) -> None:
     assert folder == LocalFolder(str(tmp_path / "a b"))
 
 
-def test_an_object_that_may_not_be_read_is_no_failing_network() -> None:
+def test_a_forbidden_object_is_not_a_network_failure() -> None:
     def refuse() -> None:
         raise OSError("When reading key 'x': AWS Error ACCESS_DENIED during HeadObject operation")
 
@@ -245,7 +258,7 @@ def test_an_object_that_may_not_be_read_is_no_failing_network() -> None:
 
 
 @pytest.mark.parametrize("kind", ["local", "s3", "gs"])
-def test_the_verbs_of_a_folder(
+def test_the_methods_of_a_folder(
     kind: str, tmp_path: Path, s3_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with gcs_server() as gcs_port:
@@ -267,7 +280,7 @@ def test_the_verbs_of_a_folder(
         assert (content, [stamp]) == (b"hello", folder.stamps(["a b/ü#1?.txt"]))
         assert dict(folder.files())["a b/ü#1?.txt"] == stamp
         assert folder.read("empty") == b""
-        if kind != "gs":  # the server of the tests does not know how to send a part of an object
+        if kind != "gs":  # the tests' server cannot send a part of an object
             with folder.open("a b/ü#1?.txt") as file:
                 assert file.read_at(3, 1) == b"ell"
         with pytest.raises(FileNotFoundError):
@@ -287,3 +300,59 @@ def test_a_photograph_that_grows_on_a_local_disk_has_another_stamp(tmp_path: Pat
     (before,) = folder.stamps(["a.png"])
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes() + b"\0")
     assert folder.stamps(["a.png"]) != [before]
+
+
+def test_silence_is_longer_than_the_patience_of_a_living_writer() -> None:
+    lock, remote = headstart.data.storage.lock, headstart.data.storage.remote
+    assert lock.SILENCE > remote.PATIENCE + 2 * lock.HEARTBEAT
+
+
+def test_a_writer_whose_lock_is_taken_over_writes_no_more(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its heartbeat does not take the lock back, and it neither finishes nor sweeps."""
+    lock = headstart.data.storage.lock
+    monkeypatch.setattr(lock, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(lock, "SETTLE", 0.1)
+    folder = folder_at(f"{bucket}/f")
+    part = "part-00001-0123456789ab.parquet"
+    other = json.dumps({"token": "x", "pid": 1, "host": "other", "count": 1}).encode()
+    with sole_writer(folder) as held:
+        held()
+        folder.write(part, b"of the other one")
+        folder.write("_lock", other)
+        time.sleep(0.5)
+        assert folder.read("_lock") == other
+        for work in (lambda: sweep(folder, (), held), lambda: finish(folder, NOTHING, held)):
+            with pytest.raises(StoreError) as caught:
+                work()
+            assert str(caught.value) == (
+                f"{bucket}/f/_lock was removed or replaced (process 1 on other) while this "
+                "extraction ran\n  What is done is kept. Run the same command again when no other "
+                "extraction writes there."
+            )
+    assert folder.names() == ["_lock", part]
+
+
+def test_a_lock_that_is_removed_lets_nobody_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_at(tmp_path / "f")
+    with sole_writer(folder) as held:
+        folder.remove("_lock")
+        with pytest.raises(StoreError, match="is writing to"), sole_writer(folder):
+            pass
+        held()  # the folder is still locked
+        (tmp_path / "f").rename(tmp_path / "g")
+        with pytest.raises(StoreError, match="was removed or replaced while"):
+            held()
+    monkeypatch.setattr(headstart.data.storage.lock, "_lock_folder", lambda place, stack: None)
+    (tmp_path / "f").mkdir()
+    with sole_writer(folder) as held:  # such as on NFS
+        held()
+        folder.remove("_lock")
+        with sole_writer(folder) as other:
+            other()
+            with pytest.raises(StoreError, match="was removed or replaced while"):
+                held()
+        assert not (tmp_path / "f" / "_lock").exists()

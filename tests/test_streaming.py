@@ -64,7 +64,16 @@ def write_store(path: Path, embeddings: np.ndarray, parts: tuple[int, ...] = PAR
         content = PartContent(PRINT, pa.table(columns, schema=schema), errors)
         records.append(write_part(folder, name, content))
         start += rows
-    finish(folder, StoreManifest(PRINT, "/photos", "/photos", (), tuple(records)))
+    finish(
+        folder,
+        StoreManifest(
+            fingerprint=PRINT,
+            source="/photos",
+            root="/photos",
+            classes=(),
+            parts=tuple(records),
+        ),
+    )
     return FeatureStore.open(path)
 
 

@@ -1,4 +1,4 @@
-"""A store follows its source by one subtraction: changes, labels, failures, what vanished."""
+"""A store follows its source: changed files, labels, failures, removed examples."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from headstart.data.common.errors import ExtractionError, StoreError
 from headstart.data.contracts.records import PartContent, begin, write_part
 from headstart.data.contracts.store import (
     MANIFEST,
+    REPLACED,
     FeatureStore,
     embeddings_of,
     fingerprint_of,
+    open_part,
     read_manifest,
     with_fingerprint,
 )
@@ -52,14 +54,15 @@ def ids_are_once_each(store: Path, expected: set[str]) -> None:
     assert sorted(ids) == sorted(expected)
     names = {part.rows_file for part in opened.manifest.parts}
     names |= {part.errors_file for part in opened.manifest.parts}
-    assert set(folder_at(store).names()) == (names - {None}) | {"_headstart.json"}
+    found = {name for name in folder_at(store).names() if not name.startswith(f"{REPLACED}/")}
+    assert found == (names - {None}) | {"_headstart.json"}
 
 
 def all_ids(photos: Path) -> set[str]:
     return {path.relative_to(photos).as_posix() for path in photos.rglob("*.png")}
 
 
-def test_a_changed_file_is_embedded_anew_and_nothing_else(
+def test_a_changed_file_is_embedded_again_and_nothing_else(
     photos: Path, features: Path, tiny_backbone: Path, tmp_path: Path
 ) -> None:
     before = rows(features)
@@ -109,9 +112,9 @@ def test_failures_are_tried_again_when_asked_or_when_their_file_changed(
     again = extract(photos, tiny_backbone, out, update=Update(retry_failed=True))
     assert (again.counts.retried, again.failed, again.inferences) == (2, 2, 0)
     (red / "00.png").write_bytes(good["00.png"])
-    mended = extract(photos, tiny_backbone, out)
-    assert (mended.counts.changed, mended.embedded, mended.rows) == (1, 1, 59)
-    # Put back with the very stamp that it failed with: only --retry-failed looks.
+    retried = extract(photos, tiny_backbone, out)
+    assert (retried.counts.changed, retried.embedded, retried.rows) == (1, 1, 59)
+    # Restored with the stamp that it failed with: only --retry-failed retries it.
     stamp = (red / "01.png").stat()
     (red / "01.png").write_bytes(b"")
     (red / "01.png").write_bytes(b"brokes")
@@ -124,7 +127,7 @@ def test_failures_are_tried_again_when_asked_or_when_their_file_changed(
     assert last.all_inferences == 60
 
 
-def test_what_vanished_is_dropped_when_asked(
+def test_removed_examples_are_dropped_when_asked(
     photos: Path, features: Path, tiny_backbone: Path, command: Callable
 ) -> None:
     for path in (photos / "green").iterdir():
@@ -145,7 +148,27 @@ def test_what_vanished_is_dropped_when_asked(
     )
 
 
-def test_new_labels_and_columns_are_taken_over_without_an_inference(
+def test_a_store_stays_readable_for_those_who_opened_it_before(
+    photos: Path, tiny_backbone: Path, features: Path
+) -> None:
+    """Until the end of the run after the one that replaced it; dataset readers see no row twice."""
+    before = FeatureStore.open(features)
+    files = [part.rows_file or "" for part in before.manifest.parts]
+    for left in (59, 58):
+        next(photos.rglob("*.png")).unlink()
+        extract(photos, tiny_backbone, features, update=Update(prune=True))
+        assert FeatureStore.open(features).read(["id"]).num_rows == left
+        assert pq.read_table(features).num_rows == left
+        if left == 59:
+            assert before.read().num_rows == 60
+            for file in files:  # as training reads a store that memory cannot hold
+                assert pq.ParquetFile(open_part(before.folder, file)).read().num_rows
+            assert verify(features).sound
+    with pytest.raises(StoreError, match="is damaged: it is missing"):
+        before.read()
+
+
+def test_new_labels_and_columns_are_copied_without_an_inference(
     photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
 ) -> None:
     manifest, out = photos / "m.csv", tmp_path / "f"
@@ -195,10 +218,10 @@ def test_a_store_without_stamps_is_still_read_and_added_to(
     assert sum(stamp is None for stamp in stamps) == 60
 
 
-def test_an_update_that_died_in_the_middle_is_gone_on_with(
+def test_an_update_that_died_in_the_middle_is_resumed(
     photos: Path, features: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The part is written anew and recorded; then the run dies before it embeds."""
+    """The part is rewritten and recorded; then the run dies before it embeds."""
     before = rows(features)
     paint(photos / "red" / "03.png", (10, 10, 10), 1)
 
@@ -211,7 +234,7 @@ def test_an_update_that_died_in_the_middle_is_gone_on_with(
     monkeypatch.setattr("headstart.extract.job.WorkerPool", die)
     with pytest.raises(Died):
         extract(photos, tiny_backbone, features)
-    assert rows(features) == before  # readers see the old store until the new one is there
+    assert rows(features) == before  # readers see the old store until the new one is complete
     monkeypatch.undo()
     done = extract(photos, tiny_backbone, features)
     assert (done.inferences, done.counts.kept) == (1, 59)
@@ -223,7 +246,7 @@ def test_an_update_that_died_in_the_middle_is_gone_on_with(
 def test_two_parts_with_the_same_examples_count_once(
     photos: Path, features: Path, tiny_backbone: Path
 ) -> None:
-    """A worker of a run that was given up for dead may still have written its part."""
+    """A worker of a run that was taken for dead may still have written its part."""
     store = FeatureStore.open(features)
     table, empty = store.read(), store.read_errors()
     begin(store.folder, store.fingerprint, str(photos), inferences=60)

@@ -1,4 +1,4 @@
-"""`data verify` finds what is wrong with a store; --repair has only that embedded again."""
+"""`data verify` finds what is wrong with a store; after --repair only that is embedded again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from headstart.data.storage.files import digest
 from headstart.data.verification import verify
 from headstart.extract.job import ExtractOptions, extract
 
-ONE_ENGINE = ExtractOptions(engine="onnxruntime")  # bit by bit the same embeddings
+ONE_ENGINE = ExtractOptions(engine="onnxruntime")  # embeddings that are equal bit by bit
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_sound_store(store: Path, photos: Path, command: Callable) -> None:
 
 
 def rewrite(part: Path, table: pa.Table, record: bool = True) -> None:
-    """Another table under a part's name, with a checksum that agrees if `record`."""
+    """Replace a part's table; its record is updated if `record`."""
     pq.write_table(table, part)
     manifest = json.loads((part.parent / "_headstart.json").read_text())
     for entry in manifest["parts"]:
@@ -62,7 +62,7 @@ def rewrite(part: Path, table: pa.Table, record: bool = True) -> None:
 
 
 def damage(store: Path, how: str) -> str:
-    """Damage the first part; what `verify` must say of it."""
+    """Damage the first part; returns what `verify` must report."""
     part = first_part(store)
     table = pq.read_table(part)
     if how == "missing":
@@ -70,12 +70,12 @@ def damage(store: Path, how: str) -> str:
         return f"{part.name} is missing"
     if how == "truncated":
         part.write_bytes(part.read_bytes()[:100])
-        return f"{part.name} has other bytes than were written (100 bytes)"
+        return f"{part.name} has changed since it was written (100 bytes)"
     if how == "one bit":
         content = bytearray(part.read_bytes())
         content[len(content) // 2] ^= 1
         part.write_bytes(content)
-        return f"{part.name} has other bytes than were written ({len(content):,} bytes)"
+        return f"{part.name} has changed since it was written ({len(content):,} bytes)"
     if how == "NaN":
         flat = table["embedding"].combine_chunks().flatten().to_numpy().copy()
         flat[5] = np.nan
@@ -133,7 +133,7 @@ def test_damage_is_named_and_only_the_damaged_part_is_embedded_again(
 def test_an_example_in_two_parts(store: Path, command: Callable) -> None:
     one, two, *_ = sorted(store.glob("part-*.parquet"))
     rewrite(two, pa.concat_tables([pq.read_table(two), pq.read_table(one).slice(0, 3)]))
-    assert verify(store).damaged == {two.stem: "3 of its examples stand in another part as well"}
+    assert verify(store).damaged == {two.stem: "3 of its examples are also in another part"}
 
 
 def test_leftovers_are_named_and_swept(store: Path, command: Callable) -> None:
@@ -147,7 +147,7 @@ def test_leftovers_are_named_and_swept(store: Path, command: Callable) -> None:
     assert verify(store).sound
 
 
-def test_what_the_source_has_by_now(
+def test_a_source_that_has_changed(
     store: Path, photos: Path, command: Callable, tmp_path: Path
 ) -> None:
     paint(photos / "red" / "new.png", (1, 2, 3), 0)
@@ -168,6 +168,6 @@ def test_no_store(tmp_path: Path, command: Callable) -> None:
     answer = command("data", "verify", tmp_path)
     assert (answer.code, answer.err) == (
         2,
-        f"error: {tmp_path} is no feature store (it has no _headstart.json)\n"
+        f"error: {tmp_path} is not a feature store (it has no _headstart.json)\n"
         "  Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES\n",
     )

@@ -1,4 +1,4 @@
-"""Another modality, for the tests alone: files of numbers. It is this file and a table's row."""
+"""Another modality, only for the tests: files of numbers. It is this file and a table entry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headstart.data.modalities.modality import DecodeError, InputSpec, Modality,
 
 @dataclass(frozen=True)
 class Numbers(InputSpec):
-    """So many numbers, as float32."""
+    """A fixed number of numbers, as float32."""
 
     modality = "vector"
     input = "vector"
@@ -72,7 +72,7 @@ class Vectors(Modality):
 
 
 def write_vectors(folder: Path, each: int = 20, size: int = 4) -> Path:
-    """A folder a class: vectors around a centre of its own."""
+    """One folder per class, with vectors around its own centre."""
     random = np.random.default_rng(0)
     for label, centre in (("high", 2.0), ("low", -2.0)):
         (folder / label).mkdir(parents=True)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("DO_NOT_TRACK", "1")  # without a network it may wait half a minute for one
+os.environ.setdefault("DO_NOT_TRACK", "1")  # otherwise it may wait half a minute for a network
 import daft
 import numpy as np
 from daft import DataType, col

@@ -14,8 +14,9 @@ from headstart.classify.features.loading import InMemory, Loaded
 from headstart.classify.heads.fitting import Fitted
 from headstart.classify.heads.folds import MANY, fit_head
 from headstart.classify.splits.held_out import Answers, Training
-from headstart.classify.splits.splitting import Split
-from headstart.data.common.intervals import Interval, proportion
+from headstart.classify.splits.label_checks import named
+from headstart.classify.splits.splitting import Labelled, Split
+from headstart.data.common.intervals import Interval, share
 
 PRODUCTS = 2e11  # multiplications that the search for near-duplicates may take: a few seconds
 SEED = 0
@@ -33,11 +34,17 @@ class Leaks:
         The near-duplicates; their test rows are indices into `compared`.
     accuracy
         Of the compared examples without a near-duplicate; none if there are none.
+    two_labels
+        Of each pair, whether its two examples have different labels, bool `[pairs]`.
+    example
+        Such a pair, in words; empty if there is none.
     """
 
     compared: np.ndarray
     pairs: NearDuplicates
     accuracy: Interval | None
+    two_labels: np.ndarray
+    example: str = ""
 
     @property
     def test_rows(self) -> np.ndarray:
@@ -76,6 +83,7 @@ class Diagnosis:
                 "looked_at": len(leaks.compared),
                 "found": len(leaks.test_rows),
                 "accuracy_without": asdict(leaks.accuracy) if leaks.accuracy else None,
+                "two_labels": int(leaks.two_labels.sum()),
             },
             "suspects": int(self.suspects.is_error.sum()),
             "learning_curve": curve.advice if curve else None,
@@ -88,27 +96,36 @@ def diagnose(
     """Diagnose the data by a finished head; only suspects if embeddings are not in memory."""
     data, scored = loaded.data, fitted.out_of_fold
     labels = data.labels[split.train]
-    probabilities = fitted.answering.calibration.probabilities(scored.scores)
-    found = suspects(labels[scored.rows], probabilities)
+    found = suspects(labels[scored.rows], fitted.probabilities)
     if not isinstance(loaded.embeddings, InMemory):
         return Diagnosis(None, found, scored.rows, None)
     embeddings = loaded.embeddings.take(split.train)
     groups = None if data.groups is None else data.groups[split.train]
     training = Training(data.classes, embeddings, labels, groups)
-    leaks = _leaks(embeddings, loaded.embeddings.take(split.test), answers)
+    leaks = _leaks(training, loaded.embeddings.take(split.test), answers, (data, split))
     return Diagnosis(leaks, found, scored.rows, _curve(training, fitted, seed))
 
 
-def _leaks(training: np.ndarray, test: np.ndarray, answers: Answers) -> Leaks:
-    most = max(1, int(PRODUCTS / training.size))
+def _leaks(
+    training: Training, test: np.ndarray, answers: Answers, source: tuple[Labelled, Split]
+) -> Leaks:
+    most = max(1, int(PRODUCTS / (2 * training.embeddings.size)))
     compared = np.arange(len(test))
     if len(test) > most:
         compared = np.sort(np.random.default_rng(SEED).permutation(len(test))[:most])
-    pairs = near_duplicates(training, test[compared])
+    pairs = near_duplicates(training.embeddings, test[compared], training.labels)
     others = compared[~pairs.is_duplicate]
     right = answers.probabilities[others].argmax(axis=1) == answers.labels[others]
-    accuracy = proportion(int(right.sum()), len(others)) if len(others) else None
-    return Leaks(compared, pairs, accuracy)
+    groups = None if answers.groups is None else answers.groups[others]
+    accuracy = share(right, groups) if len(others) else None
+    two_labels = answers.labels[compared[pairs.test]] != training.labels[pairs.train]
+    example = ""
+    if two_labels.any():
+        data, split = source
+        pair = int(np.flatnonzero(two_labels)[0])
+        rows = (split.test[compared[pairs.test[pair]]], split.train[pairs.train[pair]])
+        example = " and ".join(named(data, int(row)) for row in rows)
+    return Leaks(compared, pairs, accuracy, two_labels, example)
 
 
 def _curve(training: Training, fitted: Fitted, seed: int) -> LearningCurve | None:

@@ -11,7 +11,8 @@ from scipy.stats import chi2
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from headstart.data.common import console
-from headstart.data.common.intervals import Interval, proportion
+from headstart.data.common.errors import InputError
+from headstart.data.common.intervals import Interval, share
 
 FitPredict = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -22,7 +23,7 @@ LEAST_SIZES = 4  # for a forecast: one more than the parameters of the power law
 RESAMPLES = 200
 HARDLY = 0.005  # of accuracy; a smaller gain is not worth the labelling
 IRREGULAR = 0.01  # p value below which the power law does not fit
-SCATTER = 0.5  # between draws of training examples, in binomial standard deviations
+SCATTER = 0.5  # between draws of training examples, a guess, in binomial standard deviations
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,14 @@ class LearningCurve:
     labels_per_class
         On average over the classes, int64 `[sizes]`.
     accuracy, low, high
-        Mean over the test examples of all folds, and its 95 % interval, float64 `[sizes]`.
+        Mean over the test examples of all folds, and its 95 % interval for the heads that were
+        trained, float64 `[sizes]`.
     advice
         The effect of more labels, as a sentence.
     more
         How many more labels of each class the advice is about; 0 without a forecast.
     gain
-        Accuracy gained by them, with its 95 % interval; none without a forecast.
+        Accuracy gained by them, with a rough range; none without a forecast.
     """
 
     labels_per_class: np.ndarray
@@ -66,9 +68,10 @@ def learning_curve(
     except the last.
 
     The error is modelled as a + b n^-c, an inverse power law (Cortes et al. 1993), and evaluated at
-    the whole training set and at up to twice as many labels. The interval comes from 200 bootstrap
-    samples of the test examples, or of their groups; it does not account for new labels that differ
-    in kind from the old ones.
+    the whole training set and at up to twice as many labels. The range of the gain is a rough one:
+    it comes from 200 bootstrap samples of the test examples, or of their groups, and a guess of the
+    variance between draws of training examples, and assumes the power law. It does not account for
+    new labels that differ in kind from the old ones.
 
     Parameters
     ----------
@@ -76,7 +79,8 @@ def learning_curve(
         Of the training set alone, int64 `[examples]`.
     fit_predict
         Takes rows to train on and rows to test on, and returns the classes predicted for the
-        latter, int `[test rows]`. A rare class may be missing among the rows to train on.
+        latter, int `[test rows]`. A rare class may be missing among the rows to train on. Sizes at
+        which it raises `InputError`, having too few rows, are left out.
     groups
         Index of the group, int `[examples]`.
 
@@ -93,17 +97,22 @@ def learning_curve(
     if sizes < 2:
         return None
     right = np.zeros((len(labels), sizes), bool)
-    trained = np.zeros(sizes)
+    trained, enough = np.zeros(sizes), np.ones(sizes, bool)
     with console.progress("learning curve", FOLDS * sizes) as advance:
         for order, test in folds:
             for column, share in enumerate(shares):
                 rows = first_share(order, labels, share)
                 if len(np.unique(labels[rows])) < 2:
                     return None
-                right[test, column] = fit_predict(rows, test) == labels[test]
                 trained[column] += len(rows) / FOLDS
                 advance(1)
-    return _extrapolate(right, trained, classes, groups, seed)
+                try:
+                    right[test, column] = fit_predict(rows, test) == labels[test]
+                except InputError:
+                    enough[column] = False
+    if enough.sum() < 2:
+        return None
+    return _extrapolate(right[:, enough], trained[enough], classes, groups, seed)
 
 
 def _folds(
@@ -146,16 +155,13 @@ def _extrapolate(
     """The curve and its forecast, from the correct predictions, bool `[examples, sizes]`."""
     accuracy = right.mean(axis=0)
     samples = _resampled(right, groups, seed)
-    # The bootstrap does not include the variance between draws of training examples: it is added
-    # as noise, which is largest for small sizes.
+    # The bootstrap does not include the variance between draws of training examples. With two folds
+    # it cannot be measured: a guess of it is added as noise, which makes the range a rough one.
     scatter = SCATTER * np.sqrt(accuracy * (1 - accuracy) / trained)
     samples = samples + np.random.default_rng(seed).normal(0, 1, samples.shape) * scatter
-    if groups is None:
-        intervals = [proportion(int(count), len(right)) for count in right.sum(axis=0)]
-        low = np.array([interval.low for interval in intervals])
-        high = np.array([interval.high for interval in intervals])
-    else:  # Wilson's interval assumes independent examples
-        low, high = np.percentile(samples, [2.5, 97.5], axis=0)
+    intervals = [share(column, groups) for column in right.T]
+    low = np.array([interval.low for interval in intervals])
+    high = np.array([interval.high for interval in intervals])
     sizes, there = trained / classes, len(right) / classes
     more = round_number(there)
     advice, gain = _forecast(sizes, accuracy, samples, (there, there + more))
@@ -214,7 +220,8 @@ def _forecast(
 
 def advise(more: int, gain: Interval) -> str:
     """The effect of more labels, as a sentence."""
-    points = f"{100 * gain.value:+.1f} points (95 %: {100 * gain.low:.1f} to {100 * gain.high:.1f})"
+    low, high = 100 * gain.low, 100 * gain.high
+    points = f"{100 * gain.value:+.1f} points (roughly {low:.1f} to {high:.1f})"
     what = f"{more:,} more {'label' if more == 1 else 'labels'} of each class"
     if gain.high < HARDLY:
         return f"More labels would hardly help: {what} would add about {points}."

@@ -11,6 +11,7 @@ from headstart.data.common import console
 NEIGHBOURS = 10
 CHANCE = 1e-3  # share of independent examples that may be counted as near-duplicates
 LEAST_TRAINING = 50  # with fewer, the ten nearest are not near
+SEED = 0
 TEST_BLOCK, TRAIN_BLOCK = 1024, 8192  # rows of one matrix product: 32 MiB of float32
 
 
@@ -38,26 +39,37 @@ class NearDuplicates:
     how: str
 
 
-def near_duplicates(train: np.ndarray, test: np.ndarray) -> NearDuplicates:
+def near_duplicates(
+    train: np.ndarray, test: np.ndarray, labels: np.ndarray | None = None
+) -> NearDuplicates:
     """Find the test rows that are much closer to a training row than independent examples would be.
 
     Distances are between unit vectors of the embeddings minus the training mean, so they do not
-    depend on the backbone's scale. In a neighbourhood of intrinsic dimension m, the distances d1
-    and d10 to the 1st and 10th neighbour of an independent example follow (d1 / d10)^m ~ Beta(1, 9)
-    (model of Levina and Bickel 2004). m is estimated from the median of d5 / d10, which is robust
-    to a few copies: (d5 / d10)^m ~ Beta(5, 5) has the median 1/2. This gives a ratio of d1 to
-    d10 that one independent example in a thousand stays below. A test row is a near-duplicate if
-    its d1 is below that ratio times its own d10, and also below the ratio times the median d10, so
-    that dense or sparse regions of the data alone do not give near-duplicates.
+    depend on the backbone's scale. The nearest training row of a test row is compared with its ten
+    nearest in samples of the training rows: all of them, a random half, a quarter and so on. The
+    near-duplicates of a burst or a video would be all of the ten nearest, but in one of the samples
+    only a few of them are left.
 
-    Not found are rows with ten or more near-duplicates in training (use groups for those), and
+    In a neighbourhood of intrinsic dimension m, the distances d1 to the 1st neighbour and dk to the
+    k-th of an independent example follow (d1 / dk)^m ~ Beta(1, k - 1) (model of Levina and Bickel
+    2004); the tenth in a half is about the twentieth of all. m is estimated from the median of
+    d5 / d10 in the sample, robust to a few copies: (d5 / d10)^m ~ Beta(5, 5) has the median 1/2.
+    This gives a ratio of d1 to dk that one independent example in a thousand stays below. A test
+    row is a near-duplicate if, in one sample, its d1 is below that ratio times its own dk and times
+    the median dk, so that dense or sparse regions of the data alone do not give near-duplicates. Of
+    independent examples, 0.1 to 1.5 in a thousand are found in all samples together.
+
+    Not found are near-duplicates if the training examples come from fewer than about 30 bursts, and
     copies to which the backbone gives a different embedding, as many do after a crop or rotation.
 
     Parameters
     ----------
     train, test
         Embeddings, finite, float32 `[rows, dim]`. The search takes at most about 250 MB in addition
-        at 1,280 dimensions, and the time of a product of all pairs.
+        at 1,280 dimensions, and twice the time of a product of all pairs.
+    labels
+        Class of each training row, int `[rows]`: a sample must have ten rows of a class, as the
+        examples of a small class that is far from all others would seem to be near-duplicates.
 
     Returns
     -------
@@ -75,11 +87,22 @@ def near_duplicates(train: np.ndarray, test: np.ndarray) -> NearDuplicates:
             f"{LEAST_TRAINING} training examples.",
         )
     similarity, row = nearest(train, test, NEIGHBOURS)
-    distance = np.sqrt(np.maximum(0, 2 - 2 * similarity.astype(np.float64)))
-    first, last = distance[:, 0], distance[:, -1]
-    ratio = chance_ratio(distance)
-    limit = ratio * np.minimum(last, np.median(last))
-    found = first < limit
+    first = _distances(similarity)[:, 0]
+    found = np.zeros(len(test), bool)
+    order = np.random.default_rng(SEED).permutation(len(train))
+    halvings = int(np.log2(len(train) / LEAST_TRAINING))
+    for number in range(halvings + 1):
+        rows = np.sort(order[: len(train) >> number])
+        sample = similarity if not number else nearest(train[rows], test, NEIGHBOURS)[0]
+        usable = np.ones(len(test), bool)
+        if labels is not None:
+            counts = np.bincount(labels[rows], minlength=int(labels.max()) + 1)
+            usable = counts[labels[row[:, 0]]] >= NEIGHBOURS
+        distance = _distances(sample[usable])
+        if len(distance):
+            last = distance[:, -1]
+            ratio = chance_ratio(distance, NEIGHBOURS * len(train) / len(rows))
+            found[usable] |= first[usable] < ratio * np.minimum(last, np.median(last))
     order = np.flatnonzero(found)
     order = order[np.argsort(-similarity[order, 0], kind="stable")]
     return NearDuplicates(
@@ -87,26 +110,36 @@ def near_duplicates(train: np.ndarray, test: np.ndarray) -> NearDuplicates:
         row[order, 0],
         similarity[order, 0],
         found,
-        f"The distance to the nearest training example is less than {ratio:.2f} times that to the "
-        f"tenth; for independent examples, this is so for one in {1 / CHANCE:,.0f}.",
+        "The nearest training example is closer than it would be by chance, given the distances to "
+        "the ten nearest in samples of the training examples; of independent examples, about one "
+        f"in {1 / CHANCE:,.0f} is.",
     )
 
 
-def chance_ratio(distance: np.ndarray) -> float:
-    """The ratio d1 / d10 that the share `CHANCE` of independent examples stays below.
+def _distances(similarity: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.maximum(0, 2 - 2 * similarity.astype(np.float64)))
+
+
+def chance_ratio(distance: np.ndarray, neighbour: float) -> float:
+    """The ratio of the distances to the nearest and to a farther neighbour that the share `CHANCE`
+    of independent examples stays below.
 
     Parameters
     ----------
     distance
-        Ascending distances to the ten nearest, float `[rows, 10]`.
+        Ascending distances to the ten nearest of a sample, float `[rows, 10]`.
+    neighbour
+        Which neighbour the tenth of the sample is among all training rows.
     """
     half = NEIGHBOURS // 2
     inside = distance[:, -1] > 0
     if not inside.any():
         return 0.0
     spread = float(np.median(distance[inside, half - 1] / distance[inside, -1]))
-    # spread^m = 1/2 gives m; P(ratio < r) = 1 - (1 - r^m)^9 = CHANCE gives r^m.
-    power = -np.expm1(np.log1p(-CHANCE) / (NEIGHBOURS - 1))
+    if spread == 0:
+        return 0.0
+    # spread^m = 1/2 gives m; P(ratio < r) = 1 - (1 - r^m)^(k - 1) = CHANCE gives r^m.
+    power = -np.expm1(np.log1p(-CHANCE) / (neighbour - 1))
     return float(spread ** (np.log(power) / np.log(0.5)))
 
 

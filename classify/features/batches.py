@@ -15,8 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headstart.data.common.console import first_few
 from headstart.data.common.errors import InputError
-from headstart.data.contracts.store import FeatureStore, PartRecord, damaged, embeddings_of
+from headstart.data.contracts.store import (
+    FeatureStore,
+    PartRecord,
+    damaged,
+    embeddings_of,
+    open_part,
+)
 
 Item = TypeVar("Item")
 
@@ -118,7 +125,7 @@ class _PartReader:
     def _next(self) -> pa.RecordBatch | None:
         try:
             if self.batches is None:
-                opened = self.folder.open(str(self.part.rows_file))
+                opened = open_part(self.folder, str(self.part.rows_file))
                 file = pq.ParquetFile(opened, buffer_size=READ_BYTES)
                 self.batches = file.iter_batches(self.size, columns=["embedding"])
                 for _ in range(self.read):
@@ -160,8 +167,7 @@ def check_classes(batches: Batches, labels: np.ndarray, classes: tuple[str, ...]
     missing = [classes[i] for i in np.flatnonzero(counts == 0)]
     if missing:
         raise InputError(
-            f"there are no training examples of {', '.join(map(repr, missing[:5]))}"
-            + (f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""),
+            f"there are no training examples of {first_few(missing, show=repr)}",
             "Add examples, or change the splits.",
         )
     return counts

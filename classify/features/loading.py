@@ -9,14 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from headstart.classify.features.batches import Batches, check_finite
 from headstart.classify.splits.splitting import Labelled, labelled
 from headstart.data.common.console import human_bytes
 from headstart.data.common.errors import InputError
 from headstart.data.common.memory import machine_memory
-from headstart.data.contracts.store import FeatureStore, embeddings_of
+from headstart.data.contracts.store import FeatureStore, embeddings_of, part_columns
 
 COPIES = 4  # of the embeddings in memory: as read, joined, training rows, scaled
 SCORES = 3  # float64 arrays [examples, classes] while a head is fitted
@@ -143,7 +142,8 @@ def load(store: FeatureStore, group: str = "", memory: int | None = None) -> Loa
         for mask in (has_label, pc.invert(has_label))
     )
     data = labelled(table, group)
-    unlabelled = table.filter(pc.invert(has_label)).select(COLUMNS)
+    columns = list(dict.fromkeys([*COLUMNS, data.group]))
+    unlabelled = table.filter(pc.invert(has_label)).select(columns)
     if streamed:
         why = (
             f"training on them in memory takes {human_bytes(memory_needed(store))}, "
@@ -162,5 +162,5 @@ def load(store: FeatureStore, group: str = "", memory: int | None = None) -> Loa
 def _columns(store: FeatureStore, group: str) -> list[str]:
     """All columns that training needs except the embeddings; an unknown group is reported later."""
     parts = [part.rows_file for part in store.manifest.parts if part.rows_file]
-    names = store.folder.attempt(lambda: pq.read_schema(store.folder.open(parts[0]))).names
+    names = part_columns(store.folder, str(parts[0]))
     return [*COLUMNS, *([group] if group in names and group not in COLUMNS else [])]

@@ -102,6 +102,7 @@ def _boosting(given: Parameters, weight: str | None, seed: int) -> BaseEstimator
             max_leaf_nodes=int(given["leaves"]),
             class_weight=weight,
             random_state=seed,
+            early_stopping=False,  # it would hold out examples without regard to groups
         )
     )
 
@@ -202,7 +203,7 @@ class HeadOptions:
         hint = f"Did you mean {near[0]}? " if near else ""
         raise InputError(
             f"unknown head {self.name!r}",
-            f"{hint}Known are {', '.join(KNOWN)}, and package.module:factory for a custom head.",
+            f"{hint}Choose from {', '.join(KNOWN)}, or package.module:factory for a custom head.",
         )
 
     def _check_parameter(self, name: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from headstart.classify.heads.calibration import (
     AnswerOptions,
+    NotPromisedError,
     Threshold,
     choose_threshold,
     fit_calibration,
@@ -21,7 +22,7 @@ from headstart.classify.heads.search import Trial, search
 from headstart.classify.heads.to_onnx import Answering, Written, check_converts, head_to_onnx
 from headstart.classify.splits.held_out import Training
 from headstart.classify.splits.splitting import hold_back
-from headstart.data.contracts.calibration import Calibration, scores_of
+from headstart.data.contracts.calibration import Calibration
 
 TRIAL = 200  # training examples on which the conversion of a custom head is tried
 COMPARED = 500  # training examples on which the ONNX form is compared, at most
@@ -56,10 +57,14 @@ class Fitted:
         Its ONNX form.
     out_of_fold
         Scores of training examples by estimators that were not trained on them.
+    probabilities
+        The calibrated probabilities of those examples, float `[examples, classes]`.
     trials
         What a search tried; empty without a search.
     converged
         Whether training converged.
+    refused
+        Why there is no threshold although one was wanted; empty otherwise.
     """
 
     head: HeadOptions
@@ -67,8 +72,10 @@ class Fitted:
     written: Written
     out_of_fold: OutOfFold
     threshold: Threshold | None
+    probabilities: np.ndarray
     trials: tuple[Trial, ...] = ()
     converged: bool = True
+    refused: str = ""
 
 
 def fit(training: Training, options: FitOptions, advance: Callable[[int], None]) -> Fitted:
@@ -96,23 +103,17 @@ def fit(training: Training, options: FitOptions, advance: Callable[[int], None])
     if head.name == AUTO:
         found = search(head, training, folds, seed)
         head, scores, trials = found.head, found.scores, found.trials
-    one_fold = len(training.labels) > MANY and bool(folds)
-    estimator, converged = fit_head(
-        head, training.take(folds[0].train) if one_fold else training, seed
-    )
+    estimator, converged = fit_head(head, training, seed)
     advance(1)
-    source = score_method(head, estimator)
-    if scores is None and one_fold:
-        held = training.embeddings[folds[0].held]
-        scores = OutOfFold(folds[0].held, scores_of(estimator, held, source))
-    elif scores is None:
+    if scores is None:
         some = folds[: options.calibration_folds]
         scores = score_folds(head, training, some, seed, advance)
-        advance(options.calibration_folds - len(some))
-    labels = training.labels[scores.rows]
+        advance(steps(options, len(training.labels)) - 1 - len(some))
+    labels, groups = training.labels[scores.rows], training.groups
+    held = HeldBack(scores, labels, None if groups is None else groups[scores.rows])
     chosen = np.random.default_rng(seed).permutation(len(training.labels))[:COMPARED]
     sample = training.embeddings[chosen]
-    fitted = finish(options, head, estimator, scores, labels, sample)
+    fitted = finish(options, head, estimator, held, sample)
     return replace(fitted, trials=trials, converged=converged)
 
 
@@ -135,35 +136,49 @@ def _named(head: HeadOptions) -> str:
     return f"the head {head.name}"
 
 
+@dataclass(frozen=True)
+class HeldBack:
+    """Out-of-fold scores, and the true classes and groups of the same examples, `[examples]`."""
+
+    scores: OutOfFold
+    labels: np.ndarray
+    groups: np.ndarray | None
+
+
 def finish(
-    options: FitOptions,
-    head: HeadOptions,
-    estimator: Any,
-    scores: OutOfFold,
-    labels: np.ndarray,
-    sample: np.ndarray,
+    options: FitOptions, head: HeadOptions, estimator: Any, held: HeldBack, sample: np.ndarray
 ) -> Fitted:
     """Calibrate a trained estimator, choose its threshold, and write it as ONNX.
 
     Parameters
     ----------
-    scores, labels
-        Out-of-fold scores and the true classes of the same examples, int64 `[examples]`.
     sample
         Embeddings to compare the ONNX form on, float32 `[examples, dim]`.
     """
     source = score_method(head, estimator)
-    calibration = fit_calibration(options.answers.calibration, scores.scores, labels, source)
-    threshold = choose_threshold(options.answers, calibration.probabilities(scores.scores), labels)
+    scores, labels = held.scores.scores, held.labels
+    calibration = fit_calibration(options.answers.calibration, scores, labels, source)
+    probabilities = calibration.probabilities(scores)
+    threshold, refused = None, ""
+    try:
+        threshold = choose_threshold(options.answers, probabilities, labels, held.groups)
+    except NotPromisedError as error:
+        refused = str(error)
     answering = Answering(estimator, calibration, threshold.value if threshold else None)
     written = head_to_onnx(answering, sample, _named(head))
     return Fitted(
-        head=head, answering=answering, written=written, out_of_fold=scores, threshold=threshold
+        head=head,
+        answering=answering,
+        written=written,
+        out_of_fold=held.scores,
+        threshold=threshold,
+        probabilities=probabilities,
+        refused=refused,
     )
 
 
 def steps(options: FitOptions, examples: int) -> int:
     """How many steps `fit` takes; a search shows its own progress."""
-    if options.head.name == AUTO or examples > MANY:
+    if options.head.name == AUTO:
         return 1
-    return 1 + options.calibration_folds
+    return 1 + (1 if examples > MANY else options.calibration_folds)

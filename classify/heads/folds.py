@@ -12,8 +12,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from headstart.classify.heads.estimators import HeadOptions, make_head, score_method
+from headstart.classify.heads.keras_head import KerasHead
 from headstart.classify.splits.held_out import Training
-from headstart.classify.splits.splitting import hold_back
+from headstart.classify.splits.splitting import hold_back, hold_back_groups
+from headstart.data.common import console
+from headstart.data.common.errors import HeadstartError, InputError, first_line
 from headstart.data.contracts.calibration import scores_of
 
 FOLDS = 5
@@ -40,13 +43,16 @@ class OutOfFold:
 def make_folds(training: Training, seed: int) -> list[Fold]:
     """Five folds; with many examples, a single one that holds out a twentieth of them.
 
-    The final estimator is not trained on the rows of a single fold either. Every class is among the
+    Every class is among the
     rows to train on, and groups are not divided; a class with one example is not held out. The list
     is empty if the groups allow no fold.
     """
     labels = training.labels
     rows = np.arange(len(labels))
     if training.groups is not None:
+        if len(rows) > MANY:
+            held = hold_back_groups(labels, training.groups, SHARE, seed)
+            return [Fold(np.setdiff1d(rows, held), held)] if len(held) else []
         count = min(FOLDS, len(np.unique(training.groups)))
         if count < 2:
             return []
@@ -54,8 +60,7 @@ def make_folds(training: Training, seed: int) -> list[Fold]:
             rows, labels, training.groups
         )
         folds = [Fold(train, held) for train, held in divided if len(held)]
-        folds = [fold for fold in folds if _has_every_class(labels, fold.train)]
-        return folds[:1] if len(rows) > MANY else folds
+        return [fold for fold in folds if _has_every_class(labels, fold.train)]
     counts = np.bincount(labels)
     several = rows[counts[labels] > 1]
     alone = rows[counts[labels] == 1]
@@ -77,11 +82,30 @@ def _has_every_class(labels: np.ndarray, rows: np.ndarray) -> bool:
 
 
 def fit_head(options: HeadOptions, training: Training, seed: int) -> tuple[Any, bool]:
-    """Train an estimator; also returns whether it converged."""
+    """Train an estimator; also returns whether it converged.
+
+    Raises
+    ------
+    InputError
+        If it cannot be trained on these examples, which may be too few.
+    """
     estimator = make_head(options, seed)
+    held_together = {"groups": training.groups} if isinstance(estimator, KerasHead) else {}
+    refusals = Exception if options.is_custom else ValueError
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        estimator.fit(training.embeddings, training.labels)
+        try:
+            estimator.fit(training.embeddings, training.labels, **held_together)
+            # Nearest neighbours accept any number of examples, and fail when they are asked.
+            scores_of(estimator, training.embeddings[:1], score_method(options, estimator))
+        except HeadstartError:
+            raise
+        except refusals as error:
+            raise InputError(
+                f"the head {options.name} cannot be trained on {len(training.labels):,} examples "
+                f"of {len(training.classes):,} classes: {first_line(error)}",
+                "Add examples, or choose another head.",
+            ) from error
     return estimator, not any(issubclass(entry.category, ConvergenceWarning) for entry in caught)
 
 
@@ -106,9 +130,16 @@ def score_folds(
     seed: int,
     advance: Callable[[int], None],
 ) -> OutOfFold:
-    """Out-of-fold scores of one head; `advance(1)` is called after each fold."""
+    """Out-of-fold scores of one head; `advance(1)` is called after each fold.
+
+    Without scores, and with a note, if a fold has too few examples for the head.
+    """
     scores = []
     for fold in folds:
-        scores.append(score_fold(options, training, fold, seed))
+        try:
+            scores.append(score_fold(options, training, fold, seed))
+        except InputError as error:
+            console.note(f"the probabilities are not calibrated: {first_line(error)}")
+            return join_folds([], [], len(training.classes))
         advance(1)
     return join_folds(folds, scores, len(training.classes))

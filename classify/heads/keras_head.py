@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from headstart.classify.splits.splitting import hold_back_groups
 from headstart.data.common.errors import InputError, ParityError
 from headstart.data.common.onnx_graphs import IR_VERSION, OPSET, name_batch_axis, rename_values
 from headstart.data.common.onnx_runtime import open_session
@@ -40,7 +41,7 @@ class KerasHead(ClassifierMixin, BaseEstimator):
     Adam is by Kingma and Ba (arXiv:1412.6980), dropout by Srivastava et al. (JMLR 2014). 15 % of
     the training examples of every class are held out for validation; training stops when their loss
     has not decreased for 5 epochs, and the weights of the best epoch are kept. If a class has fewer
-    than 7 examples, none are held out, and all epochs are trained.
+    than 7 examples, or is in too few groups, none are held out, and all epochs are trained.
 
     The same seed gives the same weights, bit for bit, on the CPU of one machine; on GPUs TensorFlow
     sums in any order.
@@ -91,13 +92,15 @@ class KerasHead(ClassifierMixin, BaseEstimator):
         self.epochs, self.batch_size = epochs, batch_size
         self.class_weight, self.random_state = class_weight, random_state
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KerasHead:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> KerasHead:
         """Train on embeddings, float32 `[examples, dim]`, and labels, `[examples]`.
 
         Parameters
         ----------
         sample_weight
             Weight of each example, `[examples]`; only ratios matter.
+        groups
+            Group of each example, `[examples]`; validation never divides one.
 
         Raises
         ------
@@ -118,7 +121,7 @@ class KerasHead(ClassifierMixin, BaseEstimator):
         if sample_weight is not None:
             weights = weights * np.asarray(sample_weight)
         weights = (weights / weights.mean()).astype(np.float32)
-        rows, held_out = self._divide(labels)
+        rows, held_out = self._divide(labels, groups)
         self.early_stopping_ = bool(len(held_out))
         self.model_ = self._build(keras, StandardScaler().fit(X))
         self._train(keras, (X, labels, weights), rows, held_out)
@@ -139,11 +142,14 @@ class KerasHead(ClassifierMixin, BaseEstimator):
         """The most probable of `classes_`, `[examples]`."""
         return self.classes_[self.decision_function(X).argmax(axis=1)]
 
-    def _divide(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _divide(self, labels: np.ndarray, groups: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """The rows to train on, and those held out."""
         rows = np.arange(len(labels))
         if np.bincount(labels).min() < FEWEST:
             return rows, rows[:0]
+        if groups is not None:
+            held = hold_back_groups(labels, groups, VALIDATION, self.random_state)
+            return np.setdiff1d(rows, held), held
         parts = train_test_split(
             rows, test_size=VALIDATION, stratify=labels, random_state=self.random_state
         )

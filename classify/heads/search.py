@@ -14,7 +14,7 @@ from headstart.classify.heads.estimators import HEADS, HeadOptions, variants
 from headstart.classify.heads.folds import Fold, OutOfFold, join_folds, score_fold
 from headstart.classify.splits.held_out import Training
 from headstart.data.common import console
-from headstart.data.common.errors import InputError
+from headstart.data.common.errors import InputError, first_line
 from headstart.data.common.ray_session import ray_session
 
 FEW = 10_000  # training examples up to which heads of more than linear cost are tried
@@ -58,22 +58,28 @@ def search(options: HeadOptions, training: Training, folds: list[Fold], seed: in
     """Try every kind of head with default parameters, then vary those of the two best kinds.
 
     Each fold of each head is a Ray task; the embeddings are put into the object store once. The
-    best head has the highest mean accuracy over the folds; among equals, the first tried.
+    best head has the highest mean accuracy over the folds; among equals, the first tried. A head
+    that cannot be trained on the examples of a fold is left out, with a note.
 
     Raises
     ------
     InputError
-        If there are no folds to compare heads on.
+        If there are no folds to compare heads on, or no head can be trained on them.
     """
     if not folds:
         raise InputError(
-            "--head auto cannot compare heads: the classes are in too few groups",
-            "Name a head with --head, or add groups.",
+            "--head auto cannot compare heads: there are too few examples or groups of each class",
+            "Name a head with --head, or add examples.",
         )
     kinds = candidates(options, len(training.labels))
     with ray_session(None, None):
         first = [HeadOptions(name, {}, options.class_weight) for name in kinds]
         tried = _try(first, training, folds, seed, "trying heads")
+        if not tried:
+            raise InputError(
+                "--head auto cannot compare heads: none can be trained on a part of the examples",
+                "Add examples.",
+            )
         names = [trial.head for trial, *_ in sorted(tried, key=_rank)]
         more = [
             variant
@@ -121,7 +127,7 @@ def _try(
         for number in order
         for place, fold in enumerate(folds)
     }
-    results: dict[tuple[int, int], tuple[np.ndarray, float]] = {}
+    results: dict[tuple[int, int], tuple[np.ndarray, float] | str] = {}
     with console.progress(what, len(pending)) as advance:
         while pending:
             (ready,), _ = ray.wait(list(pending), num_returns=1)
@@ -129,7 +135,14 @@ def _try(
             advance(1)
     tried = []
     for number, head in enumerate(heads):
-        answers = [results[number, place] for place in range(len(folds))]
+        answers = []
+        for place in range(len(folds)):
+            if isinstance(result := results[number, place], str):
+                console.note(f"left out: {result}")
+                break
+            answers.append(result)
+        if len(answers) < len(folds):
+            continue
         scores = [found for found, _ in answers]
         shares = [
             float((found.argmax(axis=1) == training.labels[fold.held]).mean())
@@ -148,6 +161,10 @@ def _try(
 
 def _timed(
     head: HeadOptions, training: Training, fold: Fold, seed: int
-) -> tuple[np.ndarray, float]:
+) -> tuple[np.ndarray, float] | str:
+    """Scores and seconds; or why the head cannot be trained."""
     start = time.monotonic()
-    return score_fold(head, training, fold, seed), time.monotonic() - start
+    try:
+        return score_fold(head, training, fold, seed), time.monotonic() - start
+    except InputError as error:
+        return first_line(error)

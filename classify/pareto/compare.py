@@ -30,7 +30,7 @@ from headstart.data.common import console
 from headstart.data.common.errors import Checklist, InputError, StoreError
 from headstart.data.common.speed import images_per_second
 from headstart.data.contracts.backbone import Backbone, load_backbone
-from headstart.data.contracts.store import FeatureStore, embeddings_of
+from headstart.data.contracts.store import FeatureStore, embeddings_of, open_part
 from headstart.data.storage.files import check_output, local_path
 
 REPEATS = 5
@@ -100,7 +100,7 @@ def _plot_path(output: str | Path, overwrite: bool) -> Path:
     path = local_path(output)
     if path.suffix.lower() not in PLOTS:
         raise InputError(
-            f"{output} is not a plot that can be written", f"Known are {', '.join(PLOTS)}."
+            f"{output} is not a plot that can be written", f"Choose from {', '.join(PLOTS)}."
         )
     check_output(path, overwrite)
     return path
@@ -246,7 +246,7 @@ def _bytes(store: FeatureStore) -> int:
 
 
 def _footer(store: FeatureStore, file: str) -> pq.FileMetaData:
-    return pq.read_metadata(store.folder.open(file))
+    return pq.read_metadata(open_part(store.folder, file))
 
 
 def _with_costs(found: list[Candidate], matched: Sequence[Backbone]) -> list[Candidate]:

@@ -36,7 +36,10 @@ class HeadSession:
 
     def run(self, embeddings: np.ndarray) -> list[np.ndarray]:
         """The outputs for embeddings float32 `[n, dim]`, a few thousand at a time."""
-        starts = range(0, max(1, len(embeddings)), ROWS)
+        if not len(embeddings):  # not every operator of a converted head accepts no rows
+            one = self.run(np.zeros((1, embeddings.shape[1]), np.float32))
+            return [values[:0] for values in one]
+        starts = range(0, len(embeddings), ROWS)
         pieces = (embeddings[start : start + ROWS] for start in starts)
         parts = [self._session.run(self._outputs, {INPUT: piece}) for piece in pieces]
         return [np.concatenate(values) for values in zip(*parts, strict=True)]
@@ -128,6 +131,12 @@ def predict(
     classes = opened.card.classes
     rows = store.read(["id", "label", "embedding"])
     labels, probabilities = run_head(opened.head, embeddings_of(rows))
+    if probabilities.shape[1] != len(classes):
+        raise ModelError(
+            f"{opened.folder} has {len(classes)} classes, but its {HEAD} has "
+            f"{probabilities.shape[1]}",
+            TRAIN_COMMAND,
+        )
     table = answers_table(rows, labels, probabilities, classes)
     write_answers(path, table, classes)
     return table

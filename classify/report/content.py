@@ -87,6 +87,8 @@ class HeldOut:
         Confidence below which the answer is "unknown"; none for never.
     threshold_for
         What the threshold was chosen for, such as `a precision of 99 %`.
+    groups
+        Group of each example, `[examples]`; none if no example has one.
     """
 
     examples: Examples
@@ -95,6 +97,7 @@ class HeldOut:
     uncalibrated: np.ndarray | None = None
     threshold: float | None = None
     threshold_for: str = ""
+    groups: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -155,12 +158,15 @@ class NearDuplicates:
         Cosine similarity of the embeddings, float `[pairs]`.
     how
         How they were found, as a sentence.
+    labels
+        The labels of both examples of each pair; empty if they are not known.
     """
 
     first: Examples
     second: Examples
     similarity: np.ndarray
     how: str
+    labels: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -286,6 +292,7 @@ def _held_out(results: Results) -> HeldOut:
         answers.uncalibrated if calibrated else None,
         threshold.value if threshold else None,
         threshold.chosen_for if threshold else "",
+        answers.groups,
     )
 
 
@@ -304,14 +311,17 @@ def _suspects(results: Results) -> Suspects:
 
 
 def _near_duplicates(results: Results) -> NearDuplicates | None:
-    leaks, split = results.diagnosis.leaks, results.split
+    leaks, split, data = results.diagnosis.leaks, results.split, results.data
     if leaks is None:
         return None
+    rows = split.test[leaks.test_rows], split.train[leaks.pairs.train]
+    names = [[data.classes[label] for label in data.labels[some]] for some in rows]
     return NearDuplicates(
-        _examples(results.data, split.test[leaks.test_rows]),
-        _examples(results.data, split.train[leaks.pairs.train]),
+        _examples(data, rows[0]),
+        _examples(data, rows[1]),
         leaks.pairs.similarity,
         leaks.pairs.how,
+        list(zip(*names, strict=True)),
     )
 
 

@@ -47,7 +47,7 @@ def _sections(content: ReportContent) -> list[Section]:
     sections = [
         headlines(content),
         confusion(held_out, classes),
-        per_class(content.summary.scores),
+        per_class(content.summary.scores, held_out),
         calibration(held_out),
         ranking(held_out, classes),
         rejection(held_out),

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
+from headstart.classify.splits.splitting import group_indices
+from headstart.data.common.console import first_few
 from headstart.data.common.errors import Checklist, InputError, ModelError
-from headstart.data.common.intervals import Interval, proportion
+from headstart.data.common.intervals import Interval, design_effect, share
 from headstart.data.contracts.model import Model
 
 SIGNIFICANT = 0.05
 ANSWERS = ("prediction", "probability")
 TRAIN_AGAIN = "Train again with: python -m classify train {} -o {} --overwrite"
-SHOWN = 5  # class names in a message
+EXACT = 200_000_000  # additions that an exact test may take
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,15 @@ class Comparison:
     a, b
         The model folders.
     accuracy_a, accuracy_b
-        With 95 % intervals (Wilson 1927); "unknown" counts as wrong.
+        With 95 % intervals; "unknown" counts as wrong.
     difference
         Accuracy of B minus that of A, with its 95 % interval for paired examples (Newcombe 1998,
         Statistics in Medicine 17:2635, method 10).
     p_value
-        Of McNemar's exact test, with the null hypothesis that neither model is better.
+        Of McNemar's exact test, with the null hypothesis that neither model is better; with groups,
+        see `mcnemar_of_groups`.
+    groups
+        Into how many groups the examples fall; none if no example has a group.
     log_loss_a, log_loss_b
         Mean negative logarithm (base e) of the probability given to the true class.
     both_right, only_a, only_b, none_right
@@ -78,6 +83,7 @@ class Comparison:
     seen: int
     changes: tuple[Change, ...]
     verdict: str
+    groups: int | None = None
 
     @property
     def log_loss_difference(self) -> float:
@@ -92,8 +98,7 @@ class Comparison:
 def compare(a: str | Path, b: str | Path) -> Comparison:
     """Compare two model folders on their common test examples, matched by the hash of the files.
 
-    Interval and test assume independent examples; where groups of examples are similar, such as
-    photographs of one module, both are too optimistic.
+    Intervals and test treat the examples of a group, which model A recorded, as dependent.
 
     Raises
     ------
@@ -130,14 +135,18 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
     )
     both, only_a = int((right_a & right_b).sum()), int((right_a & ~right_b).sum())
     only_b, none = int((~right_a & right_b).sum()), int((~right_a & ~right_b).sum())
-    difference = paired_difference(both, only_a, only_b, none)
+    groups, gains = _groups(pairs), right_b.astype(np.float64) - right_a
+    effect = design_effect(gains - gains.mean(), groups)
+    difference = paired_difference(both, only_a, only_b, none, effect)
     p_value = mcnemar(only_a, only_b)
+    if groups is not None:
+        p_value = mcnemar_of_groups(np.bincount(groups, gains))
     return Comparison(
         a=str(a),
         b=str(b),
         examples=pairs.num_rows,
-        accuracy_a=proportion(int(right_a.sum()), len(right_a)),
-        accuracy_b=proportion(int(right_b.sum()), len(right_b)),
+        accuracy_a=share(right_a, groups),
+        accuracy_b=share(right_b, groups),
         difference=difference,
         p_value=p_value,
         log_loss_a=_log_loss(pairs["probability_a"]),
@@ -150,26 +159,40 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
         seen=seen,
         changes=_changes(pairs),
         verdict=verdict(difference, p_value),
+        groups=None if groups is None else int(groups.max()) + 1,
     )
 
 
-def paired_difference(both: int, only_a: int, only_b: int, none: int) -> Interval:
+def paired_difference(
+    both: float, only_a: float, only_b: float, none: float, effect: float = 1.0
+) -> Interval:
     """Accuracy of B minus that of A, with its 95 % interval by Newcombe's method 10.
 
-    The two Wilson intervals are combined through the correlation phi; a positive phi is reduced by
-    a continuity correction.
+    Two intervals by Wilson's score (1927) are combined through the correlation phi; a positive phi
+    is reduced by a continuity correction. `effect` is the design effect of groups, by which the
+    examples count less.
     """
+    value = (only_b - only_a) / (both + only_a + only_b + none)
+    if not np.isfinite(effect):
+        return Interval(value, -1.0, 1.0)
+    both, only_a, only_b, none = (n / effect for n in (both, only_a, only_b, none))
     total = both + only_a + only_b + none
-    a, b = proportion(both + only_a, total), proportion(both + only_b, total)
+    a, b = _wilson(both + only_a, total), _wilson(both + only_b, total)
     margins = (both + only_a) * (only_b + none) * (both + only_b) * (only_a + none)
     covariance = float(both * none - only_a * only_b)
     if covariance > 0:
         covariance = max(0, covariance - total / 2)
     phi = covariance / np.sqrt(margins) if margins else 0.0
-    value = (only_b - only_a) / total
     low = _distance(b.value - b.low, a.high - a.value, phi)
     high = _distance(b.high - b.value, a.value - a.low, phi)
     return Interval(value, value - low, value + high)
+
+
+def _wilson(right: float, total: float) -> Interval:
+    z, mean = float(norm.ppf(0.975)), right / total
+    middle = (right + z * z / 2) / (total + z * z)
+    width = z * np.sqrt(total * mean * (1 - mean) + z * z / 4) / (total + z * z)
+    return Interval(mean, float(middle - width), float(middle + width))
 
 
 def _distance(one: float, other: float, phi: float) -> float:
@@ -180,6 +203,29 @@ def mcnemar(only_a: int, only_b: int) -> float:
     """Two-sided p value of McNemar's test (1947), exact: by the binomial distribution."""
     discordant = only_a + only_b
     return float(binomtest(only_b, discordant).pvalue) if discordant else 1.0
+
+
+def mcnemar_of_groups(gains: np.ndarray) -> float:
+    """Two-sided p value of McNemar's test for examples in groups.
+
+    If neither model is better, a group's gain is as likely to be a loss: the sum of the gains is
+    compared with those of all ways to turn signs (Fisher's randomization test), exactly, or, where
+    that takes too long, by its normal approximation. Groups of one example give McNemar's own test.
+
+    Parameters
+    ----------
+    gains
+        Correct predictions of B minus those of A, whole numbers, `[groups]`.
+    """
+    sizes = np.abs(gains[gains != 0]).astype(np.int64)
+    total, found = int(sizes.sum()), abs(float(gains.sum()))
+    if len(sizes) * total > EXACT:
+        return float(2 * norm.sf(found / np.sqrt((sizes**2).sum())))
+    chances = np.zeros(2 * total + 1)  # of the sums from -total to total
+    chances[total] = 1
+    for size in sizes.tolist():
+        chances = (np.roll(chances, size) + np.roll(chances, -size)) / 2
+    return min(1.0, float(chances[np.abs(np.arange(-total, total + 1)) >= found - 0.5].sum()))
 
 
 def verdict(difference: Interval, p_value: float) -> str:
@@ -221,7 +267,7 @@ def _check_classes(a: Model, b: Model, places: tuple[str | Path, str | Path]) ->
         return
     only = [sorted(known[0] - known[1]), sorted(known[1] - known[0])]
     parts = [
-        f"only {place} has {_listed(names)}"
+        f"only {place} has {first_few(names, show=repr)}"
         for place, names in zip(places, only, strict=True)
         if names
     ]
@@ -229,11 +275,6 @@ def _check_classes(a: Model, b: Model, places: tuple[str | Path, str | Path]) ->
         f"the models have different classes: {'; '.join(parts)}",
         "Train both on the same classes.",
     )
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(map(repr, names[:SHOWN])) + more
 
 
 def _pair(a: pa.Table, b: pa.Table) -> tuple[pa.Table, int, int]:
@@ -246,7 +287,7 @@ def _pair(a: pa.Table, b: pa.Table) -> tuple[pa.Table, int, int]:
     columns = ["content", "label", *ANSWERS]
     joined = (
         tests[0]
-        .select(["id", "path", *columns])
+        .select(["id", "path", *columns, *({"group"} & {*tests[0].column_names})])
         .join(
             tests[1].select(columns),
             "content",
@@ -265,6 +306,13 @@ def _pair(a: pa.Table, b: pa.Table) -> tuple[pa.Table, int, int]:
     )
     relabelled = joined.num_rows - pairs.num_rows  # in both of `unpaired`
     return pairs, sum(table.num_rows for table in unpaired) - relabelled, int(seen)
+
+
+def _groups(pairs: pa.Table) -> np.ndarray | None:
+    """Index of each example's group, `[examples]`; none if no example has a group."""
+    if "group" not in pairs.column_names or pairs["group"].null_count == pairs.num_rows:
+        return None
+    return group_indices(pairs["group"])
 
 
 def _tests(examples: pa.Table) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,20 +12,29 @@ import pyarrow.compute as pc
 
 from headstart.classify.prediction.features import open_pair, run_head
 from headstart.classify.scores.metrics import Scores, score
+from headstart.classify.splits.splitting import group_indices
 from headstart.data.common.errors import InputError
 from headstart.data.contracts.model import Model
 from headstart.data.contracts.store import embeddings_of
+
+SHOWN = 20  # class names in a message
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Scores, and how many labelled examples were left out.
 
-    Those are examples whose bytes were used in training, or of a declared validation split.
+    Parameters
+    ----------
+    left_out
+        Examples whose bytes were used in training, or of a declared validation split.
+    unknown
+        Number of the other examples of each label that is not a class of the model.
     """
 
     scores: Scores
     left_out: int
+    unknown: dict[str, int]
 
 
 def evaluate(model: str | Path, features: str | Path) -> Evaluation:
@@ -36,10 +46,11 @@ def evaluate(model: str | Path, features: str | Path) -> Evaluation:
     Raises
     ------
     InputError
-        If model and features do not belong together, no example is left, or a label is unknown.
+        If model and features do not belong together, or no example of the model's classes is
+        left.
     """
     opened, store = open_pair(model, features)
-    table = store.read(["content", "label", "embedding"])
+    table = store.read(["content", "label", "group", "embedding"])
     table = table.filter(pc.is_valid(table["label"]))
     fresh = held_out(opened, table)
     if not fresh.num_rows:
@@ -49,17 +60,31 @@ def evaluate(model: str | Path, features: str | Path) -> Evaluation:
         )
     classes = opened.card.classes
     position = pc.index_in(fresh["label"], value_set=pa.array(classes, pa.string()))
-    if position.null_count:
-        unknown = pc.unique(fresh["label"].filter(pc.is_null(position))).to_pylist()
+    unknown = Counter(fresh["label"].filter(pc.is_null(position)).to_pylist())
+    left_out = table.num_rows - fresh.num_rows
+    if position.null_count == fresh.num_rows:
         raise InputError(
-            f"{features} has labels that are not classes of the model: "
-            f"{', '.join(map(repr, unknown))}",
-            f"The model's classes are {', '.join(map(repr, classes))}.",
+            f"{features} has no labels that are classes of the model, but "
+            f"{', '.join(map(repr, sorted(unknown)[:SHOWN]))}",
+            f"The model's classes are {', '.join(map(repr, classes[:SHOWN]))}"
+            f"{', ...' if len(classes) > SHOWN else ''}.",
         )
+    fresh = fresh.filter(pc.is_valid(position))
     _, probabilities = run_head(opened.head, embeddings_of(fresh))
-    labels = position.to_numpy().astype(np.int64)
-    scores = score(labels, probabilities, classes, opened.card.threshold)
-    return Evaluation(scores, table.num_rows - fresh.num_rows)
+    labels = position.drop_null().to_numpy().astype(np.int64)
+    groups = _groups(opened, fresh)
+    scores = score(labels, probabilities, classes, opened.card.threshold, groups)
+    return Evaluation(scores, left_out, dict(sorted(unknown.items())))
+
+
+def _groups(model: Model, table: pa.Table) -> np.ndarray | None:
+    """Index of each example's group: of the training's column, or else of the store's `group`."""
+    examples, column = model.examples(), table["group"]
+    if "group" in examples.column_names:
+        place = pc.index_in(table["content"], value_set=examples["content"].combine_chunks())
+        recorded = examples["group"].take(place)
+        column = pc.coalesce(recorded, column.cast(pa.string()))
+    return None if column.null_count == table.num_rows else group_indices(column)
 
 
 def held_out(model: Model, table: pa.Table) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from headstart.data.common.intervals import Interval, of_mean, proportion
+from headstart.classify.scores.class_means import class_means, mean_loss
+from headstart.data.common.intervals import Interval, of_mean, share
 
 BINS = 15
 
@@ -129,7 +130,8 @@ class Scores:
     Parameters
     ----------
     accuracy_interval
-        The accuracy with its 95 % confidence interval, from the number of test examples.
+        The accuracy with its 95 % confidence interval, from the number of test examples, and of
+        their groups.
     log_loss
         Mean negative logarithm (base e) of the probability given to the true class.
     calibration_error
@@ -143,6 +145,8 @@ class Scores:
         threshold. The other scores are computed as if every example were answered.
     uncalibrated_error
         The calibration error of the scores before calibration; none if it was not measured.
+    intervals
+        95 % intervals of `balanced_accuracy`, `macro_f1` and `log_loss`.
     """
 
     examples: int
@@ -156,6 +160,7 @@ class Scores:
     confusion: tuple[tuple[int, ...], ...]
     answered: Answered | None = None
     uncalibrated_error: float | None = None
+    intervals: dict[str, Interval] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -167,6 +172,7 @@ def score(
     probabilities: np.ndarray,
     classes: tuple[str, ...],
     threshold: float | None = None,
+    groups: np.ndarray | None = None,
 ) -> Scores:
     """Score predictions.
 
@@ -178,6 +184,8 @@ def score(
         Float `[examples, classes]`.
     threshold
         Of the model's card.
+    groups
+        Group of each example, `[examples]`: intervals are wider if those of a group are alike.
 
     Notes
     -----
@@ -193,6 +201,8 @@ def score(
     normalized = probabilities.astype(np.float64)
     normalized /= normalized.sum(axis=1, keepdims=True)
     recalls = recall[present]
+    hits, own = predictions == labels, normalized[np.arange(len(labels)), labels]
+    losses = -np.log(np.clip(own, np.finfo(np.float64).eps, 1))
     return Scores(
         examples=len(labels),
         accuracy=float(accuracy_score(labels, predictions)),
@@ -201,14 +211,16 @@ def score(
             f1_score(labels, predictions, labels=present, average="macro", zero_division=0)
         ),
         log_loss=float(log_loss(labels, normalized, labels=indices)),
-        accuracy_interval=proportion(int((predictions == labels).sum()), len(labels)),
+        accuracy_interval=share(hits, groups),
         calibration_error=reliability(labels, normalized).expected_calibration_error,
         per_class=tuple(
             ClassScores(name, float(precision[i]), float(recall[i]), float(f1[i]), int(support[i]))
             for i, name in enumerate(classes)
         ),
         confusion=_confusion(labels, predictions, len(classes)),
-        answered=_answered(predictions == labels, probabilities, threshold),
+        answered=_answered(hits, probabilities, threshold, groups),
+        intervals=class_means(labels, predictions, groups)
+        | {"log_loss": mean_loss(losses, groups)},
     )
 
 
@@ -222,14 +234,16 @@ def _confusion(
 
 
 def _answered(
-    right: np.ndarray, probabilities: np.ndarray, threshold: float | None
+    right: np.ndarray,
+    probabilities: np.ndarray,
+    threshold: float | None,
+    groups: np.ndarray | None,
 ) -> Answered | None:
     if threshold is None:
         return None
     sure = probabilities.max(axis=1) >= threshold
-    count = int(sure.sum())
-    precision = proportion(int(right[sure].sum()), count) if count else None
-    return Answered(proportion(count, len(right)), precision)
+    some = None if groups is None else groups[sure]
+    return Answered(share(sure, groups), share(right[sure], some) if sure.any() else None)
 
 
 def _summarized(scores: Scores) -> dict[str, float]:
@@ -244,6 +258,14 @@ def _summarized(scores: Scores) -> dict[str, float]:
     return found
 
 
+def _interval(scores: Scores, name: str) -> Interval | None:
+    if name == "accuracy":
+        return scores.accuracy_interval
+    if scores.answered and name in ("answered", "right_of_these"):
+        return getattr(scores.answered, "coverage" if name == "answered" else "precision")
+    return scores.intervals.get(name)
+
+
 @dataclass(frozen=True)
 class RepeatedScores:
     """Scores over repeated splits: mean, sample standard deviation and interval of each.
@@ -252,7 +274,8 @@ class RepeatedScores:
     ----------
     intervals
         95 % intervals of the mean. The splits share examples, so the variance of their mean is
-        larger than that of independent splits; corrected after Nadeau and Bengio (2003).
+        larger than that of independent splits; corrected after Nadeau and Bengio (2003). Where all
+        splits give the same score, such as 1, it is the interval of one split.
     """
 
     repeats: int
@@ -279,6 +302,9 @@ def summarize(scores: list[Scores], test_share: float) -> RepeatedScores:
     mean = {name: float(column.mean()) for name, column in values.items()}
     std = {name: float(column.std(ddof=1)) for name, column in values.items()}
     wide = {name: of_mean(column, test_share) for name, column in values.items()}
+    for name in names:
+        if std[name] == 0 and (alone := _interval(scores[0], name)):
+            wide[name] = alone
     intervals = {
         name: Interval(
             mean[name],

@@ -59,20 +59,29 @@ class Answers:
         Float32 `[examples, classes]`.
     uncalibrated
         Softmax of the scores before calibration, float32 `[examples, classes]`.
+    groups
+        Of the examples, `[examples]`; none if no example has a group.
     """
 
     labels: np.ndarray
     predictions: np.ndarray
     probabilities: np.ndarray
     uncalibrated: np.ndarray
+    groups: np.ndarray | None = None
 
 
 class HeldOut:
     """The test examples; they can be used once, by a finished head."""
 
-    def __init__(self, embeddings: Embeddings, rows: np.ndarray, labels: np.ndarray) -> None:
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        groups: np.ndarray | None = None,
+    ) -> None:
         self.__sealed: Embeddings | None = embeddings
-        self.__rows, self.__labels = rows, labels
+        self.__rows, self.__labels, self.__groups = rows, labels, groups
 
     def answers(self, head: bytes) -> Answers:
         """The predictions of a finished head.
@@ -95,7 +104,7 @@ class HeldOut:
         session = HeadSession(head, (LABEL, PROBABILITIES, SCORES))
         parts = [session.run(batch) for batch in embeddings.batches(self.__rows)]
         predictions, probabilities, scores = map(np.concatenate, zip(*parts, strict=True))
-        return Answers(self.__labels, predictions, probabilities, softmax(scores))
+        return Answers(self.__labels, predictions, probabilities, softmax(scores), self.__groups)
 
 
 def divide(data: Labelled, embeddings: InMemory, split: Split) -> tuple[Training, HeldOut]:
@@ -106,4 +115,5 @@ def divide(data: Labelled, embeddings: InMemory, split: Split) -> tuple[Training
 
 def hold_out(data: Labelled, embeddings: Embeddings, split: Split) -> HeldOut:
     """The test examples of a split of `data`."""
-    return HeldOut(embeddings, split.test, data.labels[split.test])
+    groups = None if data.groups is None else data.groups[split.test]
+    return HeldOut(embeddings, split.test, data.labels[split.test], groups)

@@ -6,6 +6,8 @@ import unicodedata
 
 import numpy as np
 
+from headstart.classify.splits.splitting import Labelled
+
 FEW = 10  # examples of a class, below which its scores say little
 MANY = 1000  # classes, above which a label is often an id
 SHOWN = 5  # cases of one kind of mistake that a warning lists
@@ -20,6 +22,28 @@ def label_warnings(classes: tuple[str, ...], counts: np.ndarray) -> list[str]:
         Examples of each class, int `[classes]`.
     """
     return [*_alike(classes, counts), *_few(classes, counts), *_many(classes, counts)]
+
+
+def copies_with_two_labels(data: Labelled) -> list[str]:
+    """A warning about photographs with the same bytes and different labels, if there are any."""
+    codes = data.examples["content"].combine_chunks().dictionary_encode().indices.to_numpy()
+    code = np.unique(np.stack([codes, data.labels]), axis=1)[0]
+    found = code[:-1][code[:-1] == code[1:]]
+    if not len(found):
+        return []
+    rows = np.flatnonzero(codes == found[0])
+    other = rows[data.labels[rows] != data.labels[rows[0]]][0]
+    count = len(np.unique(found))
+    what = "1 photograph is" if count == 1 else f"{count:,} photographs are"
+    return [
+        f"{what} there under different labels, such as {named(data, int(rows[0]))} and "
+        f"{named(data, int(other))}, which have the same bytes. Keep the right one."
+    ]
+
+
+def named(data: Labelled, row: int) -> str:
+    """An example and its label, for a message."""
+    return f"{data.examples['id'][row].as_py()!r} ({data.classes[data.labels[row]]!r})"
 
 
 def spelling(label: str) -> str:

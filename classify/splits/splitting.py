@@ -128,14 +128,16 @@ def labelled(features: pa.Table, group: str = "") -> Labelled:
             f"all {examples.num_rows:,} examples are of one class, {classes[0]!r}",
             "A classifier needs at least two: add examples of another class and extract again.",
         )
-    groups = None
     column = examples[group or "group"].cast(pa.string())
-    if column.null_count < examples.num_rows:
-        # An example without a group is a group by itself.
-        own = [name or f"\0{row}" for row, name in enumerate(column.to_pylist())]
-        groups = np.unique(np.array(own, object), return_inverse=True)[1]
+    groups = group_indices(column) if column.null_count < examples.num_rows else None
     check_groups(labels, groups)
     return Labelled(examples, classes, labels, groups, group or "group")
+
+
+def group_indices(column: pa.ChunkedArray) -> np.ndarray:
+    """Index of each example's group, int64; an example without a group is a group by itself."""
+    own = [name or f"\0{row}" for row, name in enumerate(column.to_pylist())]
+    return np.unique(np.array(own, object), return_inverse=True)[1]
 
 
 def check_groups(labels: np.ndarray, groups: np.ndarray | None) -> None:
@@ -229,6 +231,32 @@ def hold_back(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     order = np.random.default_rng(seed).permutation(len(labels))
     first = np.unique(labels[order], return_index=True)[1]
     return np.delete(order, first)[:count]
+
+
+def hold_back_groups(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Rows of whole groups to hold out, about a share of every class, ascending.
+
+    Every class keeps rows to train on: a class in a single group, or whose groups are all drawn for
+    other classes, is not held out.
+    """
+    own = np.unique(groups, return_inverse=True)[1]
+    count = int(own.max(initial=-1)) + 1
+    size, first = np.bincount(own), np.unique(own, return_index=True)[1]
+    kind = labels[first]  # a group is drawn for the class of its first example
+    order = np.lexsort((np.random.default_rng(seed).permutation(count), kind))
+    kinds, start = np.unique(kind[order], return_index=True)
+    total = np.add.reduceat(size[order], start)
+    before = np.cumsum(size[order]) - size[order]
+    place = np.searchsorted(kinds, kind[order])
+    before -= before[start][place]
+    drawn = np.zeros(count, bool)
+    # Up to the share, or the first group of a class if it is not most of it.
+    within = before + size[order] <= np.maximum(share * total, size[order[start]])[place]
+    drawn[order] = within & (2 * size[order] <= total[place])
+    held = drawn[own]
+    lost = np.setdiff1d(labels, labels[~held])
+    held &= ~np.isin(own, own[np.isin(labels, lost)])
+    return np.flatnonzero(held)
 
 
 def _check_declared(data: Labelled, split: Split, held_out: str) -> None:

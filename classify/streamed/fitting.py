@@ -9,9 +9,9 @@ import numpy as np
 from headstart.classify.features.batches import Batches
 from headstart.classify.features.loading import Streamed
 from headstart.classify.heads.estimators import HeadOptions
-from headstart.classify.heads.fitting import COMPARED, FitOptions, Fitted, finish
+from headstart.classify.heads.fitting import COMPARED, FitOptions, Fitted, HeldBack, finish
 from headstart.classify.heads.folds import OutOfFold
-from headstart.classify.splits.splitting import hold_back
+from headstart.classify.splits.splitting import hold_back, hold_back_groups
 from headstart.classify.streamed.logistic import LogisticOptions, fit_logistic
 from headstart.classify.streamed.moments import fit_lda, fit_ridge
 from headstart.data.common.errors import InputError
@@ -53,10 +53,12 @@ def fit_streamed(
     labels: np.ndarray,
     classes: tuple[str, ...],
     options: FitOptions,
+    groups: np.ndarray | None = None,
 ) -> Fitted:
     """As `heads.fitting.fit`, but by passes over the store.
 
-    At most a tenth of the examples is held out for calibration; the head is not trained on those.
+    About a tenth of the examples, at most 20,000, is held out for calibration, whole groups where
+    there are groups; the head is not trained on those.
 
     Parameters
     ----------
@@ -64,17 +66,26 @@ def fit_streamed(
         Rows of the training examples, ascending, int64 `[rows]`.
     labels
         Labels of all labelled examples, int64 `[examples]`.
+    groups
+        Their groups, `[examples]`; none if no example has one.
     """
-    held_places = np.sort(hold_back(labels[rows], min(HELD, len(rows) // 10), options.seed))
+    count = min(HELD, len(rows) // 10)
+    if groups is None:
+        held_places = np.sort(hold_back(labels[rows], count, options.seed))
+    else:
+        share = count / len(rows)
+        held_places = hold_back_groups(labels[rows], groups[rows], share, options.seed)
     held = rows[held_places]
     rest = np.delete(rows, held_places)
     store_labels = np.zeros(embeddings.store.manifest.rows, np.int64)
     store_labels[embeddings.rows] = labels
     estimator = _fit(options.head, embeddings.chosen(rest), store_labels, classes)
     scores = [scores_of(estimator, batch, DECISION) for batch in embeddings.batches(held)]
-    out_of_fold = OutOfFold(held_places, np.concatenate(scores).astype(np.float32))
+    nothing = np.zeros((0, len(classes)), np.float32)
+    out_of_fold = OutOfFold(held_places, np.concatenate([nothing, *scores], dtype=np.float32))
+    held_back = HeldBack(out_of_fold, labels[held], None if groups is None else groups[held])
     sample = embeddings.take(np.sort(np.random.default_rng(0).permutation(rest)[:COMPARED]))
-    return finish(options, options.head, estimator, out_of_fold, labels[held], sample)
+    return finish(options, options.head, estimator, held_back, sample)
 
 
 def _fit(head: HeadOptions, batches: Batches, labels: np.ndarray, classes: tuple[str, ...]) -> Any:

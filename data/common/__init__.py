@@ -1,1 +1,1 @@
-"""What every room needs and none owns: errors, the console, memory, intervals, Ray sessions."""
+"""What every room uses: errors, the console, memory, intervals, Ray sessions."""

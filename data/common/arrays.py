@@ -1,7 +1,7 @@
 """Arrow arrays of plain values, made without pandas.
 
-`pyarrow.array`, and what calls it, imports pandas, if it is installed, to ask whether it was given
-one of its series: 0.2 s and 50 MB for each worker.
+`pyarrow.array`, and what calls it, imports pandas, if it is installed, to check whether its
+argument is a pandas series: 0.2 s and 50 MB for each worker.
 """
 
 from __future__ import annotations
@@ -25,6 +25,6 @@ def empty(schema: pa.Schema) -> pa.Table:
 
 
 def numbers(values: np.ndarray) -> pa.Array:
-    """An array on the memory of a contiguous NumPy array `[values]`, of its type."""
+    """An array that shares the memory and type of a contiguous NumPy array `[values]`."""
     type_ = pa.from_numpy_dtype(values.dtype)
     return pa.Array.from_buffers(type_, len(values), [None, pa.py_buffer(values)])

@@ -1,18 +1,18 @@
-"""What a person sees: results on stdout, progress and notes on stderr, errors as sentences."""
+"""Output for people: results on stdout, progress and notes on stderr, errors as sentences."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -30,9 +30,16 @@ from headstart.data.common.errors import HeadstartError
 out = Console(highlight=False, emoji=False)
 err = Console(stderr=True, highlight=False, emoji=False)
 
-WIDEST = 10_000  # columns of a table in a pipe or a file, where nothing must be cut off
-INTERRUPTED = 130  # the exit code that Ctrl-C is known by
-LOG_INTERVAL = 5.0  # seconds between progress lines where there is no terminal to draw a bar on
+# C0 and C1 controls but line feed and tab, and what changes the direction of text (Unicode standard
+# annex 9), by how Python writes them.
+SHOWN = {
+    code: ascii(chr(code))[1:-1]
+    for code in (*range(32), *range(127, 160), 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F))
+    if chr(code) not in "\n\t"
+} | {code: ascii(chr(code))[1:-1] for code in range(0x2066, 0x206A)}
+WIDEST = 10_000  # columns of a table in a pipe or a file, where nothing may be cut off
+INTERRUPTED = 130  # the usual exit code after Ctrl-C
+LOG_INTERVAL = 5.0  # seconds between progress lines where a bar cannot be drawn
 
 
 def new_app(help: str) -> typer.Typer:
@@ -47,20 +54,38 @@ def new_app(help: str) -> typer.Typer:
 
 
 def run(app: typer.Typer, name: str) -> None:
-    """Run an application; our errors become a sentence on stderr and their exit code."""
+    """Run an application; our errors are printed on stderr and become an exit code."""
     try:
         app(prog_name=name)
     except HeadstartError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_code)
     except SystemExit as stop:
-        if stop.code == INTERRUPTED:  # typer makes it of Ctrl-C, without a word
+        if stop.code == INTERRUPTED:  # typer turns Ctrl-C into this, and prints nothing
             err.print("stopped; what was written whole is kept")
         raise
 
 
+def visible(text: str) -> str:
+    """Text whose control and bidirectional characters are shown, and not sent to the terminal.
+
+    A label or a file name of someone else's could move the cursor, hide text, or reverse it.
+    """
+    return text.translate(SHOWN)
+
+
+def escape(text: str) -> str:
+    """Text of the user's for a console: as it is, neither markup nor commands to the terminal."""
+    return escape_markup(visible(text))
+
+
+def say(text: str) -> None:
+    """A sentence of a result, on stdout."""
+    out.print(escape(text), soft_wrap=True)
+
+
 def note(text: str) -> None:
-    """A remark for people, on stderr."""
+    """Print a remark on stderr."""
     err.print(escape(text), soft_wrap=True)
 
 
@@ -83,7 +108,7 @@ def show_table(columns: list[str], rows: list[list[Any]]) -> None:
         table.add_column(escape(column), justify="right" if position else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    # A console cuts at its own width, which is 80 where there is no terminal to ask.
+    # A console cuts at its own width, which is 80 without a terminal.
     wide = out if out.is_terminal else Console(highlight=False, emoji=False, width=WIDEST)
     wide.print(table)
 
@@ -101,6 +126,23 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def first_few(
+    items: Sequence[Any], most: int = 5, show: Callable[[Any], str] = str, separator: str = ", "
+) -> str:
+    """The first few of many items, and how many more there are: `a, b and 3 more`.
+
+    Parameters
+    ----------
+    most
+        Items that are shown.
+    show
+        Makes text of one item, such as `repr` for text in quotes.
+    """
+    more = len(items) - most
+    end = f"{separator.strip(', ')} and {more:,} more" if more > 0 else ""
+    return separator.join(map(show, items[:most])) + end
+
+
 def human_bytes(size: float) -> str:
     """A size such as `13.5 MB`, in powers of 1,000."""
     for unit in ("B", "kB", "MB"):
@@ -112,7 +154,7 @@ def human_bytes(size: float) -> str:
 
 @contextmanager
 def status(what: str) -> Iterator[None]:
-    """Say what is going on while it cannot be measured: a spinner, or a line in a log."""
+    """Show what is going on where progress cannot be measured: a spinner, or a line in a log."""
     if not err.is_terminal:
         note(f"{what} ...")
         yield

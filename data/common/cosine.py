@@ -16,8 +16,9 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Returns
     -------
     np.ndarray
-        float64 `[rows]`. A row of zeros has the cosine 1 with another row of zeros and 0 with any
-        other row. NaN in a row makes it 0, infinite numbers make it NaN: neither counts as equal.
+        float64 `[rows]`. The cosine of two rows of zeros is 1, that of a row of zeros and any
+        other row is 0. NaN in a row makes it 0, infinite numbers make it NaN: neither counts
+        as equal.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

@@ -41,15 +41,15 @@ class SourceError(InputError):
 
 
 class BackboneError(InputError):
-    """A backbone, or weights of one, that is unknown, damaged or of another kind."""
+    """A backbone, or its weights, that is unknown, damaged or of another kind."""
 
 
 class StoreError(InputError):
-    """A feature store that is missing, unfinished, damaged or of another backbone."""
+    """A feature store that is missing, unfinished, damaged or made with another backbone."""
 
 
 class ModelError(InputError):
-    """A model folder or an edge model that is missing, damaged or does not belong."""
+    """A model folder or an edge model that is missing, damaged or does not match."""
 
 
 class MissingPackageError(InputError):
@@ -68,11 +68,11 @@ class ManyInputErrors(InputError):
 
 
 class StorageError(HeadstartError):
-    """Object storage does not answer, or refuses; what was done is kept."""
+    """Object storage does not answer, or refuses access; what was done is kept."""
 
 
 class DamagedStoreError(HeadstartError):
-    """A feature store does not hold what it says."""
+    """A feature store does not contain what its manifest says."""
 
 
 class TooManyBadError(HeadstartError):
@@ -82,11 +82,11 @@ class TooManyBadError(HeadstartError):
 
 
 class ParityError(HeadstartError):
-    """An exported file answers otherwise than the model it was made from."""
+    """The outputs of an exported file differ from those of the model it was made from."""
 
 
 class ExtractionError(HeadstartError):
-    """Extraction stopped; what is done is kept and the next run goes on from there."""
+    """Extraction stopped; what is done is kept and the next run continues from there."""
 
 
 class PredictionError(HeadstartError):
@@ -99,14 +99,20 @@ class StoppedError(HeadstartError):
     exit_code = 130
 
 
+class TerminatedError(StoppedError):
+    """The process was asked to end (`SIGTERM`); what was done is kept."""
+
+    exit_code = 143
+
+
 def first_line(error: BaseException) -> str:
-    """What another library's error says, in one line; its name, where it says nothing."""
+    """The first line of another library's error; the name of its class if it has no text."""
     lines = (line.strip() for line in str(error).splitlines())
     return next(filter(None, lines), type(error).__name__)
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of what another library's error says: the cause, where it holds a trace."""
+    """The last line of another library's error: the cause, if the error contains a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 

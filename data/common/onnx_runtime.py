@@ -34,18 +34,18 @@ def open_session(
     provider, provider_options
         What runs the graph, and its options.
     quiet
-        Log nothing to stderr, not even errors: they are raised as well.
+        Log nothing to stderr, not even errors, which are raised anyway.
 
     Raises
     ------
     Exception
-        Of whatever class ONNX Runtime has for a file that it cannot load: there is no common one.
+        If ONNX Runtime cannot load the file: its errors have no common class.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    # Threads wait for their next operator awake, but sleep after a run: other work needs the cores.
+    # Threads spin between operators, but not after a run: other work needs the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry(*OUTSIDE)
     if quiet:

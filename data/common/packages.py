@@ -1,4 +1,4 @@
-"""Packages of an extra, imported where they are needed: quietly, with a clear word if missing."""
+"""Optional packages, imported quietly where they are needed, with a clear error if missing."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from headstart.data.common.errors import MissingPackageError
 
 
 def import_packages(names: Sequence[str], purpose: str, extra: str) -> list[ModuleType]:
-    """Import packages that come with an extra, without what they write to stderr meanwhile.
+    """Import packages of an extra; what they write to stderr meanwhile is hidden.
 
     Parameters
     ----------
     purpose
-        What needs them, the begin of the error's sentence: "building a backbone needs Keras".
+        What needs them, the start of the error message: "building a backbone needs Keras".
     extra
-        Of headstart, that they are installed with.
+        The extra of headstart that installs them.
 
     Raises
     ------
     MissingPackageError
-        Naming the missing package, which may be one that they need themselves.
+        Naming the missing package, which may be a dependency of theirs.
     """
     try:
         with quiet():
@@ -39,7 +39,7 @@ def import_packages(names: Sequence[str], purpose: str, extra: str) -> list[Modu
 
 
 def import_keras(purpose: str) -> ModuleType:
-    """Import Keras on TensorFlow, and tf2onnx's being there checked as well.
+    """Import Keras on TensorFlow, and check that tf2onnx is installed.
 
     Parameters
     ----------

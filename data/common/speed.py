@@ -1,6 +1,6 @@
-"""How fast ONNX graphs answer on this machine: all in one run, taking turns.
+"""How fast ONNX graphs run on this machine: all in one measurement, in turns.
 
-Little is imported: a process that measures its own memory imports this.
+Imports little: a process that measures its own memory imports this.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 from headstart.data.common.onnx_runtime import open_session
 
 BATCH = 8
-SLOW = 0.5  # seconds for one picture from which on a batch is one picture
+SLOW = 0.5  # seconds per picture; slower graphs are measured with batches of one picture
 SEED = 0
 
 
 def images_per_second(contents: Sequence[bytes], seconds: float = 2.0) -> list[float]:
-    """How fast each graph answers: ONNX Runtime, one thread, as an extraction's worker does.
+    """How fast each graph runs in ONNX Runtime on one thread, as in an extraction's worker.
 
-    The graphs take turns batch by batch, so that whatever else the machine does slows them alike;
-    each one's median batch counts. The pixels are random, of the size that the graph wants.
+    The graphs take turns batch by batch, so that other work on the machine slows them alike;
+    the median batch of each counts. The pixels are random, of the graph's input size.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def random_images(size: Sequence[int], count: int = 1) -> np.ndarray:
 
 
 def time_runs(session: Any, images: np.ndarray, runs: int) -> list[float]:
-    """Seconds of each of some runs in a row, all outputs taken."""
+    """Seconds of each of several runs in a row, with all outputs computed."""
     given = {session.get_inputs()[0].name: images}
     took = []
     for _ in range(runs):

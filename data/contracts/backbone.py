@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from headstart.data.common.errors import BackboneError, InputError
 from headstart.data.common.onnx_graphs import STANDARD_DOMAINS, graphs_of, inner_graphs
 from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.json_reader import read_json
 from headstart.data.modalities.known import MODALITIES
 from headstart.data.modalities.modality import InputSpec, Modality
 from headstart.data.storage.files import digest
@@ -33,7 +34,7 @@ EXPORT_COMMAND = "Export one with: python -m export backbone NAME -o backbone.on
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What a backbone file says about itself.
+    """What the metadata of a backbone file says.
 
     Parameters
     ----------
@@ -44,16 +45,16 @@ class BackboneSpec:
     layers
         Names of the layers whose output is the embedding.
     pooling
-        Such as `avg` or `avg+max+std`; `none` where the layer has no height and width. Layers that
-        are pooled otherwise than each other have theirs in order, after commas.
+        Such as `avg` or `avg+max+std`; `none` if the layer has no height and width. If layers are
+        pooled differently, one entry for each in order, separated by commas.
     dim
         Width of the embedding.
     weights, licence
         Where the weights come from, and under which licence.
     precision
-        `fp32`, `fp16` or `int8`; `bf16` where a file in fp32 is run so.
+        `fp32`, `fp16` or `int8`; `bf16` if a file in fp32 is run in that.
     scaling
-        The rule for pixels that is in the graph, for people; empty where an old file does not say.
+        The scaling of pixels inside the graph, for people; empty in old files.
     power
         Whether the embedding is the signed square root of what was pooled.
     views
@@ -99,12 +100,12 @@ class BackboneSpec:
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> BackboneSpec:
-        """From ONNX `metadata_props`; raises `KeyError` or `ValueError` where they are not ours."""
+        """From ONNX `metadata_props`; raises `KeyError` or `ValueError` if they are not ours."""
         value = {key.removeprefix(PREFIX): text for key, text in metadata.items()}
         return cls(
             name=value["name"],
             preprocessing=MODALITIES[value["modality"]].input_spec(value),
-            layers=tuple(json.loads(value["layers"])),
+            layers=read_json(value["layers"].encode(), tuple[str, ...]),
             pooling=value["pooling"],
             dim=int(value["dim"]),
             weights=value["weights"],
@@ -118,7 +119,7 @@ class BackboneSpec:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A backbone file that was read and found to be one."""
+    """A backbone file that was read and checked."""
 
     path: str
     content: bytes
@@ -152,7 +153,7 @@ def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
 def read_content(
     path: str | Path, what: str, fix: str, kind: type[InputError]
 ) -> tuple[str, bytes]:
-    """A file's address and bytes; raises an error of that kind, with `fix`, if it has none."""
+    """A file's address and bytes; raises an error of class `kind`, with `fix`, if unreadable."""
     folder, name = folder_holding(path)
     try:
         return folder.where(name), folder.read(name)
@@ -168,7 +169,7 @@ def parse_onnx(
     fix: str = EXPORT_COMMAND,
     kind: type[InputError] = BackboneError,
 ) -> onnx.ModelProto:
-    """Parse the bytes of an ONNX file; raises an error, with `fix`, if they are none."""
+    """Parse the bytes of an ONNX file; raises an error, with `fix`, if they are not valid."""
     import onnx
 
     try:
@@ -183,7 +184,7 @@ def parse_onnx(
     except Exception:  # protobuf's DecodeError, whose class depends on its implementation
         model = None
     if model is None or not model.graph.node:
-        raise kind(f"{path} is no ONNX file, or a damaged one", fix)
+        raise kind(f"{path} is not a valid ONNX file", fix)
     return model
 
 
@@ -230,13 +231,13 @@ def _nodes_of(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 def load_backbone(path: str | Path) -> Backbone:
-    """Read a backbone file and check that it is one that we can run.
+    """Read a backbone file and check that we can run it.
 
     Raises
     ------
     BackboneError
-        If there is no such file, it is no ONNX, it is not ours, it is of a newer format, or its
-        inputs and outputs are not those of the contract.
+        If the file is missing, not valid ONNX, not a headstart backbone, or of a newer format, or
+        its inputs and outputs are not those of the contract.
     """
     where, content = read_content(path, "backbone file", EXPORT_COMMAND, BackboneError)
     model = parse_onnx(path, content)
@@ -259,7 +260,7 @@ def load_backbone(path: str | Path) -> Backbone:
     if modality and modality not in MODALITIES:
         raise BackboneError(
             f"{path} is a backbone of an unknown modality {modality!r}",
-            f"Known are {', '.join(MODALITIES)}. Update headstart, or use another backbone.",
+            f"Supported: {', '.join(MODALITIES)}. Update headstart, or use another backbone.",
         )
     try:
         spec = BackboneSpec.from_metadata(metadata)
@@ -289,3 +290,15 @@ def _check_signature(path: str | Path, model: onnx.ModelProto, spec: BackboneSpe
             f"{path} takes inputs of {dims[1:]}, but its metadata says {list(expected.shape)}",
             "Export the backbone again.",
         )
+    made = width_of(model.graph.output[0])
+    if made not in (None, spec.dim):
+        raise BackboneError(
+            f"{path} makes embeddings {made} wide, but its metadata says {spec.dim}",
+            "Export the backbone again.",
+        )
+
+
+def width_of(output: onnx.ValueInfoProto) -> int | None:
+    """The last axis of a graph's output; none where the graph does not say it."""
+    axes = output.type.tensor_type.shape.dim
+    return axes[-1].dim_value or None if axes else None

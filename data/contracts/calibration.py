@@ -1,7 +1,7 @@
-"""From an estimator's scores to probabilities that mean what they say, and to an answer.
+"""From an estimator's scores to calibrated probabilities, and to a label.
 
-Part of the model folder's contract: `head.onnx` computes the same, and `model.json` keeps the
-numbers. Only numpy is needed to repeat it.
+Part of the model folder's contract: `head.onnx` computes the same, and `model.json` contains the
+numbers. Only numpy is needed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-TIE = 1e-6  # apart are probabilities of classes that are equally probable
-UNKNOWN = -1  # the label where the confidence is below the threshold
+TIE = 1e-6  # probabilities that differ by less count as equal
+UNKNOWN = -1  # the label if the confidence is below the threshold
 STEPS = 100  # equal steps of a curve between the probabilities 0 and 1
-FLOOR = 1e-4  # of a curve: a class that calibration never saw is unlikely, not impossible
-SMOOTHING = 0.01  # given to all classes together where an estimator only has probabilities
+FLOOR = 1e-4  # of a curve: a class without calibration examples is unlikely, not impossible
+SMOOTHING = 0.01  # spread over all classes if an estimator only has probabilities
 DECISION, PROBABILITY = "decision_function", "predict_proba"
 
 
@@ -33,8 +33,8 @@ class Calibration:
     Parameters
     ----------
     scores
-        The estimator's method that they come from: `decision_function`, or `predict_proba`, whose
-        logarithm is a score.
+        The estimator's method that computes the scores: `decision_function`, or `predict_proba`,
+        whose logarithm is a score.
     method
         `none`: softmax of the scores. `temperature`: of the scores divided by one temperature
         (Guo et al. 2017, arXiv:1706.04599). `isotonic`: softmax, then a rising curve for each
@@ -64,14 +64,9 @@ class Calibration:
         """As a JSON object."""
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Calibration:
-        """From `to_json`'s; raises `KeyError` or `TypeError` if damaged."""
-        return cls(**value | {"curves": tuple(tuple(curve) for curve in value["curves"])})
-
 
 def scores_of(estimator: Any, embeddings: np.ndarray, method: str) -> np.ndarray:
-    """An estimator's scores, float64 `[examples, classes]`, also where there are two classes.
+    """An estimator's scores, float64 `[examples, classes]`, also for two classes.
 
     A decision `d` between two classes becomes `-d/2, d/2`, whose softmax is the sigmoid of `d`.
     """
@@ -95,11 +90,11 @@ def labels_of(probabilities: np.ndarray, threshold: float | None) -> np.ndarray:
 def changed(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float | None, tolerance: float
 ) -> np.ndarray:
-    """Rows whose label is not the one of the probabilities, int64 `[rows]`.
+    """Rows whose label differs from that of the probabilities, int64 `[rows]`.
 
-    Of classes that are equally probable (to float32's rounding) each is right. A confidence that is
-    nearer to the threshold than the tolerance of a probability may fall on either side: there
-    "unknown" and the most probable class are both right.
+    If classes are equally probable (up to float32's rounding), each of them is right. If the
+    confidence is within the tolerance of the threshold, both "unknown" and the most probable class
+    are right.
     """
     expected = labels_of(probabilities, threshold)
     given = np.take_along_axis(probabilities, np.maximum(labels, 0)[:, None], axis=1)[:, 0]

@@ -1,4 +1,4 @@
-"""The edge model: what its file says about itself.
+"""The edge model: its inputs, outputs and metadata.
 
 Format version 1. One ONNX file: input `image` as the backbone's, or uint8 `[batch, height, width,
 3]` of any height and width; outputs `label` (int64 index of the class, -1 for "unknown", `[batch]`)
@@ -8,7 +8,7 @@ and `probabilities` (float32 `[batch, classes]`), and where it was asked for `to
 none) and `headstart.fingerprint` (JSON). The version is bumped when a reader of the old version
 would read a new file wrongly.
 
-`NAME.labels.json` beside it says the same for those who cannot read ONNX metadata.
+`NAME.labels.json` beside it contains the same for programs that cannot read ONNX metadata.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from headstart.data.contracts.backbone import (
     read_content,
     read_metadata,
     refuse_files,
+    width_of,
 )
 from headstart.data.contracts.calibration import UNKNOWN
+from headstart.data.contracts.json_reader import read_json
 from headstart.data.contracts.model import LABEL, PROBABILITIES, ModelCard
 from headstart.data.modalities.modality import InputSpec
 
@@ -53,16 +55,16 @@ def edge_metadata(spec: BackboneSpec, card: ModelCard) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Edge:
-    """An edge model that was read and found to be one.
+    """An edge model that was read and checked.
 
     Parameters
     ----------
     classes
         In the order of the probabilities.
     threshold
-        Probability below which the label is -1; none for never.
+        Probability below which the label is -1; None for never.
     any_size
-        Whether it takes photographs as they are, and resizes them itself.
+        Whether it takes photographs of any size, and resizes them itself.
     """
 
     path: str
@@ -99,13 +101,13 @@ def load_edge(path: str | Path) -> Edge:
     Raises
     ------
     ModelError
-        If there is no such file, or it is none that we can run.
+        If the file is missing, or is not an edge model that we can run.
     """
     return read_edge(*read_content(path, "edge model", CLASSIFIER_COMMAND, ModelError))
 
 
 def read_edge(path: str, content: bytes) -> Edge:
-    """The edge model in the bytes of a file; raises `ModelError` if they are none."""
+    """The edge model in the bytes of a file; raises `ModelError` if there is none."""
     model = parse_onnx(path, content, CLASSIFIER_COMMAND, ModelError)
     metadata = read_metadata(model)
     kind = metadata.get(PREFIX + "kind", "")
@@ -121,18 +123,21 @@ def read_edge(path: str, content: bytes) -> Edge:
     refuse_files(path, model, ModelError)
     names = {value.name for value in (*model.graph.input, *model.graph.output)}
     try:
-        classes = tuple(json.loads(metadata[PREFIX + "classes"]))
+        classes = read_json(metadata[PREFIX + "classes"].encode(), tuple[str, ...])
         threshold = metadata[PREFIX + "threshold"]
         spec = BackboneSpec.from_metadata(metadata)
         if lacking := {spec.preprocessing.input, LABEL, PROBABILITIES} - names:
             raise ValueError(f"the graph lacks {', '.join(sorted(lacking))}")
+        (output,) = (each for each in model.graph.output if each.name == PROBABILITIES)
+        if (answers := width_of(output)) not in (None, len(classes)):
+            raise ValueError(f"it names {len(classes)} classes, and the graph has {answers}")
         return Edge(
-            path,
-            content,
-            classes,
-            float(threshold) if threshold else None,
-            spec,
-            not model.graph.input[0].type.tensor_type.shape.dim[1].HasField("dim_value"),
+            path=path,
+            content=content,
+            classes=classes,
+            threshold=float(threshold) if threshold else None,
+            spec=spec,
+            any_size=not model.graph.input[0].type.tensor_type.shape.dim[1].HasField("dim_value"),
         )
     except (KeyError, ValueError, TypeError, IndexError, InputError) as error:
         raise ModelError(

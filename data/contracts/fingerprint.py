@@ -1,4 +1,4 @@
-"""What embeddings were made with; features, heads and backbones are matched by it, not by width."""
+"""What embeddings were made with; features, heads and backbones must agree in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What made an embedding. Two embeddings can be compared only where all of it is equal.
+    """What made an embedding. Embeddings can be compared only if their fingerprints are equal.
 
     Parameters
     ----------
@@ -17,7 +17,7 @@ class Fingerprint:
     sha256
         Of the backbone file: its identity.
     preprocessing
-        Size and resize rule of the input, in words.
+        Size and resize rule of the input, as text.
     precision
         `fp32`, `fp16`, `bf16` or `int8`.
     dim
@@ -34,14 +34,9 @@ class Fingerprint:
         return f"{self.backbone} {self.sha256[:12]} ({self.preprocessing}, {self.precision})"
 
     def run_in(self, precision: str) -> Fingerprint:
-        """Of the same backbone file, run in a precision."""
+        """The fingerprint of the same backbone file, run in a precision."""
         return replace(self, precision=precision)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Fingerprint:
-        """From `to_json`'s object."""
-        return cls(**value)

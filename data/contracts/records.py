@@ -1,10 +1,10 @@
-"""What a run has done so far, written as it goes, so that nothing of it is lost with the run.
+"""What a run has done so far, written as it goes, so that a crash loses no finished work.
 
 In `_records/` of a feature store, until the manifest takes its place:
 
-- `run.json`: written first; what the store is made from, and the parts it has from before.
-- `NAME.begun-N`: empty; a worker has begun part NAME with N examples.
-- `NAME.json`: part NAME was written whole; without it, the part does not count.
+- `run.json`: written first; what the store is made from, and its earlier parts.
+- `NAME.begun-N`: empty; a worker has started part NAME with N examples.
+- `NAME.json`: part NAME is complete; without it, the part does not count.
 """
 
 from __future__ import annotations
@@ -20,22 +20,27 @@ import pyarrow.parquet as pq
 
 from headstart.data.common.errors import StoreError
 from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.json_reader import Kind, read_json
 from headstart.data.contracts.store import (
     ERRORS,
     MANIFEST,
     RECORDS,
+    REPLACED,
     PartRecord,
     StoreManifest,
+    check_parts,
+    read_manifest,
     with_fingerprint,
 )
 from headstart.data.storage.files import UNFINISHED, digest
 from headstart.data.storage.folder import Folder
+from headstart.data.storage.lock import Held
 
 RUN = f"{RECORDS}/run.json"
 BEGUN = re.compile(rf"{RECORDS}/(.+)\.begun-(\d+)")
 OUR_PART = re.compile(rf"({ERRORS}/)?part-\d{{5,}}-[0-9a-f]{{12}}\.parquet")
 ROW_GROUP = 256  # rows that are encoded at once
-READERS = 16  # small files read at once: object storage answers slowly, but many
+READERS = 16  # small files read at once: object storage is slow, but serves many
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,10 @@ class Unfinished:
     Parameters
     ----------
     parts
-        Written whole; those that replace another one come with an empty file, or none at all,
-        where nothing was left of it.
+        Complete ones; a part that replaces another one may be empty, if none of its examples was
+        kept.
     inferences
-        How many photographs went through the backbone since the manifest was written, at most.
+        How many examples went through the backbone since the manifest was written, at most.
     """
 
     fingerprint: Fingerprint
@@ -81,7 +86,7 @@ def begin(
     parts: tuple[PartRecord, ...] = (),
     inferences: int = 0,
 ) -> None:
-    """Mark a folder as a store that is being written, with what it has from before."""
+    """Mark a folder as a store that is being written, with its earlier parts."""
     folder.remove_all(RECORDS)
     value = {
         "fingerprint": fingerprint.to_json(),
@@ -93,7 +98,7 @@ def begin(
 
 
 def begin_part(folder: Folder, name: str, examples: int) -> None:
-    """Say that a part is begun: if its record never comes, its inferences still were made."""
+    """Record that a part was started: its inferences count even if it is never finished."""
     folder.write(f"{RECORDS}/{name}.begun-{examples}", b"")
 
 
@@ -104,7 +109,7 @@ def write_part(
     inferences: int = 0,
     replaces: str | None = None,
 ) -> PartRecord:
-    """Write a part's features and errors, then its record; only with the record does it count."""
+    """Write a part's features and errors, then its record, with which it starts to count."""
     rows, errors = content.rows, content.errors
     marked = with_fingerprint(rows, content.fingerprint)
     rows_content = _parquet(marked) if rows.num_rows else None
@@ -127,7 +132,7 @@ def write_part(
 
 
 def _parquet(table: pa.Table) -> memoryview:
-    """A Parquet file, made in memory with few copies: large shards must not take much of it."""
+    """A Parquet file, made in memory with few copies, since shards may be large."""
     sink = BytesIO()
     text = [name for name in table.column_names if name != "embedding"]
     # Embeddings hardly compress; a dictionary of them would only cost time.
@@ -145,7 +150,7 @@ def _leaves(table: pa.Table) -> list[str]:
 
 
 def read_unfinished(folder: Folder) -> Unfinished | None:
-    """What an unfinished run recorded, or none if there was none.
+    """What an unfinished run recorded; None if there is no such run.
 
     Raises
     ------
@@ -156,47 +161,77 @@ def read_unfinished(folder: Folder) -> Unfinished | None:
     if RUN not in names:
         return None
     records = [name for name in names if name.endswith(".json") and name != RUN]
-    run = _read(folder, RUN)
+    run = _read(folder, RUN, _Run)
     with ThreadPoolExecutor(READERS) as pool:
-        values = list(pool.map(lambda name: _read(folder, name), records))
+        recorded = tuple(pool.map(lambda name: _read(folder, name, PartRecord), records))
     try:
-        known = tuple(PartRecord(**part) for part in run["parts"])
-        recorded = tuple(PartRecord(**value) for value in values)
-        fingerprint = Fingerprint.from_json(run["fingerprint"])
-        source, inferences = str(run["source"]), int(run["inferences"])
-    except (KeyError, TypeError, ValueError) as error:
+        check_parts((*run.parts, *recorded))
+    except ValueError as error:
         raise _damaged(folder, RECORDS, error) from None
     whole = {part.name for part in recorded}
     begun = (match.groups() for name in names if (match := BEGUN.fullmatch(name)))
     died = sum(int(examples) for name, examples in begun if name not in whole)
     made = sum(part.inferences for part in recorded)
-    return Unfinished(fingerprint, source, (*known, *recorded), inferences + made + died)
+    inferences = run.inferences + made + died
+    return Unfinished(run.fingerprint, run.source, (*run.parts, *recorded), inferences)
 
 
-def _read(folder: Folder, name: str) -> dict:
+@dataclass(frozen=True)
+class _Run:
+    """What `run.json` says."""
+
+    fingerprint: Fingerprint
+    source: str
+    parts: tuple[PartRecord, ...]
+    inferences: int
+
+
+def _read(folder: Folder, name: str, kind: type[Kind]) -> Kind:
     try:
-        return json.loads(folder.read(name))
+        return read_json(folder.read(name), kind)
     except ValueError as error:
         raise _damaged(folder, name, error) from None
 
 
 def _damaged(folder: Folder, name: str, error: Exception) -> StoreError:
     return StoreError(
-        f"{folder.where(name)} is damaged: {error!r}", "Extract again into another folder."
+        f"{folder.where(name)} is damaged: {error}", "Extract again into another folder."
     )
 
 
-def finish(folder: Folder, manifest: StoreManifest) -> None:
-    """Write the manifest; the records, and whatever a dead run left half done, go afterwards."""
+def finish(folder: Folder, manifest: StoreManifest, held: Held = lambda: None) -> None:
+    """Write the manifest, then remove the records and what dead runs left unfinished.
+
+    Parts that the new manifest replaces are moved to `_replaced/` until the next run ends: whoever
+    opened the store before finds them there, see `headstart.data.contracts.store.read_part`.
+
+    Parameters
+    ----------
+    held
+        Raises `StoreError` if another process writes to the store now, see `sole_writer`.
+    """
+    before = read_manifest(folder)
+    held()
     folder.write(MANIFEST, manifest.to_bytes())
-    folder.remove(RUN)  # first: records without it are nobody's
+    held()
+    folder.remove(RUN)  # first: records without it are ignored
     folder.remove_all(RECORDS)
-    sweep(folder, manifest.parts)
+    folder.remove_all(REPLACED)
+    if before:
+        for file in sorted(_files(before.parts) - _files(manifest.parts)):
+            folder.move(file, f"{REPLACED}/{file}")
+    sweep(folder, manifest.parts, held)
 
 
-def sweep(folder: Folder, parts: tuple[PartRecord, ...]) -> None:
-    """Remove parts that do not count, and files that were never written to their end."""
-    kept = {file for part in parts for file in (part.rows_file, part.errors_file)}
+def _files(parts: tuple[PartRecord, ...]) -> set[str]:
+    files = (file for part in parts for file in (part.rows_file, part.errors_file))
+    return {file for file in files if file}
+
+
+def sweep(folder: Folder, parts: tuple[PartRecord, ...], held: Held = lambda: None) -> None:
+    """Remove parts that do not count, and unfinished files."""
+    kept = _files(parts)
+    held()
     for name in folder.names():
         leftover = OUR_PART.fullmatch(name) and name not in kept
         if leftover or name.rpartition("/")[2].startswith(UNFINISHED):

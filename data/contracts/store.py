@@ -1,25 +1,27 @@
-"""The feature store: a folder of Parquet parts that any reader opens, and the record of them.
+"""The feature store: a folder of Parquet parts that any reader can open, and their manifest.
 
 Format version 1:
 
-- `part-*.parquet`: `id`, `path`, `content` (sha256 of the file's bytes), `stamp` (size and time of
-  change of the file that was read), `label`, `split`, `group`, `embedding` as
+- `part-*.parquet`: `id`, `path`, `content` (sha256 of the file's bytes), `stamp` (size and
+  modification time of the file that was read), `label`, `split`, `group`, `embedding` as
   `fixed_size_list<float>[dim]`, then the columns carried along.
 - `_errors/part-*.parquet`: `id`, `stage`, `reason`, `message`, `stamp`, `path`.
-- `_records/`: what a run that has not finished did, see `headstart.data.contracts.records`.
-- `_headstart.json`: the manifest, written last; it takes the place of `_records`.
+- `_records/`: the progress of an unfinished run, see `headstart.data.contracts.records`.
+- `_replaced/`: the parts that the last run replaced, for readers that opened the store before.
+- `_headstart.json`: the manifest, written last; it replaces `_records`.
 
-A part never changes: what takes its place has another name, and counts once the manifest names it.
+A part never changes: its replacement has another name, and counts once the manifest lists it.
 Every example of the source is one row of features or one row of errors. The version is bumped when
 a reader of the old version would read a new store wrongly; a new optional key or column does
-not bump it. (Older stores lack
-`stamp`, the errors' `path`, the parts' fingerprint in their metadata, and the manifest's
-`inferences` and `modality`.)
+not bump it. (Older stores lack `stamp`, the errors' `path`, the fingerprint in the parts' metadata,
+and the manifest's `inferences` and `modality`.)
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,29 +33,32 @@ import pyarrow.parquet as pq
 from headstart.data.common.arrays import empty
 from headstart.data.common.errors import StoreError
 from headstart.data.contracts.fingerprint import Fingerprint
+from headstart.data.contracts.json_reader import format_version, read_json
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.places import folder_at
 
 FORMAT_VERSION = 1
 MANIFEST, RECORDS, ERRORS = "_headstart.json", "_records", "_errors"
+REPLACED = "_replaced"  # parts of the manifest before this one
 EXTRACT_COMMAND = "Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES"
 ERROR_COLUMNS = ("id", "stage", "reason", "message", "stamp", "path")
 ERROR_SCHEMA = pa.schema([(name, pa.string()) for name in ERROR_COLUMNS])
 PART_KEY = "headstart.fingerprint"  # in the metadata of a part's Parquet file
-READERS = 4  # parts that are read at once
+PART_NAME = re.compile(r"part-\d{5,}-[0-9a-z]+")
+READERS = 4  # parts read at once
 TEXT_COLUMNS = ("id", "path", "content", "stamp", "label", "split", "group")
 
 
 @dataclass(frozen=True)
 class PartRecord:
-    """A part that was written whole: its name without extension, its rows and its checksums.
+    """A complete part: its name without extension, its rows and its checksums.
 
     Parameters
     ----------
     inferences
-        How many photographs went through the backbone to make it.
+        How many examples went through the backbone to make it.
     replaces
-        Name of the part that this one was made from and takes the place of, if any.
+        Name of the part that this one was made from and replaces, if any.
     """
 
     name: str
@@ -66,12 +71,12 @@ class PartRecord:
 
     @property
     def rows_file(self) -> str | None:
-        """Name of the file of features; none if all of its examples failed."""
+        """Name of the file of features; None if all of its examples failed."""
         return f"{self.name}.parquet" if self.rows else None
 
     @property
     def errors_file(self) -> str | None:
-        """Name of the file of errors, if there were any."""
+        """Name of the file of errors; None if no example failed."""
         return f"{ERRORS}/{self.name}.parquet" if self.errors else None
 
 
@@ -86,8 +91,8 @@ class StoreManifest:
     root
         The folder that the examples' paths are relative to.
     inferences
-        How many examples went through the backbone for this store in all of its runs; what a worker
-        that died had begun is counted whole.
+        How many examples went through the backbone for this store in all of its runs; all examples
+        of a shard whose worker died are counted.
     modality
         Of the examples, by name; older stores are of photographs.
     """
@@ -117,29 +122,41 @@ class StoreManifest:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> StoreManifest:
-        """From `to_bytes`'s; raises `KeyError`, `TypeError` or `ValueError` if damaged."""
-        value = json.loads(content)
-        return cls(
-            fingerprint=Fingerprint.from_json(value["fingerprint"]),
-            source=value["source"],
-            root=value["root"],
-            classes=tuple(value["classes"]),
-            parts=tuple(PartRecord(**part) for part in value["parts"]),
-            inferences=value.get("inferences", 0),
-            modality=value.get("modality", "image"),
-        )
+        """From the bytes of `_headstart.json`; raises `ValueError`, in words, if damaged."""
+        manifest = read_json(content, cls)
+        check_parts(manifest.parts)
+        return manifest
+
+
+def check_parts(parts: Sequence[PartRecord]) -> None:
+    """Refuse parts that no run writes: outside the store, twice, or of an impossible size.
+
+    Raises
+    ------
+    ValueError
+        Naming the part.
+    """
+    names: set[str] = set()
+    for part in parts:
+        if not PART_NAME.fullmatch(part.name):
+            raise ValueError(f"{part.name!r} is not the name of a part")
+        if part.name in names:
+            raise ValueError(f"the part {part.name} is listed twice")
+        names.add(part.name)
+        if min(part.rows, part.errors, part.inferences) < 0:
+            raise ValueError(f"the part {part.name} has a negative number of rows")
 
 
 def part_schema(dim: int, carried: list[pa.Field]) -> pa.Schema:
     """The schema of `part-*.parquet`."""
-    # Non-nullable lists and elements spare readers the null bookkeeping of every single number.
+    # Non-nullable lists and elements spare readers a null check for every number.
     element = pa.field("element", pa.float32(), nullable=False)
     embedding = pa.field("embedding", pa.list_(element, dim), nullable=False)
     return pa.schema([*((name, pa.string()) for name in TEXT_COLUMNS), embedding, *carried])
 
 
 def read_manifest(folder: Folder) -> StoreManifest | None:
-    """The manifest of a store, or none if it has none (yet).
+    """The manifest of a store; None if it has none (yet).
 
     Raises
     ------
@@ -150,12 +167,12 @@ def read_manifest(folder: Folder) -> StoreManifest | None:
         return None
     content = folder.read(MANIFEST)
     try:
-        version = json.loads(content)["format_version"]
+        version = format_version(content)
         if version == FORMAT_VERSION:
             return StoreManifest.from_bytes(content)
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise StoreError(
-            f"{folder.where(MANIFEST)} is damaged: {error!r}",
+            f"{folder.where(MANIFEST)} is damaged: {error}",
             "Extract again into another folder.",
         ) from None
     raise StoreError(
@@ -165,7 +182,7 @@ def read_manifest(folder: Folder) -> StoreManifest | None:
 
 
 def read_part(folder: Folder, file: str, columns: list[str] | None = None) -> pa.Table:
-    """A file of a part that counts, all columns or the named ones.
+    """A file of a part, all columns or the named ones.
 
     Raises
     ------
@@ -173,9 +190,22 @@ def read_part(folder: Folder, file: str, columns: list[str] | None = None) -> pa
         If it cannot be read.
     """
     try:
-        return folder.table(file, columns)
+        try:
+            return folder.table(file, columns)
+        except FileNotFoundError:  # a run has ended since the manifest was read
+            return folder.table(f"{REPLACED}/{file}", columns)
+    except FileNotFoundError:
+        raise damaged(folder, file, "it is missing") from None
     except (pa.ArrowException, OSError) as error:
         raise damaged(folder, file, str(error)) from None
+
+
+def open_part(folder: Folder, file: str) -> pa.NativeFile:
+    """A file of a part to read pieces of, within `Folder.attempt`."""
+    try:
+        return folder.open(file)
+    except FileNotFoundError:
+        return folder.open(f"{REPLACED}/{file}")
 
 
 def with_fingerprint(rows: pa.Table, fingerprint: Fingerprint) -> pa.Table:
@@ -184,21 +214,21 @@ def with_fingerprint(rows: pa.Table, fingerprint: Fingerprint) -> pa.Table:
 
 
 def fingerprint_of(rows: pa.Table) -> Fingerprint | None:
-    """What made the embeddings of a part; none in a part of an older headstart."""
+    """What made the embeddings of a part; None in a part of an older headstart."""
     written = (rows.schema.metadata or {}).get(PART_KEY.encode())
-    return Fingerprint.from_json(json.loads(written)) if written else None
+    return read_json(written, Fingerprint) if written else None
 
 
 def part_columns(folder: Folder, file: str) -> list[str]:
     """The names of the columns of a part's file; raises `StoreError` if it cannot be read."""
     try:
-        return folder.attempt(lambda: pq.read_schema(folder.open(file))).names
+        return folder.attempt(lambda: pq.read_schema(open_part(folder, file))).names
     except (pa.ArrowException, OSError) as error:
         raise damaged(folder, file, str(error)) from None
 
 
 def damaged(folder: Folder, file: str, what: str) -> StoreError:
-    """What to say of a part that does not hold what its record says."""
+    """The error for a part that does not match its record."""
     return StoreError(
         f"{folder.where(file)} is damaged: {what}",
         f"Set it aside with: python -m data verify {folder} --repair",
@@ -207,7 +237,7 @@ def damaged(folder: Folder, file: str, what: str) -> StoreError:
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """A finished feature store, for reading."""
+    """A finished feature store, opened for reading."""
 
     folder: Folder
     manifest: StoreManifest
@@ -219,7 +249,7 @@ class FeatureStore:
         Raises
         ------
         StoreError
-            If there is none, its extraction has not finished, or a part is missing.
+            If it is missing, its extraction has not finished, or a part is missing.
         """
         folder = folder_at(path)
         if not folder.exists():
@@ -228,17 +258,19 @@ class FeatureStore:
         if manifest is None and folder.exists(RECORDS):
             raise StoreError(
                 f"{path} is a feature store whose extraction has not finished",
-                "Run the same `python -m extract` command again: it goes on where it stopped.",
+                "Run the same `python -m extract` command again: it continues where it stopped.",
             )
         if manifest is None:
-            raise StoreError(f"{path} is no feature store (it has no {MANIFEST})", EXTRACT_COMMAND)
+            raise StoreError(
+                f"{path} is not a feature store (it has no {MANIFEST})", EXTRACT_COMMAND
+            )
         there = set(folder.names())
         files = [part.rows_file for part in manifest.parts if part.rows_file]
-        missing = [file for file in files if file not in there]
+        missing = [file for file in files if not there & {file, f"{REPLACED}/{file}"}]
         if missing:
             raise StoreError(
                 f"{path} lacks {len(missing)} of its parts, such as {missing[0]}",
-                f"Restore them, or go on without: python -m data verify {path} --repair",
+                f"Restore them, or continue without them: python -m data verify {path} --repair",
             )
         return cls(folder, manifest)
 

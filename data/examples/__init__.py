@@ -1,4 +1,4 @@
-"""A path or an address enters, a table of examples leaves: id, path, label, split, group.
+"""A path or an address in, a table of examples out: id, path, label, split, group.
 
-A kind of source each, and `reading`, which fetches the bytes of an example.
+One module for each kind of source, and `reading`, which fetches the bytes of an example.
 """

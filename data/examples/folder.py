@@ -1,7 +1,9 @@
-"""A folder: a folder of examples for each class, or else its archives or Parquet files."""
+"""A folder with one folder of examples per class, or with archives or Parquet files."""
 
 from __future__ import annotations
 
+import posixpath
+from collections import Counter
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -9,98 +11,114 @@ import pyarrow as pa
 from headstart.data.common.arrays import strings
 from headstart.data.common.console import counted
 from headstart.data.common.errors import SourceError
-from headstart.data.examples.parquet import open_parquet
-from headstart.data.examples.source import COLUMNS, SPLIT_NAMES, Source
+from headstart.data.examples.layout import is_of_the_system, labels_and_splits
+from headstart.data.examples.parquet import holds_examples, open_parquet
+from headstart.data.examples.source import COLUMNS, Source, describe_left_out, is_utf8
 from headstart.data.examples.tar import open_tar
 from headstart.data.modalities.known import modality_of
 from headstart.data.modalities.modality import Modality
-from headstart.data.storage.folder import Folder
+from headstart.data.storage.folder import HIDDEN, Folder
 
 CONTAINERS = {".tar": open_tar, ".parquet": open_parquet}
+OURS = ("_headstart.json", "_records/run.json")  # files that mark a feature store
+MOST_SCHEMAS = 100  # Parquet files whose columns are checked if there are loose files as well
 
 
 def open_folder(path: object, folder: Folder, modality: Modality | None) -> Source:
-    """List the examples of a folder; without any, those in its archives or Parquet files.
+    """List the examples of a folder; if it has none, those in its archives or Parquet files.
+
+    Feature stores of ours in the folder are left out.
 
     Parameters
     ----------
     modality
-        Of the examples; without it, the one that most of the files have.
+        Of the examples; by default, that of most files.
 
     Raises
     ------
     SourceError
-        If there are none, their names are no text, or splits and classes are mixed up.
+        If there are no examples, or both loose files and containers of examples, or folders of
+        splits and of classes are mixed.
     """
-    found: list[tuple[str, str]] = []
-    others: dict[str, list[str]] = {}
-    files = list(folder.files())
+    left_out: Counter[str] = Counter()
+    files = _files(path, folder, left_out)
     kind = modality or modality_of(name for name, _ in files)
-    for name, stamp in files:
-        extension = PurePosixPath(name).suffix.lower()
-        if extension in kind.extensions:
-            found.append((name, stamp))
-        else:
-            others.setdefault(extension or name, []).append(name)
-    if not found:
-        for extension, open_them in CONTAINERS.items():
-            if extension in others:
-                return open_them(path, folder, sorted(others[extension]), modality)
+    found = [(name, stamp) for name, stamp in files if _suffix(name) in kind.extensions]
+    others: dict[str, list[str]] = {}
+    for name, _ in files:
+        if _suffix(name) not in kind.extensions:
+            others.setdefault(_suffix(name) or name, []).append(name)
+    containers = {each: sorted(others[each]) for each in CONTAINERS if each in others}
+    if found:
+        _check_alone(path, folder, kind, len(found), containers)
+    else:
+        for extension, names in containers.items():
+            return CONTAINERS[extension](path, folder, names, modality)
+        what = f"; it has {', '.join(sorted(others))} files" if others else "; it is empty"
+        if left_out:
+            what = f"; left out: {describe_left_out(left_out)}"
+        raise SourceError(
+            f"{path} holds no {kind.plural}{what}",
+            f"Known extensions are {' '.join(sorted(kind.extensions))}.",
+        )
     found.sort()
     names = [name for name, _ in found]
-    _check_names(path, names, sorted(others), kind)
-    labels, splits = _labels_and_splits(path, names)
+    labels, splits = labels_and_splits(path, names)
     ids = strings(names)
-    columns = [ids, ids, labels, splits, pa.nulls(len(names), pa.string())]
+    columns = [ids, ids, strings(labels), strings(splits), pa.nulls(len(names), pa.string())]
     return Source(
         str(folder),
         folder,
         pa.table(columns, list(COLUMNS)),
-        {extension: len(names) for extension, names in others.items()},
+        dict(left_out) | {extension: len(each) for extension, each in others.items()},
         kind,
         pa.chunked_array([strings([stamp or None for _, stamp in found])]),
     )
 
 
-def _check_names(path: object, names: list[str], others: list[str], modality: Modality) -> None:
-    unreadable = [name for name in names if not _is_text(name)]
-    if unreadable:
+def _files(path: object, folder: Folder, left_out: Counter[str]) -> list[tuple[str, str]]:
+    """Name and stamp of the files that may be examples; the others are counted."""
+    listed = list(folder.files(hidden=left_out))
+    stores = {name.removesuffix(mark) for name, _ in listed for mark in OURS if _ends(name, mark)}
+    if "" in stores:
         raise SourceError(
-            f"{path}: {counted(len(unreadable), 'file name')} cannot be written as text (UTF-8): "
-            + ascii(unreadable[0]),
-            "Rename them.",
+            f"{path} is a feature store, not a source of examples",
+            "Name the folder or file that it was extracted from.",
         )
-    if not names:
-        found = f"; it has {', '.join(others)} files" if others else "; it is empty"
+    files = []
+    for name, stamp in listed:
+        if not is_utf8(name):
+            left_out["names that are not UTF-8"] += 1
+        elif is_of_the_system(name):
+            left_out[HIDDEN] += 1
+        elif stores and any(name.startswith(store) for store in stores):
+            left_out["files of feature stores"] += 1
+        else:
+            files.append((name, stamp))
+    return files
+
+
+def _ends(name: str, mark: str) -> bool:
+    return name == mark or name.endswith(f"/{mark}")
+
+
+def _check_alone(
+    path: object, folder: Folder, modality: Modality, loose: int, containers: dict[str, list[str]]
+) -> None:
+    """Refuse loose files beside containers of examples: either may be meant."""
+    meant = list(containers.get(".tar", ()))
+    for name in containers.get(".parquet", ())[:MOST_SCHEMAS]:
+        if holds_examples(folder, name, modality):
+            meant.append(name)
+    if meant:
+        inside = posixpath.commonpath([posixpath.dirname(name) for name in meant])
         raise SourceError(
-            f"{path} holds no {modality.plural}{found}",
-            f"Known extensions are {' '.join(sorted(modality.extensions))}.",
+            f"{path} holds {counted(loose, modality.noun)} as files, and {modality.plural} in "
+            f"{counted(len(meant), 'archive or Parquet file')}, such as {meant[0]}",
+            f"Name what is meant, such as {folder.where(inside or meant[0])}, or move the others "
+            "elsewhere.",
         )
 
 
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # a byte that is no UTF-8, kept by Python as a surrogate
-        return False
-    return True
-
-
-def _labels_and_splits(path: object, names: list[str]) -> tuple[pa.Array, pa.Array]:
-    folders = sorted({name.split("/", 1)[0] for name in names if "/" in name})
-    as_splits = [name for name in folders if name.lower() in SPLIT_NAMES]
-    if as_splits and len(as_splits) < len(folders):
-        others = [name for name in folders if name not in as_splits]
-        raise SourceError(
-            f"{path} mixes folders of splits ({', '.join(as_splits)}) "
-            f"with folders of classes ({', '.join(others[:5])})",
-            "Put the class folders into the split folders, or describe the files by a manifest.",
-        )
-    labels: list[str | None] = []
-    splits: list[str | None] = []
-    for name in names:
-        parts = name.split("/")
-        split = SPLIT_NAMES[parts.pop(0).lower()] if as_splits and len(parts) > 1 else None
-        splits.append(split)
-        labels.append(parts[0] if len(parts) > 1 else None)
-    return strings(labels), strings(splits)
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()

@@ -10,22 +10,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from headstart.data.common.arrays import strings
-from headstart.data.common.console import counted
+from headstart.data.common import console
+from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import Checklist, SourceError
+from headstart.data.examples.foreign import as_utf8, storable
+from headstart.data.examples.reading import leads_outside
 from headstart.data.examples.source import (
     COLUMNS,
     Source,
     check_columns,
     check_names,
-    first_few,
     text_column,
 )
 from headstart.data.modalities.known import modality_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 
-_ADDRESS = r"^[A-Za-z][A-Za-z0-9+.-]*://"  # a scheme as in RFC 3986, 3.1; "f/://" is a file's name
+_ADDRESS = r"^[A-Za-z][A-Za-z0-9+.-]*://"  # a scheme as in RFC 3986, 3.1; "f/://" is a file name
 
 
 def open_manifest(path: object, folder: Folder, name: str, modality: Modality | None) -> Source:
@@ -34,12 +35,12 @@ def open_manifest(path: object, folder: Folder, name: str, modality: Modality | 
     Parameters
     ----------
     modality
-        Of the examples; without it, the one that most of the paths have.
+        Of the examples; by default, that of most paths.
 
     Raises
     ------
     SourceError
-        If it cannot be read, lacks its columns, or a path leads outside of its folder.
+        If it cannot be read, lacks columns, or a path leads outside its folder.
     """
     table = _read(path, folder, name)
     if table.num_rows == 0:
@@ -49,6 +50,7 @@ def open_manifest(path: object, folder: Folder, name: str, modality: Modality | 
         raise _no_path(path, table.column_names)
     checks = Checklist()
     columns = {name: text_column(path, table, name) for name in COLUMNS if name != "id"}
+    columns["path"] = _with_slashes(path, folder, columns["path"])
     columns["id"] = (
         text_column(path, table, "id") if "id" in table.column_names else columns["path"]
     )
@@ -57,10 +59,8 @@ def open_manifest(path: object, folder: Folder, name: str, modality: Modality | 
     with checks.item():
         _check_paths(path, columns["path"])
     checks.finish()
-    examples = pa.table({name: columns[name] for name in COLUMNS})
-    for carried in table.column_names:
-        if carried not in COLUMNS:
-            examples = examples.append_column(carried, table[carried])
+    columns |= {name: table[name] for name in table.column_names if name not in COLUMNS}
+    examples = storable(path, pa.table(columns))
     kind = modality or modality_of(columns["path"].to_pylist())
     return Source(folder.where(name), folder, examples, {}, kind)
 
@@ -82,7 +82,7 @@ def _read(path: object, folder: Folder, name: str) -> pa.Table:
     try:
         if suffix == ".parquet":
             return folder.table(name)
-        # Text stays text ("007" is no number, "NA" may be a class); only an empty cell is none.
+        # Text stays text ("007" is not a number, "NA" may be a class); only an empty cell is null.
         parse = pa.csv.ParseOptions(
             delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True
         )
@@ -91,26 +91,35 @@ def _read(path: object, folder: Folder, name: str) -> pa.Table:
             strings_can_be_null=True,
             null_values=[""],
         )
-        return folder.attempt(
-            lambda: pa.csv.read_csv(folder.open(name), parse_options=parse, convert_options=convert)
-        )
+        content = pa.BufferReader(as_utf8(path, folder.attempt(lambda: folder.read(name))))
+        return pa.csv.read_csv(content, parse_options=parse, convert_options=convert)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path} cannot be read: {error}", "Fix the manifest.") from None
 
 
+def _with_slashes(path: object, folder: Folder, paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Windows paths in POSIX form, if the first file exists under that."""
+    backslash = pc.match_substring(paths, "\\")
+    first = pc.index(backslash, True).as_py()
+    if first < 0:
+        return paths
+    name = paths[first].as_py()
+    there = folder.stamps([name, name.replace("\\", "/")])
+    if there[0] is not None or there[1] is None:
+        return paths
+    console.note(f"{path}: backslashes in paths are read as folders, as on Windows")
+    return pc.replace_substring(paths, "\\", "/")
+
+
 def _check_paths(path: object, paths: pa.ChunkedArray) -> None:
-    # Cheap filter first: only suspicious paths are looked at one by one.
+    # Cheap filter first: only suspicious paths are checked one by one.
     suspicious = pc.match_substring_regex(paths, rf"\.\.|^/|\x00|{_ADDRESS}")
     found = paths.filter(pc.fill_null(suspicious, False)).to_pylist()
-    outside = [
-        p
-        for p in found
-        if p.startswith("/") or ".." in PurePosixPath(p).parts or "\0" in p or re.match(_ADDRESS, p)
-    ]
+    outside = [p for p in found if leads_outside(p) or re.match(_ADDRESS, p)]
     if outside:
         raise SourceError(
             f"{path}: {counted(len(outside), 'path')} "
             f"{'leads' if len(outside) == 1 else 'lead'} outside the manifest's folder: "
-            f"{first_few(pa.chunked_array([strings(outside)]))}",
+            f"{first_few(outside, show=repr)}",
             "Put the manifest above its files and give relative paths without '..'.",
         )

@@ -1,4 +1,4 @@
-"""Sources of examples: what was named, and which kind of source it is."""
+"""Opens a source of any kind."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow.compute as pc
 
-from headstart.data.common.console import counted
+from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import SourceError
 from headstart.data.examples.folder import open_folder
+from headstart.data.examples.layout import SPLITS
 from headstart.data.examples.manifest import open_manifest
-from headstart.data.examples.parquet import holds_images, open_parquet
-from headstart.data.examples.source import COLUMNS, SPLITS, Source, first_few
+from headstart.data.examples.parquet import holds_examples, open_parquet
+from headstart.data.examples.source import COLUMNS, Source, quoted
 from headstart.data.examples.tar import open_tar
+from headstart.data.modalities.known import modality_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.local import LocalFolder
@@ -31,10 +33,11 @@ def open_source(
     """List the examples of a source: a local path, or an address (`s3://`, `gs://`, `file://`).
 
     - A folder holds a folder for each class, with its files at any depth below; if its folders are
-      named `train`, `validation` (or `val`) and `test`, those are splits and hold the classes.
+      named for splits (`train`, `validation`, `test`, or other usual names of these), they hold the
+      classes. A folder that holds nothing but the class folders is passed over.
       Files beside the class folders have no label.
     - A manifest (`.csv`, `.tsv`, `.parquet`) has the columns `path` (relative to the manifest) and,
-      all optional, `label`, `id`, `split`, `group`; further columns are carried along.
+      optionally, `label`, `id`, `split`, `group`; further columns are kept.
     - A Parquet file, or a folder of them, has a column of examples: bytes, or the struct
       `{bytes, path}` that Hugging Face's datasets write.
     - A tar archive, or a folder of them, holds examples as WebDataset writes them.
@@ -44,12 +47,12 @@ def open_source(
     allow_unlabelled
         Accept a source in which some examples have a label and others have none.
     modality
-        Of the examples, such as a backbone's; without it, the one that most of the files have.
+        Of the examples, such as a backbone's; by default, that of most files.
 
     Raises
     ------
     SourceError
-        If there is nothing to read, or the source is not one; all mistakes are reported at once.
+        If there is nothing to read, or the source is not valid; all mistakes are reported at once.
     """
     source = _open(path, modality)
     labels = source.examples["label"]
@@ -57,8 +60,9 @@ def open_source(
         bad = source.examples.filter(pc.is_null(labels))
         raise SourceError(
             f"{path}: {counted(labels.null_count, 'example')} of {len(labels)} "
-            f"{'has' if labels.null_count == 1 else 'have'} no label: {first_few(bad['id'])}",
-            "Label them, or pass --allow-unlabelled to carry them along without one.",
+            f"{'has' if labels.null_count == 1 else 'have'} no label: "
+            f"{first_few(bad['id'], show=quoted)}",
+            "Label them, or pass --allow-unlabelled to keep them without one.",
         )
     return source
 
@@ -69,7 +73,7 @@ def _open(path: str | Path, modality: Modality | None) -> Source:
     if name and parent.is_file(name):
         if suffix == ".tar":
             return open_tar(path, parent, [name], modality)
-        if suffix == ".parquet" and holds_images(parent, name):
+        if suffix == ".parquet" and holds_examples(parent, name, modality or modality_of([name])):
             return open_parquet(path, parent, [name], modality)
         if suffix in MANIFESTS:
             return open_manifest(path, parent, name, modality)

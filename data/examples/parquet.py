@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from headstart.data.common import console
 from headstart.data.common.arrays import strings
 from headstart.data.common.errors import Checklist, SourceError
+from headstart.data.examples.foreign import storable
 from headstart.data.examples.source import (
     COLUMNS,
     Source,
@@ -25,12 +26,20 @@ from headstart.data.modalities.known import modality_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 
+LOOKED_AT = 8  # values at the start of a column of bytes that are checked
 FAMILIAR = ("image", "img", "photo", "jpg", "png", "webp", "bytes", "content")
 
 
-def holds_images(folder: Folder, name: str) -> bool:
-    """Whether a Parquet file has a column of photographs; otherwise it is a manifest."""
-    return bool(_image_columns(_schema(folder, name)))
+def holds_examples(folder: Folder, name: str, modality: Modality) -> bool:
+    """Whether a Parquet file has a column of examples; otherwise it is a manifest.
+
+    A file with a column `path` may be either: its content decides.
+    """
+    schema = _schema(folder, name)
+    columns = _byte_columns(schema)
+    if "path" not in schema.names:
+        return bool(columns)
+    return bool(_recognized(folder, name, columns, modality))
 
 
 def open_parquet(
@@ -38,8 +47,8 @@ def open_parquet(
 ) -> Source:
     """List the examples of some Parquet files; their bytes are not read.
 
-    An example's id is the column `id`, or its file and row. Labels that are numbers get their
-    names, where Hugging Face's datasets wrote them down. A column `path` is carried as
+    An example's id is its value in the column `id`, or its file and row. Labels that are numbers
+    are replaced by their names, if Hugging Face's metadata lists them. A column `path` is kept as
     `original_path`, since `path` is where headstart finds the photograph.
 
     Parameters
@@ -49,7 +58,7 @@ def open_parquet(
     names
         The files in `folder`.
     modality
-        Of the examples; the table's first where it is not given.
+        Of the examples; by default, the first in the table of modalities.
 
     Raises
     ------
@@ -57,11 +66,12 @@ def open_parquet(
         If a file cannot be read or has no column of photographs, or the files differ in columns.
     """
     checks = Checklist()
+    kind = modality or modality_of(())
     tables: list[pa.Table] = []
     with console.progress("listing Parquet files", len(names)) as advance:
         for name in names:
             with checks.item():
-                tables.append(_examples(folder, name))
+                tables.append(_examples(folder, name, kind))
             advance(1)
     checks.finish()
     try:
@@ -69,7 +79,7 @@ def open_parquet(
     except pa.ArrowException as error:
         raise SourceError(
             f"the Parquet files in {path} do not have the same columns: {error}",
-            "Put files of one kind into a folder of their own.",
+            "Put files with the same columns into one folder.",
         ) from None
     if not examples.num_rows:
         raise SourceError(f"{path} lists no examples", "Give it a row for each example.")
@@ -79,7 +89,7 @@ def open_parquet(
         if name not in COLUMNS:
             columns[name] = examples[name]
     root = str(folder) if len(names) > 1 else folder.where(names[0])
-    return Source(root, folder, pa.table(columns), {}, modality or modality_of(()))
+    return Source(root, folder, pa.table(columns), {}, kind)
 
 
 def _schema(folder: Folder, name: str) -> pa.Schema:
@@ -91,14 +101,14 @@ def _schema(folder: Folder, name: str) -> pa.Schema:
         ) from None
 
 
-def _image_columns(schema: pa.Schema) -> list[str]:
+def _byte_columns(schema: pa.Schema) -> list[str]:
     def is_bytes(type_: pa.DataType) -> bool:
         return pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
 
     return [
         column.name
         for column in schema
-        if is_bytes(column.type)
+        if (is_bytes(column.type) and column.name not in COLUMNS)
         or (
             pa.types.is_struct(column.type)
             and any(inner.name == "bytes" and is_bytes(inner.type) for inner in column.type)
@@ -106,10 +116,10 @@ def _image_columns(schema: pa.Schema) -> list[str]:
     ]
 
 
-def _examples(folder: Folder, name: str) -> pa.Table:
+def _examples(folder: Folder, name: str, modality: Modality) -> pa.Table:
     schema = _schema(folder, name)
     where = folder.where(name)
-    image = _image_column(where, schema)
+    image = _example_column(folder, name, schema, modality)
     others = [column for column in schema.names if column != image]
     check_names(where, others)
     count = folder.attempt(lambda: pq.read_metadata(folder.open(name)).num_rows)
@@ -127,18 +137,38 @@ def _examples(folder: Folder, name: str) -> pa.Table:
             columns[column] = table[column]
         elif column == "path":
             columns["original_path"] = table[column]
-    return pa.table(columns)
+    return storable(where, pa.table(columns))
 
 
-def _image_column(where: str, schema: pa.Schema) -> str:
-    found = _image_columns(schema)
+def _recognized(folder: Folder, name: str, columns: list[str], modality: Modality) -> list[str]:
+    """The columns whose first values are examples by their content."""
+    found = []
+    for column in columns:
+        reader = pq.ParquetFile(folder.open(name), pre_buffer=False)
+        try:
+            batch = next(reader.iter_batches(LOOKED_AT, columns=[column]), None)
+        except (pa.ArrowException, OSError):
+            continue  # reading the examples reports the error
+        values = batch.column(0) if batch is not None else pa.array([])
+        if pa.types.is_struct(values.type):
+            values = pc.struct_field(values, "bytes")
+        if any(modality.recognizes(value) for value in values.to_pylist() if value):
+            found.append(column)
+    return found
+
+
+def _example_column(folder: Folder, name: str, schema: pa.Schema, modality: Modality) -> str:
+    found = _byte_columns(schema)
     if len(found) > 1:
-        found = [name for name in FAMILIAR if name in found][:1] or found
+        found = folder.attempt(lambda: _recognized(folder, name, found, modality)) or found
+    if len(found) > 1:
+        found = [each for each in FAMILIAR if each in found][:1] or found
     if len(found) == 1:
         return found[0]
-    what = f"several columns of bytes ({', '.join(found)})" if found else "no column of photographs"
+    noun = modality.noun
+    what = f"several columns of bytes ({', '.join(found)})" if found else f"no column of {noun}s"
     raise SourceError(
-        f"{where} has {what}; its columns are {', '.join(schema.names)}",
+        f"{folder.where(name)} has {what}; its columns are {', '.join(schema.names)}",
         "Name the column of encoded photographs (JPEG, PNG, ... as bytes) 'image'.",
     )
 
@@ -165,5 +195,5 @@ def _named(schema: pa.Schema, labels: pa.ChunkedArray) -> pa.ChunkedArray:
         return labels
     numbers = pc.cast(labels, pa.int64(), safe=False)
     valid = pc.and_(pc.greater_equal(numbers, 0), pc.less(numbers, len(names)))
-    indices = pc.if_else(valid, numbers, pa.scalar(None, pa.int64()))  # -1 stands for no label
+    indices = pc.if_else(valid, numbers, pa.scalar(None, pa.int64()))  # -1 means no label
     return strings(names).take(indices.combine_chunks())

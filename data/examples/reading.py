@@ -1,6 +1,6 @@
-"""The bytes of an example: a file of its own, or a place in a tar archive or a Parquet file.
+"""The bytes of an example: a whole file, or a part of a tar archive or a Parquet file.
 
-A path names a file relative to the source's folder, or a place in one: `a.tar#bytes=START+LENGTH`,
+A path names a file relative to the source's folder, or a part of one: `a.tar#bytes=START+LENGTH`,
 or `a.parquet#COLUMN=ROW` (a column of bytes, or of structs with a field `bytes`).
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,11 +18,16 @@ from headstart.data.storage.folder import Folder
 
 IN_TAR = re.compile(r"(.+\.tar)#bytes=(\d+)\+(\d+)", re.DOTALL)
 IN_PARQUET = re.compile(r"(.+\.parquet)#(.+)=(\d+)", re.DOTALL)
-ROWS_AT_ONCE = 16  # of a Parquet file, photographs being large
+ROWS_AT_ONCE = 16  # rows of a Parquet file that are decoded together: photographs are large
+
+
+def leads_outside(path: str) -> bool:
+    """Whether a path is absolute, leads above its folder, or is not a path at all."""
+    return path.startswith("/") or ".." in PurePosixPath(path).parts or "\0" in path
 
 
 def container_of(path: str) -> str:
-    """The file that a path leads into: the path itself, if it is a file of its own."""
+    """The file that a path leads into: the path itself, if the example is a whole file."""
     if "#" not in path:
         return path
     found = IN_TAR.fullmatch(path) or IN_PARQUET.fullmatch(path)
@@ -29,14 +35,14 @@ def container_of(path: str) -> str:
 
 
 def why_unread(error: OSError) -> tuple[str, str]:
-    """The reason code of an example that could not be read, and what to say of it."""
+    """The reason code of an example that could not be read, and the message."""
     if isinstance(error, FileNotFoundError):
         return "missing", "there is no such file"
     return "unreadable", error.strerror or str(error)
 
 
 class Reader:
-    """Reads examples, best in the order in which they lie in their files.
+    """Reads examples; fastest in the order in which they are stored.
 
     Parameters
     ----------
@@ -49,6 +55,14 @@ class Reader:
         self._stamps: dict[str, str] = {}
         self._rows = _ParquetRows(folder)
 
+    def start(self) -> None:
+        """Begin with other examples: stamps are asked for again.
+
+        What is read of a Parquet file goes on where it is: to begin again in a row group of a
+        million rows for each of a thousand shards would decode them all a thousand times.
+        """
+        self._stamps.clear()
+
     def read(self, path: str) -> bytes:
         """The bytes of an example; see `read_stamped`."""
         return self.read_stamped(path)[0]
@@ -59,10 +73,12 @@ class Reader:
         Raises
         ------
         OSError
-            If there is no such file or place, or it cannot be read.
+            If there is no such file or part of it, or it cannot be read.
         StorageError
             If the storage does not answer.
         """
+        if leads_outside(path):  # a store may have been written by someone else
+            raise OSError("its path leads outside the source's folder")
         if "#" in path:
             if place := IN_TAR.fullmatch(path):
                 start, length = int(place[2]), int(place[3])
@@ -74,11 +90,11 @@ class Reader:
     def _range(self, name: str, start: int, length: int) -> bytes:
         def fetch() -> bytes:
             with self.folder.open(name) as file:
-                return file.read_at(length, start)
+                return file.read_at(length, start) if start + length <= file.size() else b""
 
         content = self.folder.attempt(fetch)
         if len(content) < length:
-            raise OSError(f"{name} ends {length - len(content):,} bytes too early")
+            raise OSError(f"{name} ends before byte {start + length:,}")
         return content
 
     def _stamp(self, name: str) -> str:
@@ -88,7 +104,7 @@ class Reader:
 
 
 class _ParquetRows:
-    """A column of bytes, row after row; going back starts the row group again."""
+    """A column of bytes, read row by row; going back reads the row group again."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
@@ -103,7 +119,7 @@ class _ParquetRows:
             self.at = ("", "")
             raise OSError(f"{name} is damaged at row {row}: {error}") from None
         if content is None:
-            raise OSError(f"row {row} of {name} holds no bytes in {column!r}")
+            raise OSError(f"row {row} of {name} has no bytes in {column!r}")
         return content
 
     def _read(self, name: str, column: str, row: int) -> bytes | None:
@@ -116,7 +132,7 @@ class _ParquetRows:
                 if self.next > row:
                     return content
         except OSError:
-            self.at = ("", "")  # tried again from the start of the row group
+            self.at = ("", "")  # the next try starts at the beginning of the row group
             raise
 
     def _open(self, name: str, column: str, row: int) -> None:

@@ -1,4 +1,4 @@
-"""Examples: what every source becomes, and what must be true of them."""
+"""The table of examples that every source becomes, and the checks that it must pass."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headstart.data.common.console import counted
+from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import Checklist, SourceError
+from headstart.data.examples.layout import SPLIT_NAMES, SPLITS
 from headstart.data.examples.reading import container_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 
-SPLITS = ("train", "validation", "test")
-SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 COLUMNS = ("id", "path", "label", "split", "group")
 RESERVED = ("content", "stamp", "embedding")
 NEIGHBOURS = 500_000  # strings compared at once
@@ -34,19 +33,19 @@ class Source:
         The folder that the examples' paths are relative to.
     examples
         Columns `id`, `path`, `label`, `split`, `group` (strings; all but the first two may be
-        null), then the columns carried along.
-    ignored
-        How many files are not of the modality by their extension, by extension.
+        null), then the source's further columns.
+    left_out
+        How many files of the source are not examples, by extension or reason.
     modality
         What the examples are.
     listed
-        The stamps of the examples' files, where listing them told so.
+        The stamps of the examples' files, if listing them returned stamps.
     """
 
     path: str
     folder: Folder
     examples: pa.Table
-    ignored: dict[str, int]
+    left_out: dict[str, int]
     modality: Modality
     listed: pa.ChunkedArray | None = None
 
@@ -56,7 +55,7 @@ class Source:
         return sorted(pc.unique(self.examples["label"].drop_null()).to_pylist())
 
     def stamps(self, rows: np.ndarray) -> np.ndarray:
-        """The stamps of the files of some rows by now, none for what is not there: `[rows]`.
+        """The current stamps of the files of some rows, None for missing files: `[rows]`.
 
         Parameters
         ----------
@@ -76,24 +75,27 @@ class Source:
         return self.examples.num_rows
 
 
-def first_few(values: pa.ChunkedArray, most: int = 5) -> str:
-    """The first few of many values, for a message."""
-    shown = ", ".join(repr(value) for value in values.slice(0, most).to_pylist())
-    return shown + (f" and {len(values) - most:,} more" if len(values) > most else "")
+def quoted(value: pa.Scalar) -> str:
+    """An element of an Arrow array in quotes, for a message."""
+    return repr(value.as_py())
 
 
 def text_column(path: object, table: pa.Table, name: str) -> pa.ChunkedArray:
-    """A column as text, empty cells as none; all none where there is no such column.
+    """A column as text, empty cells as null; all null if there is no such column.
 
     Raises
     ------
     SourceError
-        If it cannot be text.
+        If it cannot be converted.
     """
     if name not in table.column_names:
         return pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
+    column = table[name]
+    if pa.types.is_floating(column.type):  # what pandas writes for a missing value
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     try:
-        column = table[name].cast(pa.string())
+        column = column.cast(pa.string())
+        column.validate(full=True)  # text of other programs may not be UTF-8
     except pa.ArrowException as error:
         raise SourceError(
             f"{path}: column {name!r} cannot be read as text ({table[name].type}): {error}",
@@ -105,8 +107,22 @@ def text_column(path: object, table: pa.Table, name: str) -> pa.ChunkedArray:
     return pc.if_else(empty, pa.scalar(None, pa.string()), column)
 
 
+def describe_left_out(left_out: dict[str, int]) -> str:
+    """What was left out of a source, such as `3 .txt, 1 hidden or system files`."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file's name can be written as text; Python keeps other bytes as surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_names(path: object, names: Sequence[str]) -> None:
-    """Refuse columns that would get lost: reserved, repeated or with spaces around them."""
+    """Refuse column names that are reserved, repeated or have spaces around them."""
     spaced = [name for name in names if name != name.strip()]
     taken = [name for name in names if name in RESERVED]
     twice = sorted({name for name in names if list(names).count(name) > 1})
@@ -120,7 +136,7 @@ def check_names(path: object, names: Sequence[str]) -> None:
 
 
 def check_columns(path: object, columns: dict[str, pa.ChunkedArray]) -> None:
-    """Check ids and paths, and bring the splits to their known names; all mistakes at once.
+    """Check ids and paths, and normalize the names of splits; reports all mistakes at once.
 
     Parameters
     ----------
@@ -132,7 +148,7 @@ def check_columns(path: object, columns: dict[str, pa.ChunkedArray]) -> None:
     Raises
     ------
     SourceError
-        For rows without id or path, ids that stand for several examples, and unknown splits.
+        For rows without id or path, repeated ids, and unknown splits.
     """
     checks = Checklist()
     for name in ("id", "path"):
@@ -156,7 +172,7 @@ def _check_present(path: object, name: str, column: pa.ChunkedArray) -> None:
 
 
 def has_repeats(values: pa.ChunkedArray) -> bool:
-    """Whether a value stands twice; by sorting, which takes a third of a hash table's memory."""
+    """Whether a value is repeated; by sorting, which takes a third of a hash table's memory."""
     order = pc.sort_indices(values)
     for start in range(0, len(values), NEIGHBOURS):
         sorted_ = values.take(order.slice(start, NEIGHBOURS + 1)).combine_chunks()
@@ -172,8 +188,9 @@ def _check_unique(path: object, ids: pa.ChunkedArray) -> None:
     twice = counts.filter(pc.greater(counts["count_all"], 1)).sort_by("id")["id"]
     raise SourceError(
         f"{path}: {counted(len(twice), 'id')} "
-        f"{'stands' if len(twice) == 1 else 'stand'} for more than one example: {first_few(twice)}",
-        "Ids must be unique: name them in a column 'id', or remove the repeated rows.",
+        f"{'is' if len(twice) == 1 else 'are'} used for more than one example: "
+        f"{first_few(twice, show=quoted)}",
+        "Ids must be unique: give them in a column 'id', or remove the repeated rows.",
     )
 
 
@@ -184,13 +201,15 @@ def _known_splits(path: object, splits: pa.ChunkedArray) -> pa.ChunkedArray:
     if unknown:
         raise SourceError(
             f"{path}: unknown splits {', '.join(map(repr, unknown[:5]))}",
-            f"Known are {', '.join(SPLITS)}; leave the cell empty for none.",
+            f"Choose from {', '.join(SPLITS)}; leave the cell empty for none.",
         )
-    return pc.if_else(pc.equal(lowered, "val"), "validation", lowered)
+    known = pa.array(list(SPLIT_NAMES))
+    names = pa.array(list(SPLIT_NAMES.values()))
+    return names.take(pc.index_in(lowered, value_set=known).combine_chunks())
 
 
 def split_of(file: str) -> str | None:
-    """The split that a file of many examples belongs to by its name, as `train-00000.tar`."""
+    """The split that the name of a file of many examples gives, such as `train-00000.tar`."""
     *folders, name = file.split("/")
     words = [*folders, name.replace("_", "-").replace(".", "-").split("-")[0]]
     return next((SPLIT_NAMES[w.lower()] for w in words if w.lower() in SPLIT_NAMES), None)

@@ -1,7 +1,7 @@
-"""Tar archives as WebDataset writes them: the files of an example share a name up to its first dot.
+"""Tar archives as WebDataset writes them: an example's files share a name up to its first dot.
 
 Source of the convention: the WebDataset format specification. `.cls` holds the label, or `.json`
-in its field `label`; without either, an example in a folder has the folder's name as its label.
+in its field `label`; without either, the folders in the archive say it, as in a folder of files.
 Nothing is unpacked: a worker reads an example from its place in the archive.
 """
 
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import json
+import posixpath
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,24 +22,30 @@ import pyarrow as pa
 from headstart.data.common import console
 from headstart.data.common.arrays import strings
 from headstart.data.common.errors import Checklist, SourceError
-from headstart.data.examples.source import Source, check_columns, split_of
+from headstart.data.examples.layout import is_of_the_system, labels_and_splits
+from headstart.data.examples.source import Source, check_columns, is_utf8, split_of
 from headstart.data.modalities.known import known_extensions, modality_of
 from headstart.data.modalities.modality import Modality
-from headstart.data.storage.folder import Folder
+from headstart.data.storage.folder import HIDDEN, Folder
 
 READERS = 8
 BUFFER = 1 << 17  # a header is 512 bytes; object storage should not be asked for each of them
 LARGEST_LABEL = 1 << 16
+SIDECARS = (".cls", ".json")
+# Names of pictures that belong to an example but are none: `0001.seg.png` beside `0001.jpg`.
+PARTS = ("seg", "segmentation", "mask", "depth", "edges", "gt")
+MOST_LINKS = 8  # links in a chain
 
 
 @dataclass
 class _Archive:
-    """What is in one archive: a row for each example."""
+    """What is in one archive: an entry for each example."""
 
-    ids: list[str] = field(default_factory=list)
+    members: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
-    ignored: dict[str, int] = field(default_factory=dict)
+    labelled: list[bool] = field(default_factory=list)  # by a file with the same name
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 def open_tar(path: object, folder: Folder, names: list[str], modality: Modality | None) -> Source:
@@ -50,12 +58,12 @@ def open_tar(path: object, folder: Folder, names: list[str], modality: Modality 
     names
         The archives in `folder`.
     modality
-        Of the examples; without it, all that is known is listed.
+        Of the examples; by default, examples of all modalities are listed.
 
     Raises
     ------
     SourceError
-        If an archive is damaged, names files outside of itself, or holds no examples.
+        If an archive is damaged, has paths outside itself, or has no examples.
     """
     checks = Checklist()
     extensions = modality.extensions if modality else known_extensions()
@@ -70,75 +78,178 @@ def open_tar(path: object, folder: Folder, names: list[str], modality: Modality 
                 archives[name] = listed.result()
             advance(1)
     checks.finish()
-    ids = [id_ for archive in archives.values() for id_ in archive.ids]
+    ids = [f"{name}/{member}" for name, archive in archives.items() for member in archive.members]
     if not ids:
         what = modality.plural if modality else "examples"
         raise SourceError(
             f"{path} holds no {what}", f"Known extensions are {' '.join(sorted(extensions))}."
         )
-    labels = [label for archive in archives.values() for label in archive.labels]
-    paths = [place for archive in archives.values() for place in archive.paths]
-    splits = [split_of(name) for name, archive in archives.items() for _ in archive.ids]
+    labels, splits = _labels(path, archives)
     columns = {
         "id": pa.chunked_array([strings(ids)]),
-        "path": pa.chunked_array([strings(paths)]),
+        "path": pa.chunked_array([strings(p for a in archives.values() for p in a.paths)]),
         "label": pa.chunked_array([strings(labels)]),
         "split": pa.chunked_array([strings(splits)]),
         "group": pa.chunked_array([pa.nulls(len(ids), pa.string())]),
     }
     check_columns(path, columns)
-    ignored: dict[str, int] = {}
-    for archive in archives.values():
-        for extension, number in archive.ignored.items():
-            ignored[extension] = ignored.get(extension, 0) + number
+    left_out = sum((archive.left_out for archive in archives.values()), Counter[str]())
     root = str(folder) if len(names) > 1 else folder.where(names[0])
-    return Source(root, folder, pa.table(columns), ignored, modality or modality_of(ids))
+    return Source(root, folder, pa.table(columns), dict(left_out), modality or modality_of(ids))
+
+
+def _labels(
+    path: object, archives: dict[str, _Archive]
+) -> tuple[list[str | None], list[str | None]]:
+    """Labels by the files beside the examples, else by folders; splits by folders or archives."""
+    labels = [label for archive in archives.values() for label in archive.labels]
+    labelled = [each for archive in archives.values() for each in archive.labelled]
+    splits = [split_of(name) for name, archive in archives.items() for _ in archive.members]
+    members = [posixpath.normpath(m) for archive in archives.values() for m in archive.members]
+    others = [row for row, each in enumerate(labelled) if not each]
+    by_folder = labels_and_splits(path, [members[row] for row in others])
+    for row, label, split in zip(others, *by_folder, strict=True):
+        labels[row], splits[row] = label, split or splits[row]
+    return labels, splits
 
 
 def _list(folder: Folder, name: str, extensions: frozenset[str]) -> _Archive:
     try:
         return folder.attempt(lambda: _read(folder, name, extensions))
-    except (tarfile.TarError, EOFError, UnicodeError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError) as error:
         raise SourceError(
             f"{folder.where(name)} is not a valid tar archive: {error}",
             "Create it again; a compressed archive must be unpacked to plain .tar, since "
-            "examples are read from their places in it.",
+            "examples are read from their positions in it.",
         ) from None
 
 
+@dataclass
+class _Sample:
+    """Files that share a name up to its first dot: positions of examples, and labels, by name."""
+
+    files: dict[str, tuple[int, int]] = field(default_factory=dict)
+    sidecars: dict[str, bytes] = field(default_factory=dict)
+
+
 def _read(folder: Folder, name: str, extensions: frozenset[str]) -> _Archive:
+    archive = _Archive()
     samples: dict[str, _Sample] = {}
-    ignored: dict[str, int] = {}
     with (
         io.BufferedReader(folder.open(name), BUFFER) as file,
         tarfile.open(fileobj=file, mode="r:") as tar,
     ):
-        for member in _members(tar, folder.where(name)):
-            if not member.isreg() or PurePosixPath(member.name).name.startswith("."):
-                continue
-            _check_inside(folder, name, member.name)
-            parent, _, base = member.name.rpartition("/")
-            key, _, extension = base.partition(".")
-            sample = samples.setdefault(f"{parent}/{key}" if parent else key, _Sample())
+        members = _regular_and_links(tar, folder, name, archive.left_out)
+        for member_name, member in members.items():
+            parent, _, base = posixpath.normpath(member_name).rpartition("/")
             suffix = PurePosixPath(base).suffix.lower()
+            key = posixpath.join(parent, base.partition(".")[0])
             if suffix in extensions:
-                sample.files[member.name] = (member.offset_data, member.size)
-            elif extension in ("cls", "json") and member.size <= LARGEST_LABEL:
+                place = (member.offset_data, member.size)
+                samples.setdefault(key, _Sample()).files[member_name] = place
+            elif suffix in SIDECARS and member.size <= LARGEST_LABEL:
                 content = tar.extractfile(member)
-                sample.labels[extension] = content.read() if content else b""
+                read = content.read() if content else b""
+                samples.setdefault(key, _Sample()).sidecars[_stem(member_name) + suffix] = read
             else:
-                ignored[suffix or base] = ignored.get(suffix or base, 0) + 1
-    archive = _Archive(ignored=ignored)
-    for sample in samples.values():
+                archive.left_out[suffix or base] += 1
+    for key, sample in samples.items():
+        parts = _parts(key, sample)
+        archive.left_out["pictures of another example"] += len(parts)
         for member_name, (start, length) in sample.files.items():
-            archive.ids.append(f"{name}/{member_name}")
-            archive.paths.append(f"{name}#bytes={start}+{length}")
-            archive.labels.append(sample.label(member_name))
+            if member_name not in parts:
+                label = _label(folder.where(name), member_name, key, sample)
+                archive.members.append(member_name)
+                archive.paths.append(f"{name}#bytes={start}+{length}")
+                archive.labels.append(label)
+                archive.labelled.append(label is not None)
+    archive.left_out += Counter()  # without what is 0
     return archive
 
 
+def _stem(name: str) -> str:
+    return posixpath.normpath(name).rpartition(".")[0]
+
+
+def _parts(key: str, sample: _Sample) -> set[str]:
+    """Pictures that belong to another example of the sample, such as its mask.
+
+    They have a name with further dots (`0001.seg.png`) beside one without (`0001.jpg`), no label of
+    their own, and the name of such a part or a label of the sample that they share.
+    """
+    plain = [name for name in sample.files if _stem(name) == key]
+    if not plain:
+        return set()
+    shared = any(f"{key}{suffix}" in sample.sidecars for suffix in SIDECARS)
+    found = set()
+    for name in set(sample.files) - set(plain):
+        own = any(f"{_stem(name)}{suffix}" in sample.sidecars for suffix in SIDECARS)
+        part = _stem(name).rpartition(".")[2].lower() in PARTS
+        if not own and (shared or part):
+            found.add(name)
+    return found
+
+
+def _label(where: str, member: str, key: str, sample: _Sample) -> str | None:
+    """From the file of the same name, or of the sample's name; None if neither has a label."""
+    for stem in (_stem(member), key):
+        if (content := sample.sidecars.get(f"{stem}.cls")) is not None:
+            try:
+                return content.decode("utf-8-sig").strip() or None
+            except UnicodeDecodeError:
+                raise SourceError(
+                    f"{where}: the label of {member!r} is not UTF-8 text: {content[:20]!r}",
+                    "Write the .cls files in UTF-8.",
+                ) from None
+        if (content := sample.sidecars.get(f"{stem}.json")) is not None:
+            try:
+                value = json.loads(content)
+            except (ValueError, RecursionError):
+                value = None
+            if isinstance(value, dict) and value.get("label") is not None:
+                return str(value["label"])
+    return None
+
+
+def _regular_and_links(
+    tar: tarfile.TarFile, folder: Folder, name: str, left_out: Counter[str]
+) -> dict[str, tarfile.TarInfo]:
+    """The files of an archive by name; a link is replaced by its target."""
+    files: dict[str, tarfile.TarInfo] = {}
+    links: dict[str, str] = {}
+    for member in _members(tar, folder.where(name)):
+        base = PurePosixPath(member.name).name
+        if member.isdir():
+            continue
+        if not is_utf8(member.name):
+            left_out["names that are not UTF-8"] += 1
+        elif base.startswith(".") or is_of_the_system(member.name):
+            left_out[HIDDEN] += 1
+        elif member.islnk() or member.issym():
+            _check_inside(folder, name, member.name)
+            parent = "" if member.islnk() else posixpath.dirname(member.name)
+            links[member.name] = posixpath.normpath(posixpath.join(parent, member.linkname))
+        elif member.isreg() and not member.issparse():
+            _check_inside(folder, name, member.name)
+            files[member.name] = member
+        else:
+            left_out["devices, pipes and sparse files"] += 1
+    by_path = {posixpath.normpath(each): each for each in (*files, *links)}
+    for link in links:
+        target: str | None = link
+        for _ in range(MOST_LINKS):
+            if target is None or target in files:
+                break
+            target = by_path.get(links[target])
+        if target in files:
+            files[link] = files[target]
+        else:
+            left_out["links to nothing in the archive"] += 1
+    return files
+
+
 def _members(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
-    """All members; of an archive that was cut short, those that are there."""
+    """All members; of a truncated archive, those before its end."""
     found = 0
     try:
         for member in tar:
@@ -147,32 +258,12 @@ def _members(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
     except tarfile.ReadError as error:
         if not found:
             raise
-        console.note(f"{where} is damaged or cut short after {found:,} files: {error}")
-
-
-@dataclass
-class _Sample:
-    """Files that share a name: the places of the examples among them, and what says their label."""
-
-    files: dict[str, tuple[int, int]] = field(default_factory=dict)
-    labels: dict[str, bytes] = field(default_factory=dict)
-
-    def label(self, member: str) -> str | None:
-        if "cls" in self.labels:
-            return self.labels["cls"].decode().strip() or None
-        if "json" in self.labels:
-            try:
-                value = json.loads(self.labels["json"])
-            except ValueError:
-                value = None
-            if isinstance(value, dict) and value.get("label") is not None:
-                return str(value["label"])
-        return member.split("/")[0] if "/" in member else None
+        console.note(f"{where} is damaged or truncated after {found:,} files: {error}")
 
 
 def _check_inside(folder: Folder, name: str, member: str) -> None:
     if member.startswith("/") or ".." in PurePosixPath(member).parts:
         raise SourceError(
-            f"{folder.where(name)} names a file outside of itself: {member!r}",
-            "Do not trust it; make an archive of relative names without '..'.",
+            f"{folder.where(name)} has a path that leads outside the archive: {member!r}",
+            "Do not trust it; create an archive of relative paths without '..'.",
         )

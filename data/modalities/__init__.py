@@ -1,1 +1,1 @@
-"""The kinds of files that examples may be: each reads bytes into a backbone's input array."""
+"""The kinds of examples: each turns bytes into a backbone's input array."""

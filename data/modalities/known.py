@@ -1,4 +1,4 @@
-"""The table of modalities: a new one is a folder beside `image`, and a row here."""
+"""The table of modalities: a new one needs a folder beside `image` and an entry here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def known_extensions() -> frozenset[str]:
 
 
 def modality_of(names: Iterable[str]) -> Modality:
-    """The modality that most files have by their extension; the table's first if none has one."""
+    """The modality of most files by their extension; the table's first if none is known."""
     counts = Counter(PurePosixPath(name).suffix.lower() for name in names)
     return max(
         MODALITIES.values(),

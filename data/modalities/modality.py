@@ -1,7 +1,7 @@
-"""What a modality is: everything of its own that the rest of the project asks for.
+"""What a modality is: everything about a kind of examples that the rest of the project uses.
 
 Planning, workers, the feature store, heads, the report and jobs go through the two classes here,
-and do not know which kind of files they handle.
+and contain nothing about one kind of files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class DecodeError(Exception):
     reason
         A stable code, such as `empty` or `truncated`; each modality lists its own.
     message
-        What was found.
+        What is wrong.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -36,8 +36,8 @@ class DecodeError(Exception):
 class InputSpec(ABC):
     """How the bytes of an example become one row of a backbone's input.
 
-    Part of the backbone file. It travels to workers by pickle, so it must be a module's class.
-    `str()` of it stands in fingerprints: two that differ in anything must differ in it.
+    Part of the backbone file. It is sent to workers by pickle, so the class must be importable.
+    `str()` of it is part of fingerprints, so two different rules must have different texts.
     """
 
     modality: ClassVar[str]  # its name in the table of modalities
@@ -56,7 +56,7 @@ class InputSpec(ABC):
         Parameters
         ----------
         fast
-            Whether numbers may be slightly off for speed; every command but a gate's wants it.
+            Whether values may be slightly off for speed; only exact comparisons turn it off.
 
         Raises
         ------
@@ -65,12 +65,12 @@ class InputSpec(ABC):
         """
 
     def unsized(self) -> InputSpec:
-        """The rule for a graph that takes examples of any size; by default there is no other."""
+        """The rule for a graph that takes examples of any size; by default the same one."""
         return self
 
     @abstractmethod
     def to_metadata(self) -> dict[str, str]:
-        """As entries of the backbone file's metadata, without their prefix."""
+        """As entries of the backbone file's metadata, without prefix."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Preview:
     media_type
         Of the content, such as `image/jpeg`.
     content
-        To be shown as it is, by its media type.
+        The bytes to show.
     """
 
     media_type: str
@@ -94,7 +94,7 @@ class Preview:
 
 
 class Modality(ABC):
-    """A kind of files: which ones, what is in them, and how they are shown.
+    """A kind of examples: their files, how to read them, and how to show them.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class Modality(ABC):
     noun, plural
         What an example is called, such as `photograph`.
     extensions
-        Of its files, in lower case, with their dots.
+        Of its files, in lower case, with the dot.
     """
 
     name: ClassVar[str]
@@ -118,6 +118,14 @@ class Modality(ABC):
     @abstractmethod
     def size_of(self, content: bytes) -> str:
         """The size of an example for people, such as `640x480`; raises `DecodeError`."""
+
+    def recognizes(self, content: bytes) -> bool:
+        """Whether bytes look like an example, from their beginning if possible."""
+        try:
+            self.size_of(content)
+        except DecodeError:
+            return False
+        return True
 
     def ready_code(self) -> dict[str, bytes]:
         """Programs that classify with an edge model and read files as training did, by name."""

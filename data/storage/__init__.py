@@ -1,1 +1,1 @@
-"""Folders and files on this machine, S3 and Google: names enter, bytes leave, and back."""
+"""Folders and files on this machine, S3 and Google: reading and writing by name."""

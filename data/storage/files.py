@@ -1,24 +1,28 @@
-"""Local files: paths, checks of an output before any work, and writing whole or not at all."""
+"""Local files: paths, early checks of output files, and writing whole files or nothing."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from headstart.data.common.errors import InputError
+from headstart.data.common.errors import InputError, StorageError
 
-UNFINISHED = "_tmp-"  # the underscore hides a file that is being written from dataset readers
+PROBE = 65_536  # bytes that must have room before any work
+UNFINISHED = "_tmp-"  # dataset readers skip names that begin with an underscore
+JOB_FOLDER = {"runtime_resources", "working_dir_files"}  # parts of the path of a job's folder
 
 
 def local_path(path: str | Path) -> Path:
-    """An absolute local path, also of a `file://` address.
+    """An absolute local path, from a path or a `file://` address.
 
     Raises
     ------
     InputError
-        For addresses of other storage: what passes through here must be a local file.
+        For addresses of other storage.
     """
     text = os.fspath(path)
     if text.startswith("file://"):
@@ -38,7 +42,15 @@ def digest(content: bytes | memoryview) -> str:
 
 
 def check_parent(path: Path) -> None:
-    """Raise `InputError` where a path can never be written since a parent of it is a file."""
+    """Raise `InputError` for a path that can never be written, or that would not last.
+
+    That is one below a file, or one in the folder that Ray runs a submitted job in.
+    """
+    if set(path.parts) >= JOB_FOLDER:
+        raise InputError(
+            f"{path} is in the folder of a job, which Ray removes",
+            "Give a whole path outside, or an address in object storage.",
+        )
     for parent in path.parents:
         if parent.exists():
             if not parent.is_dir():
@@ -48,30 +60,66 @@ def check_parent(path: Path) -> None:
             return
 
 
+@contextmanager
+def in_words(path: Path) -> Iterator[None]:
+    """Turn the failure of a write into a `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written: {error.strerror or error}",
+            "Make room, or change the permissions, and run the same command again.",
+        ) from None
+
+
+def check_writable(path: Path) -> None:
+    """Raise `InputError` if a file, or a folder of files, cannot be written; neither need exist."""
+    there = next(each for each in (path, *path.parents) if each.is_dir())
+    probe = there / f"{UNFINISHED}{os.getpid()}-probe"
+    try:
+        probe.write_bytes(bytes(PROBE))
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written: {error.strerror}",
+            "Make room, change the permissions, or choose another place.",
+        ) from None
+    finally:
+        with suppress(OSError):  # as of a disk that is read-only
+            probe.unlink()
+
+
 def check_output(path: Path, overwrite: bool) -> None:
-    """Refuse an output file that is there already, or that cannot be one.
+    """Refuse an output file that exists already, or that can never be written.
 
     Raises
     ------
     InputError
-        With what stands in the way.
+        With the reason.
     """
     check_parent(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder", "Name a file in it.")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already", "Pass --overwrite to replace it.")
+    check_writable(path)
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file whole or not at all: under another name first, renamed when it is on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Write a whole file or nothing: under another name first, renamed when it is on disk.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    with in_words(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
+        try:
+            with open(unfinished, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)

@@ -1,8 +1,9 @@
-"""A folder and the files in it, on this machine or in object storage, by one set of verbs."""
+"""A folder and the files in it, on this machine or in object storage, with one interface."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,6 +11,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+HIDDEN = "hidden or system files"
 Result = TypeVar("Result")
 
 
@@ -17,22 +19,22 @@ Result = TypeVar("Result")
 class Folder(ABC):
     """A folder whose files are named by their path relative to it, in POSIX form.
 
-    A file's **stamp** is its size and time of change as text: another stamp means that the file
-    may have changed, the same one that it has not.
+    A file's **stamp** is its size and modification time as text: if it differs, the file may have
+    changed; if it is the same, the file has not changed.
     """
 
     root: str
 
     def where(self, name: str) -> str:
-        """The whole path or address of a file, for people."""
+        """The full path or address of a file, for messages."""
         return f"{self.root}/{name}"
 
     def names(self, under: str = "") -> list[str]:
-        """The names of all files below, hidden ones left out, sorted."""
+        """The names of all files below, without hidden ones, sorted."""
         return sorted(name for name, _ in self.files(under))
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file; raises `OSError` where it has none to give."""
+        """The bytes of a file; raises `OSError` if it cannot be read."""
         return self.read_stamped(name)[0]
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -42,27 +44,35 @@ class Folder(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise `InputError` where this can never be a folder, a file being in the way."""
+        """Raise `InputError` if this can never be a folder because a file has its name."""
 
     @abstractmethod
     def exists(self, name: str = "") -> bool:
-        """Whether a file, or without a name the folder itself, is there."""
+        """Whether a file, or without a name the folder itself, exists."""
 
     @abstractmethod
     def is_file(self, name: str) -> bool:
         """Whether there is a file of that name, and not a folder."""
 
     @abstractmethod
-    def files(self, under: str = "") -> Iterator[tuple[str, str]]:
-        """Name and stamp of every file below, hidden ones left out, in no order."""
+    def files(
+        self, under: str = "", hidden: Counter[str] | None = None
+    ) -> Iterator[tuple[str, str]]:
+        """Name and stamp of every file below, in no order, without hidden ones.
+
+        Parameters
+        ----------
+        hidden
+            Counts hidden files, and hidden folders as one each, under `HIDDEN`.
+        """
 
     @abstractmethod
     def stamps(self, names: Sequence[str]) -> list[str | None]:
-        """The stamps of files; none for what is not there."""
+        """The stamps of files; None for missing ones."""
 
     @abstractmethod
     def read_stamped(self, name: str) -> tuple[bytes, str]:
-        """The bytes of a file and its stamp; raises `OSError` where it has none to give."""
+        """The bytes of a file and its stamp; raises `OSError` if it cannot be read."""
 
     @abstractmethod
     def open(self, name: str) -> pa.NativeFile:
@@ -70,19 +80,23 @@ class Folder(ABC):
 
     @abstractmethod
     def write(self, name: str, content: bytes | memoryview) -> None:
-        """Write a file whole or not at all."""
+        """Write a whole file or nothing."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
+
+    @abstractmethod
+    def move(self, name: str, new: str) -> None:
+        """Give a file another name, if it is there; a reader may find neither for a moment."""
 
     @abstractmethod
     def remove_all(self, under: str) -> None:
-        """Remove a folder in this one, with all that is in it, if it is there."""
+        """Remove a folder in this one with all its files, if it exists."""
 
     @abstractmethod
     def attempt(self, call: Callable[[], Result]) -> Result:
-        """Do what needs this folder's storage, again where the storage fails to answer."""
+        """Call a function that uses this folder's storage; retry if the storage does not answer."""
 
     def __str__(self) -> str:
         return self.root

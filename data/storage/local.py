@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,8 +15,8 @@ from typing import TypeVar
 import pyarrow as pa
 
 from headstart.data.common.errors import InputError
-from headstart.data.storage.files import check_parent, local_path, write_whole
-from headstart.data.storage.folder import Folder
+from headstart.data.storage.files import check_parent, in_words, local_path, write_whole
+from headstart.data.storage.folder import HIDDEN, Folder
 
 Result = TypeVar("Result")
 
@@ -29,24 +31,26 @@ class LocalFolder(Folder):
         return LocalFolder(str(local_path(path)))
 
     def path(self, name: str = "") -> Path:
-        """Where a file of this folder lies."""
+        """The local path of a file."""
         return Path(self.root, name)
 
     def check(self) -> None:
-        """Raise `InputError` where this can never be a folder, a file being in the way."""
+        """Raise `InputError` if this can never be a folder because a file has its name."""
         check_parent(self.path())
         if self.exists() and not self.path().is_dir():
             raise InputError(f"{self} is a file, not a folder", "Choose another folder with -o.")
 
     def exists(self, name: str = "") -> bool:
-        """Whether a file, or without a name the folder itself, is there."""
+        """Whether a file, or without a name the folder itself, exists."""
         return self.path(name).exists()
 
     def is_file(self, name: str) -> bool:
         """Whether there is a file of that name, and not a folder."""
         return self.path(name).is_file()
 
-    def files(self, under: str = "") -> Iterator[tuple[str, str]]:
+    def files(
+        self, under: str = "", hidden: Counter[str] | None = None
+    ) -> Iterator[tuple[str, str]]:
         """Name and stamp of every file below; links to folders are followed, once each."""
         seen: set[str] = set()
         waiting = [under]
@@ -58,7 +62,7 @@ class LocalFolder(Folder):
             seen.add(real)
             try:
                 entries = list(os.scandir(real))
-            except FileNotFoundError:  # what vanishes meanwhile, or was never there
+            except FileNotFoundError:  # it was removed meanwhile, or never existed
                 continue
             except OSError as error:
                 raise InputError(
@@ -66,11 +70,14 @@ class LocalFolder(Folder):
                     "Change its permissions.",
                 ) from None
             for entry in entries:
-                if not entry.name.startswith("."):
+                if entry.name.startswith("."):
+                    if hidden is not None:
+                        hidden[HIDDEN] += 1
+                else:
                     name = f"{prefix}/{entry.name}" if prefix else entry.name
                     try:
                         found = entry.stat()
-                    except OSError:  # a link that leads nowhere: its reader will say so
+                    except OSError:  # a broken link: reading it reports the error
                         yield name, ""
                         continue
                     if stat.S_ISDIR(found.st_mode):
@@ -79,7 +86,7 @@ class LocalFolder(Folder):
                         yield name, _stamp(found)
 
     def stamps(self, names: Sequence[str]) -> list[str | None]:
-        """The stamps of files; none for what is not there."""
+        """The stamps of files; None for missing ones."""
         stamps: list[str | None] = []
         for name in names:
             try:
@@ -89,14 +96,14 @@ class LocalFolder(Folder):
         return stamps
 
     def read_stamped(self, name: str) -> tuple[bytes, str]:
-        """The bytes and the stamp of a regular file; anything else is an error: a pipe would hang.
+        """The bytes and the stamp of a regular file.
 
         Raises
         ------
         OSError
-            If it is not there, is no regular file, or may not be read.
+            If it is missing, not a regular file (reading a pipe could hang), or not readable.
         """
-        place = f"{self.root}/{name}"  # for thousands of files a second, a `Path` takes its time
+        place = f"{self.root}/{name}"  # `Path` is too slow for thousands of files a second
         with open(os.open(place, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
@@ -104,24 +111,34 @@ class LocalFolder(Folder):
             return file.read(), _stamp(found)
 
     def open(self, name: str) -> pa.NativeFile:
-        """A file to read parts of."""
+        """A file to read parts of; raises `OSError` for anything else: a pipe would hang."""
+        if not stat.S_ISREG(os.stat(self.path(name)).st_mode):
+            raise OSError(f"{name} is not a regular file")
         return pa.OSFile(str(self.path(name)))
 
     def write(self, name: str, content: bytes | memoryview) -> None:
-        """Write a file whole or not at all."""
+        """Write a whole file or nothing."""
         write_whole(self.path(name), content)
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
-        self.path(name).unlink(missing_ok=True)
+        """Remove a file, if it exists."""
+        with in_words(self.path(name)):
+            self.path(name).unlink(missing_ok=True)
+
+    def move(self, name: str, new: str) -> None:
+        """Give a file another name, if it is there."""
+        with in_words(self.path(new)), suppress(FileNotFoundError):
+            self.path(new).parent.mkdir(parents=True, exist_ok=True)
+            self.path(name).rename(self.path(new))
 
     def remove_all(self, under: str) -> None:
-        """Remove a folder in this one, with all that is in it, if it is there."""
+        """Remove a folder in this one with all its files, if it exists."""
         if self.exists(under):
-            shutil.rmtree(self.path(under))
+            with in_words(self.path(under)):
+                shutil.rmtree(self.path(under))
 
     def attempt(self, call: Callable[[], Result]) -> Result:
-        """Just do it: a local disk that fails once fails again."""
+        """Call the function once: a local disk that fails once fails again."""
         return call()
 
 

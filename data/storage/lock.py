@@ -1,4 +1,4 @@
-"""One writer a store: a second one is told who the first one is, and a dead one is noticed."""
+"""One writer per store: a second one learns who the first one is, and a dead one is noticed."""
 
 from __future__ import annotations
 
@@ -8,39 +8,45 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 from headstart.data.common import console
 from headstart.data.common.errors import StorageError, StoreError
+from headstart.data.storage.files import in_words
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.local import LocalFolder
 
 LOCK = "_lock"
-BEAT = 5.0  # seconds between the signs of life of a writer on object storage
-SILENCE = 4 * BEAT  # after which a writer is dead
+HEARTBEAT = 5.0  # seconds between the heartbeats of a writer on object storage
+# Seconds without one after which a writer counts as dead: storage that does not answer a living one
+# is tried again for `headstart.data.storage.remote.PATIENCE`.
+SILENCE = 90.0
+SETTLE = 1.0  # seconds in which another writer that starts at the same instant is noticed
+
+Held = Callable[[], None]
 
 
 @contextmanager
-def sole_writer(folder: Folder) -> Iterator[None]:
-    """Hold a store for writing.
+def sole_writer(folder: Folder) -> Iterator[Held]:
+    """Hold a store's lock for writing; yields what raises `StoreError` if it is lost meanwhile.
 
-    On a file system the kernel holds the lock and lets go of it when the process ends, however it
-    ends. Object storage has no locks: there an object is written anew every few seconds, and one
-    that stays the same is of a dead process. Two that start within the same instant there may
-    both go on; what they write counts once all the same, see `headstart.extract.planning.plan`.
+    On a file system the kernel releases the lock when the process ends, however it ends. Object
+    storage has no locks: there, the writer rewrites an object every few seconds, and an object that
+    does not change belongs to a dead process. Arrow has no conditional writes, so that two writers
+    could both believe to be the only one for the moment between two requests; therefore what
+    is done last (the manifest, removing files) is preceded by a look at the lock, and parts have
+    names that nobody else writes, see `headstart.extract.planning.plan`.
 
     Raises
     ------
     StoreError
         If another process holds it.
     """
-    if isinstance(folder, LocalFolder):
-        with _on_file_system(folder):
-            yield
-    else:
-        with _on_object_storage(folder):
-            yield
+    lock = _on_file_system if isinstance(folder, LocalFolder) else _on_object_storage
+    with lock(folder) as held:
+        yield held
 
 
 def _busy(folder: Folder, holder: str) -> StoreError:
@@ -50,69 +56,128 @@ def _busy(folder: Folder, holder: str) -> StoreError:
     )
 
 
+def _lost(folder: Folder, holder: str) -> StoreError:
+    return StoreError(
+        f"{folder.where(LOCK)} was removed or replaced{holder} while this extraction ran",
+        "What is done is kept. Run the same command again when no other extraction writes there.",
+    )
+
+
 @contextmanager
-def _on_file_system(folder: LocalFolder) -> Iterator[None]:
-    path = folder.path(LOCK)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with path.open("a+") as file:
+def _on_file_system(folder: Folder) -> Iterator[Held]:
+    """Lock the folder, and in it a file that says who holds it.
+
+    If somebody removes the file, the folder is still locked; a file system that cannot lock folders
+    has the file alone.
+    """
+    place = Path(folder.root)
+    path = place / LOCK
+    with ExitStack() as stack:
+        with in_words(path):
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                guard = _lock_folder(place, stack)
+                file = _lock(path, os.O_RDWR | os.O_CREAT, stack)
             except BlockingIOError:
-                file.seek(0)
-                raise _busy(folder, file.read()) from None
-            try:
-                ours = os.path.samestat(os.stat(path), os.fstat(file.fileno()))
-            except FileNotFoundError:
-                ours = False
-            if not ours:  # its last holder removed it while we opened it
-                continue
-            try:
-                file.truncate(0)
-                file.write(f" (process {os.getpid()} on {socket.gethostname()})")
-                file.flush()
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-                with suppress(OSError):  # a folder that we made and did not fill
-                    path.parent.rmdir()
-            return
+                raise _busy(folder, _read_text(path)) from None
+
+        def held() -> None:
+            if not (_is_at(path, file) if guard is None else _is_at(place, guard)):
+                raise _lost(folder, "")
+
+        try:
+            os.truncate(file, 0)
+            os.write(file, f" (process {os.getpid()} on {socket.gethostname()})".encode())
+            yield held
+        finally:
+            if _is_at(path, file):
+                path.unlink()
+            with suppress(OSError):  # only a folder that we created and left empty can be removed
+                place.rmdir()
+
+
+def _lock(path: Path, flags: int, stack: ExitStack) -> int:
+    """Open and lock what has this name now, even if its last holder has just removed it."""
+    while True:
+        number = os.open(path, flags, 0o666)
+        stack.callback(os.close, number)
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_at(path, number):
+            return number
+
+
+def _lock_folder(place: Path, stack: ExitStack) -> int | None:
+    while True:
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            return _lock(place, os.O_RDONLY, stack)
+        except BlockingIOError:
+            raise
+        except FileNotFoundError:  # its last holder has just removed it
+            continue
+        except OSError:  # such as NFS
+            return None
+
+
+def _is_at(path: Path, number: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(number))
+    except FileNotFoundError:
+        return False
+
+
+def _read_text(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text()
+    return ""
 
 
 @contextmanager
-def _on_object_storage(folder: Folder) -> Iterator[None]:
+def _on_object_storage(folder: Folder) -> Iterator[Held]:
     stop = threading.Event()
     if (found := _read(folder)) is not None:
-        with console.status(f"{folder} has a lock{_holder(found)}: is it alive?"):
+        with console.status(
+            f"{folder} has a lock{_holder(found)}: checking if its process is alive"
+        ):
             stop.wait(SILENCE)
         if _read(folder) not in (found, None):
             raise _busy(folder, _holder(found))
-    token, beats = secrets.token_hex(8), 0
+    token, count = secrets.token_hex(8), 0
 
-    def beat() -> None:
-        nonlocal beats
-        beats += 1
-        value = {"token": token, "pid": os.getpid(), "host": socket.gethostname(), "beat": beats}
+    def held() -> None:
+        found = _read(folder) or b""
+        if token.encode() not in found:
+            raise _lost(folder, _holder(found))
+
+    def write() -> None:
+        nonlocal count
+        count += 1
+        value = {"token": token, "pid": os.getpid(), "host": socket.gethostname(), "count": count}
         folder.write(LOCK, json.dumps(value).encode())
 
-    def keep_beating() -> None:
-        while not stop.wait(BEAT):
+    def keep_writing() -> None:
+        while not stop.wait(HEARTBEAT):
             try:
-                beat()
-            except StorageError:  # the writer itself will meet it, and say it
+                held()
+                write()
+            except StoreError:  # it is another's now: `held` tells the extraction
+                return
+            except StorageError:  # the extraction itself will report it
                 continue
 
-    beat()
-    if json.loads(_read(folder) or b"{}").get("token") != token:
-        raise _busy(folder, _holder(_read(folder) or b""))
-    heart = threading.Thread(target=keep_beating, daemon=True)
-    heart.start()
+    write()
+    stop.wait(SETTLE)
+    if token.encode() not in (found := _read(folder) or b""):
+        raise _busy(folder, _holder(found))
+    heartbeat = threading.Thread(target=keep_writing, daemon=True)
+    heartbeat.start()
     try:
-        yield
+        yield held
     finally:
         stop.set()
-        heart.join()
-        folder.remove(LOCK)
+        heartbeat.join()
+        with suppress(StoreError):
+            held()
+            folder.remove(LOCK)
 
 
 def _read(folder: Folder) -> bytes | None:

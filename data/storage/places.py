@@ -1,4 +1,4 @@
-"""From what a user names, a path or an address, to the folder there."""
+"""The folder at a path or an address."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def folder_at(path: str | Path) -> Folder:
     Raises
     ------
     InputError
-        If the address is of storage that we do not know.
+        If the kind of storage is not supported.
     """
     if "://" in os.fspath(path) and not os.fspath(path).startswith("file://"):
-        from headstart.data.storage.remote import RemoteFolder  # local work needs none of it
+        from headstart.data.storage.remote import RemoteFolder  # not needed for local folders
 
         return RemoteFolder.at(os.fspath(path))
     return LocalFolder.at(path)

@@ -1,12 +1,13 @@
-"""Folders in object storage (`s3://`, `gs://`), by Arrow's file systems.
+"""Folders in object storage (`s3://`, `gs://`), through Arrow's file systems.
 
 Nothing here assumes a rename: an object appears whole when its upload ends, or not at all.
-Credentials come from where the storage's own tools take them (environment, files, machine role).
+Credentials come from where the storage's own tools look (environment, files, machine role).
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,15 +29,15 @@ from tenacity import (
 
 from headstart.data.common import console
 from headstart.data.common.errors import InputError, StorageError
-from headstart.data.storage.folder import Folder
+from headstart.data.storage.folder import HIDDEN, Folder
 
-PATIENCE = 60.0  # seconds for which storage that does not answer is tried again
+PATIENCE = 60.0  # seconds of retries if the storage does not answer
 CONNECT_SECONDS, REQUEST_SECONDS = 5, 30
-NOTE_AFTER = 3  # failures, before a person is told
-# The variables that storage's own tools read, for servers that speak the protocol elsewhere.
+NOTE_AFTER = 3  # failures before the user is told
+# Environment variables of the storage's own tools, for other servers with the same protocol.
 ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
 DENIED = "ACCESS_DENIED"
-# What no second try mends, in the words of the AWS SDK's errors.
+# Errors that retries cannot fix, as the AWS SDK names them.
 PERMANENT = (
     DENIED,
     "NO_SUCH_BUCKET",
@@ -57,10 +58,10 @@ class RemoteFolder(Folder):
     Parameters
     ----------
     endpoint
-        Address of another server that speaks the protocol (`http://host:port`); taken from the
-        environment once, and carried along to the workers.
+        Address of another server with the same protocol (`http://host:port`); read from the
+        environment once, and passed on to the workers.
     patience
-        Seconds for which storage that does not answer is tried again.
+        Seconds of retries if the storage does not answer.
     """
 
     endpoint: str | None = None
@@ -68,36 +69,36 @@ class RemoteFolder(Folder):
 
     @staticmethod
     def at(path: str | Path) -> RemoteFolder:
-        """The folder at an address, which need not be there yet.
+        """The folder at an address; it need not exist yet.
 
         Raises
         ------
         InputError
-            If it is of storage that we do not know, names no bucket, or holds credentials.
+            If the kind of storage is not supported, the bucket is missing, or it has credentials.
         """
         address = os.fspath(path)
         scheme, _, rest = address.partition("://")
         if scheme not in ENDPOINTS:
             raise InputError(
-                f"{address}: storage of kind {scheme}:// is not known",
-                "Known are s3://, gs://, file:// and local paths.",
+                f"{address}: storage of kind {scheme}:// is not supported",
+                "Use s3://, gs://, file:// or a local path.",
             )
         bucket, *parts = rest.split("/")
         if "@" in bucket:
             raise InputError(
-                f"{scheme}://...@{bucket.rpartition('@')[2]}: an address must hold no credentials, "
-                "since it is written into the feature store",
-                "Give them by the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+                f"{scheme}://...@{bucket.rpartition('@')[2]}: an address must not contain "
+                "credentials, since it is written into the feature store",
+                "Set the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead.",
             )
         if not bucket:
-            raise InputError(f"{address} names no bucket", f"Write {scheme}://BUCKET/FOLDER.")
+            raise InputError(f"{address} has no bucket", f"Write {scheme}://BUCKET/FOLDER.")
         root = "/".join([f"{scheme}://{bucket}", *filter(None, parts)])
         places = (os.environ.get(name) for name in ENDPOINTS[scheme])
         return RemoteFolder(root, next(filter(None, places), None), PATIENCE)
 
-    def _patience_please(self, state: RetryCallState) -> None:
+    def _note_retries(self, state: RetryCallState) -> None:
         if state.attempt_number == NOTE_AFTER:
-            console.note(f"{self} does not answer; it is tried for {self.patience:g} s")
+            console.note(f"{self} does not answer; retrying for up to {self.patience:g} s")
 
     @cached_property
     def _prefix(self) -> str:
@@ -112,12 +113,12 @@ class RemoteFolder(Folder):
         return f"{self._prefix}/{name}" if name else self._prefix
 
     def check(self) -> None:
-        """Raise `InputError` where this can never be a folder, a file being in the way."""
+        """Raise `InputError` if this can never be a folder because an object has its name."""
         if self.attempt(lambda: self._fs.get_file_info(self._prefix)).type == fs.FileType.File:
             raise InputError(f"{self} is a file, not a folder", "Choose another folder with -o.")
 
     def exists(self, name: str = "") -> bool:
-        """Whether a file, or without a name anything below the prefix, is there."""
+        """Whether a file, or without a name anything below the prefix, exists."""
         found = self.attempt(lambda: self._fs.get_file_info(self._path(name)))
         return found.type != fs.FileType.NotFound
 
@@ -126,16 +127,22 @@ class RemoteFolder(Folder):
         found = self.attempt(lambda: self._fs.get_file_info(self._path(name)))
         return found.type == fs.FileType.File
 
-    def files(self, under: str = "") -> Iterator[tuple[str, str]]:
+    def files(
+        self, under: str = "", hidden: Counter[str] | None = None
+    ) -> Iterator[tuple[str, str]]:
         """Name and stamp of every object below, hidden ones left out."""
         selector = fs.FileSelector(self._path(under), allow_not_found=True, recursive=True)
         for info in self.attempt(lambda: self._fs.get_file_info(selector)):
             name = info.path[len(self._prefix) + 1 :]
-            if info.type == fs.FileType.File and "/." not in f"/{name}":
+            if info.type != fs.FileType.File:
+                continue
+            if "/." not in f"/{name}":
                 yield name, _stamp(info)
+            elif hidden is not None:
+                hidden[HIDDEN] += 1
 
     def stamps(self, names: Sequence[str]) -> list[str | None]:
-        """The stamps of objects; none for what is not there."""
+        """The stamps of objects; None for missing ones."""
         paths = [self._path(name) for name in names]
         infos = self.attempt(lambda: self._fs.get_file_info(paths))
         return [_stamp(info) if info.type == fs.FileType.File else None for info in infos]
@@ -146,7 +153,7 @@ class RemoteFolder(Folder):
         Raises
         ------
         OSError
-            If there is no such object, or it may not be read.
+            If the object is missing, or access is denied.
         StorageError
             If the storage does not answer.
         """
@@ -167,7 +174,7 @@ class RemoteFolder(Folder):
         return self._fs.open_input_file(self._path(name))
 
     def write(self, name: str, content: bytes | memoryview) -> None:
-        """Write an object whole or not at all."""
+        """Write a whole object or nothing."""
 
         def put() -> None:
             with self._fs.open_output_stream(self._path(name)) as stream:
@@ -176,10 +183,14 @@ class RemoteFolder(Folder):
         self.attempt(put)
 
     def remove(self, name: str) -> None:
-        """Remove an object, if it is there."""
-
+        """Remove an object, if it exists."""
         with suppress(FileNotFoundError):
             self.attempt(lambda: self._fs.delete_file(self._path(name)))
+
+    def move(self, name: str, new: str) -> None:
+        """Copy an object to another name, then remove it, if it is there."""
+        with suppress(FileNotFoundError):
+            self.attempt(lambda: self._fs.move(self._path(name), self._path(new)))
 
     def remove_all(self, under: str) -> None:
         """Remove all objects below a prefix."""
@@ -188,24 +199,24 @@ class RemoteFolder(Folder):
         self.attempt(lambda: self._fs.delete_dir(marker) if self.exists(under) else None)
 
     def attempt(self, call: Callable[[], Result]) -> Result:
-        """Do it, and again with growing pauses while the storage fails to answer.
+        """Call a function, and retry with growing pauses while the storage does not answer.
 
         Raises
         ------
         FileNotFoundError, PermissionError
-            If an object is not there, or may not be read.
+            If an object is missing, or access is denied.
         StorageError
-            If the storage still fails after `patience` seconds, or for good.
+            If the storage still fails after `patience` seconds, or the failure is permanent.
         """
-        again = Retrying(
-            retry=retry_if_exception(_passing),
+        retrying = Retrying(
+            retry=retry_if_exception(_is_temporary),
             stop=stop_after_delay(self.patience),
             wait=wait_random_exponential(multiplier=0.1, max=8),
-            before_sleep=self._patience_please,
+            before_sleep=self._note_retries,
             reraise=True,
         )
         try:
-            return again(call)
+            return retrying(call)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -214,25 +225,25 @@ class RemoteFolder(Folder):
             raise StorageError(
                 f"{self} cannot be reached: {error}",
                 "Check network, address and credentials, then run the same command again: "
-                "it goes on where it stopped.",
+                "it continues where it stopped.",
             ) from None
 
 
-def _passing(error: BaseException) -> bool:
-    """Whether a failure may be gone at the next try."""
+def _is_temporary(error: BaseException) -> bool:
+    """Whether a retry may succeed."""
     if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
         return False
     return not any(word in str(error) for word in PERMANENT)
 
 
 def _stamp(info: fs.FileInfo) -> str:
-    # Whole seconds: a listing knows more digits than the answer to a single read.
+    # Whole seconds: a listing has more digits than the answer to a single read.
     return f"{info.size}-{info.mtime_ns // 10**9}"
 
 
 @lru_cache(maxsize=8)
 def _connect(scheme: str, bucket: str, endpoint: str | None) -> fs.FileSystem:
-    """One connection a process and place; its own quick retries stay below our patient ones."""
+    """One connection per process and place; its own retries are quicker than `attempt`'s."""
     place = urlsplit(endpoint or "")
     where = {"endpoint_override": place.netloc or None, "scheme": place.scheme or None}
     if scheme == "gs":

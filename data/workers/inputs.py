@@ -1,4 +1,4 @@
-"""The examples of a shard, read and decoded in order, in batches that a graph can take at once."""
+"""The examples of a shard, read and decoded in order, in batches for a graph."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import numpy as np
 from headstart.data.examples.reading import IN_PARQUET, Reader, container_of, why_unread
 from headstart.data.modalities.modality import DecodeError, InputSpec
 from headstart.data.storage.files import digest
-from headstart.data.storage.folder import Folder
 from headstart.data.storage.local import LocalFolder
-from headstart.data.workers.ahead import ahead
+from headstart.data.workers.prefetch import prefetch
 
-READERS = 16  # threads that wait for object storage, which takes tens of milliseconds a file
-# Bytes of a batch: graphs that resize themselves are given photographs as large as cameras make
-# them, and make float32 of them.
+READERS = 16  # threads that read from object storage, which takes tens of milliseconds a file
+# Bytes of a batch: graphs that resize by themselves take photographs in full size, and convert
+# them to float32.
 MOST_BYTES = 1 << 26
 
 
@@ -27,9 +26,9 @@ class Example:
     Parameters
     ----------
     row
-        In the shard.
+        Its row in the shard.
     stamp
-        Of its file.
+        The stamp of its file.
     content
         The hash of its bytes.
     """
@@ -46,7 +45,7 @@ class Batch:
     Parameters
     ----------
     inputs
-        A row of the graph's input for each, `[examples, ...]`. Overwritten by the next batch.
+        The graph's input, `[examples, ...]`. Overwritten by the next batch.
     """
 
     examples: list[Example]
@@ -55,7 +54,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is nothing for a row of a shard: the columns of the store's errors after `id`."""
+    """Why a row of a shard has no result: the columns of the store's errors after `id`."""
 
     row: int
     stage: str
@@ -65,26 +64,28 @@ class Failure:
 
 
 def batches(
-    folder: Folder,
+    reader: Reader,
     paths: Sequence[str],
     spec: InputSpec,
     size: Callable[[], int],
     at: Callable[[int], None] = lambda row: None,
 ) -> Iterator[Batch | Failure]:
-    """Read and decode, one after the other; what goes wrong is a `Failure`.
+    """Read and decode examples one by one; errors are yielded as `Failure`.
 
-    Examples of one shape that follow each other share a batch of no more than `MOST_BYTES`. Object
-    storage is read ahead. Decoding is done when an example is asked for: it takes the core that the
-    graph runs on. Beside a GPU, other workers decode while it is at work.
+    Consecutive examples of one shape share a batch of at most `MOST_BYTES`. Files in object storage
+    are prefetched. Decoding is not, since it needs the core that the graph runs on; if the graph
+    runs on a GPU, other workers decode meanwhile.
 
     Parameters
     ----------
-    folder, paths
-        The examples, and the folder that their paths are relative to.
+    reader
+        Of the folder that the paths are relative to; best the same one for all shards.
+    paths
+        The examples.
     size
-        Asked for the largest number of examples in a batch before each is filled.
+        Called before each batch is filled; returns the largest number of examples in it.
     at
-        Told each row before it is touched.
+        Called with each row before it is read.
 
     Raises
     ------
@@ -93,7 +94,7 @@ def batches(
     """
     waiting: list[Example] = []
     inputs = np.empty((0, *spec.shape), spec.dtype)
-    coming = _decoded(folder, paths, spec)
+    coming = _decoded(reader, paths, spec)
     for row in range(len(paths)):
         at(row)
         found = next(coming)
@@ -120,9 +121,10 @@ def batches(
 
 
 def _decoded(
-    folder: Folder, paths: Sequence[str], spec: InputSpec
+    reader: Reader, paths: Sequence[str], spec: InputSpec
 ) -> Iterator[tuple[Example, np.ndarray] | Failure]:
-    reader = Reader(folder)
+    folder = reader.folder
+    reader.start()
 
     def read(numbered: tuple[int, str]) -> tuple[int, str, bytes] | Failure:
         row, path = numbered
@@ -146,5 +148,5 @@ def _decoded(
     local = isinstance(folder, LocalFolder)
     # Rows of a Parquet file come one after the other.
     readers = 0 if local else 1 if any(map(IN_PARQUET.fullmatch, paths)) else READERS
-    contents = ahead(read, enumerate(paths), readers, readers)  # files may be large
+    contents = prefetch(read, enumerate(paths), readers, readers)  # files may be large
     return map(decode, contents)

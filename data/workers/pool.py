@@ -1,4 +1,4 @@
-"""A pool of workers on Ray: hands out shards, replaces lost workers, isolates what ends them."""
+"""A pool of workers on Ray: hands out shards, replaces lost workers, isolates bad examples."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -22,15 +23,24 @@ from headstart.data.workers.shards import Shard
 from headstart.data.workers.worker import Job
 
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
-TRIES = 2  # of a shard before it is split: a machine may be lost by chance
-MAX_STARTUP_FAILURES = 3  # workers in a row that die before they are up
-MAX_FAILED_IN_A_ROW = 16  # examples that end their workers, with no shard done between them
-POLL_SECONDS, WATCH_SECONDS, QUIET_SECONDS = 0.5, 1.0, 30.0  # results, places, notes to people
+TRIES = 2  # tries of a shard before it is split: a machine may be lost by chance
+MAX_STARTUP_FAILURES = 3  # workers in a row that die while starting
+# Examples in a row, without a finished shard, that end their workers: by a crash, or by a stall,
+# which takes `patience` seconds three times.
+MAX_DIED_IN_A_ROW, MAX_STALLED_IN_A_ROW = 16, 3
+KILLED = "its process was killed or crashed; short memory is the usual cause"
+ADVICE = {
+    "died": "the memory of the machines: fewer --workers have more each.",
+    "stalled": "how long it takes for one of them.",
+}
+POLL_SECONDS = 0.5  # for results
+WATCH_SECONDS = 1.0  # for positions
+QUIET_SECONDS = 30.0  # for notes to the user
 
 
 @dataclass
 class _Task:
-    """A shard, and how often a worker was lost over it."""
+    """A shard, and how many workers were lost while working on it."""
 
     shard: Shard
     losses: int = 0
@@ -38,7 +48,7 @@ class _Task:
 
 @dataclass
 class _Member:
-    """A worker and its tasks; it works on the first of them."""
+    """A worker and its tasks; it works on the first."""
 
     actor: Any
     number: int
@@ -46,7 +56,7 @@ class _Member:
     started: float = 0.0
     tasks: deque[_Task] = field(default_factory=deque)
     row: int = 0
-    moved: float = field(default_factory=time.monotonic)
+    last_progress: float = field(default_factory=time.monotonic)
     asked: bool = False
 
 
@@ -57,11 +67,11 @@ class Finished:
     Parameters
     ----------
     value
-        What the worker, or `Job.failed`, made of it.
+        The result of the worker, or of `Job.failed`.
     worker
-        Number of the worker; none for a shard that was given up.
+        Number of the worker; None for a shard that was given up.
     started
-        When that worker was up, by the driver's `time.monotonic`.
+        When that worker had started, by the driver's `time.monotonic`.
     """
 
     value: Any
@@ -70,12 +80,12 @@ class Finished:
 
 
 class WorkerPool:
-    """Workers that turn shards into results, as many at once as there are CPUs for them.
+    """Workers on Ray that turn shards into results.
 
     A worker that dies, or that finishes no example for `patience` seconds, is replaced, and its
-    shard tried again, one example at a time, each written down before it is touched. Lost again,
-    the shard is split around that example; if it takes a third worker with it, alone, it has failed
-    (`worker/died`, `worker/stalled`).
+    shard is retried one example at a time, each recorded before it is processed. If that worker is
+    lost as well, the shard is split around the recorded example; if that example alone ends a third
+    worker, it has failed (`worker/died`, `worker/stalled`).
 
     Parameters
     ----------
@@ -91,9 +101,9 @@ class WorkerPool:
     Attributes
     ----------
     lost
-        Examples of shards that were started and lost with their workers.
+        Examples of shards whose workers were lost, all examples of the shard counted.
     started
-        When the first worker was up, by `time.monotonic`; 0 before.
+        When the first worker had started, by `time.monotonic`; 0 before.
     """
 
     def __init__(self, job: Job, content: Any, size: int, patience: float) -> None:
@@ -112,18 +122,18 @@ class WorkerPool:
         self.advance: Callable[[int], None] = lambda step: None
 
     def run(self, shards: list[Shard], what: str) -> Iterator[Finished]:
-        """Yield results as they are done, in no order; every example of the shards is in one.
+        """Yield results as they are finished, in any order; they cover every example.
 
         Parameters
         ----------
         what
-            Is done, for the progress bar.
+            Label of the progress bar, such as `embedding`.
 
         Raises
         ------
         HeadstartError
-            The job's own, if a worker says why it cannot go on (such as a full disk), none comes
-            up, or one example after the other ends its workers.
+            `Job.stopped`, if a worker cannot continue (such as a full disk), none starts, or too
+            many examples in a row end their workers.
         """
         import ray
 
@@ -156,14 +166,14 @@ class WorkerPool:
             self._ask(member, member.actor.start.remote(self.content), self._on_started)
 
     def _hand_out(self) -> None:
-        # The next shard waits at the worker, so that it is never idle; the last ones are handed out
-        # one by one, so that a slow worker does not leave the others idle.
+        # Each worker has its next shard queued, so that it is never idle; the last shards are
+        # handed out one by one, so that a slow worker does not leave the others idle.
         started = [member for member in self.members if member.name]
         for depth in (1, 2):
             for member in started:
                 if self.waiting and len(member.tasks) < depth:
                     if not member.tasks:
-                        member.row, member.moved = 0, time.monotonic()
+                        member.row, member.last_progress = 0, time.monotonic()
                     task = self.waiting.popleft()
                     member.tasks.append(task)
                     marks = self.marks if task.losses else None
@@ -189,7 +199,7 @@ class WorkerPool:
 
     def _on_started(self, member: _Member, name: str) -> None:
         member.name = name
-        member.started = member.moved = time.monotonic()
+        member.started = member.last_progress = time.monotonic()
         self.started = self.started or member.started
         self.startup_failures = 0
 
@@ -200,8 +210,8 @@ class WorkerPool:
         self._move(member, len(shard.examples))
         member.row = 0
 
-    def _on_place(self, member: _Member, place: tuple[int, int]) -> None:
-        number, row = place
+    def _on_position(self, member: _Member, position: tuple[int, int]) -> None:
+        number, row = position
         member.asked = False
         if member.tasks and member.tasks[0].shard.number == number and row > member.row:
             self._move(member, row)
@@ -209,7 +219,7 @@ class WorkerPool:
     def _move(self, member: _Member, row: int) -> None:
         self.advance(row - member.row)
         member.row = row
-        member.moved = self.noted = time.monotonic()
+        member.last_progress = self.noted = time.monotonic()
 
     def _watch(self) -> None:
         now = time.monotonic()
@@ -219,12 +229,12 @@ class WorkerPool:
         for member in list(self.members):
             if not member.tasks:
                 continue
-            if now - member.moved > self.patience:
+            if now - member.last_progress > self.patience:
                 why = f"no {self.modality.noun} was done in {self.patience:g} s"
                 self._replace(member, "stalled", why)
             elif not member.asked:
                 member.asked = True
-                self._ask(member, member.actor.place.remote(), self._on_place)
+                self._ask(member, member.actor.position.remote(), self._on_position)
         if now - self.noted > QUIET_SECONDS:
             self.noted = now
             self._note_what_is_slow(now)
@@ -233,11 +243,11 @@ class WorkerPool:
         busy = [member for member in self.members if member.tasks]
         for member in busy:
             example = _example(member.tasks[0].shard, member.row)
-            console.note(f"{member.name}: at {example} for {now - member.moved:.0f} s")
+            console.note(f"{member.name}: at {example} for {now - member.last_progress:.0f} s")
         if not busy:
             place = "CPU and GPU" if self.job.gpu else "CPU"
             console.note(
-                f"waiting for a free {place}: none of {len(self.members)} workers is up yet"
+                f"waiting for a free {place}: none of {len(self.members)} workers has started yet"
             )
 
     def _replace(self, member: _Member, how: str, why: str) -> None:
@@ -250,9 +260,9 @@ class WorkerPool:
             self.startup_failures += 1
             if self.startup_failures == MAX_STARTUP_FAILURES:
                 raise self.job.stopped(
-                    f"{MAX_STARTUP_FAILURES} workers died one after the other as they started: "
-                    f"{why}\n  Check the memory of the machines, what is installed on them, and "
-                    "Ray's logs."
+                    f"{MAX_STARTUP_FAILURES} workers in a row died while starting: "
+                    f"{why}\n  Check {'the memory of the machines, ' * (why == KILLED)}what is "
+                    "installed on them, and Ray's logs."
                 )
             return
         if not member.tasks:
@@ -266,7 +276,7 @@ class WorkerPool:
             f"{member.name} {how} near {_example(task.shard, member.row)}: {why}; it is replaced"
         )
         if self.marks is None:
-            self.marks = ray.remote(num_cpus=0)(_Marks).remote()
+            self.marks = _marks()
         if task.losses < TRIES:
             self.waiting.appendleft(task)
         elif len(task.shard.examples) == 1:
@@ -275,15 +285,15 @@ class WorkerPool:
             self.waiting.extendleft(reversed(self._split(task)))
 
     def _split(self, task: _Task) -> list[_Task]:
-        """Around the row that the last worker was at, if that is known, else in halves."""
+        """Split around the row that the last worker was at, if it is known, else in halves."""
         import ray
 
         shard = task.shard
         size = len(shard.examples)
         try:
             at = ray.get(self.marks.read.remote(shard.number))
-        except ray.exceptions.RayError:  # its machine was lost as well
-            at, self.marks = None, ray.remote(num_cpus=0)(_Marks).remote()
+        except ray.exceptions.RayError:  # the machine of the marks was lost as well
+            at, self.marks = None, _marks()
         cuts = [0, size // 2, size] if at is None else sorted({0, at, at + 1, size})
         pieces = []
         for start, end in pairwise(cuts):
@@ -302,11 +312,12 @@ class WorkerPool:
         self.finished.append(Finished(self.job.failed(shard, failure)))
         self.advance(1)
         self.failed_in_a_row += 1
-        if self.failed_in_a_row == MAX_FAILED_IN_A_ROW:
+        most = MAX_STALLED_IN_A_ROW if how == "stalled" else MAX_DIED_IN_A_ROW
+        if self.failed_in_a_row >= most:
             raise self.job.stopped(
-                f"{MAX_FAILED_IN_A_ROW} {self.modality.plural} one after the other ended their "
-                f"workers, the last is {_example(shard, 0)}: {why}\n  Check the graph's file, and "
-                "the memory of the machines: fewer --workers have more each."
+                f"{self.failed_in_a_row} {self.modality.plural} in a row ended their "
+                f"workers, the last one is {_example(shard, 0)}: {why}\n  Check the graph's file, "
+                f"and {ADVICE[how]}"
             )
 
     def _stopped(self, member: _Member, error: Any) -> HeadstartError:
@@ -327,28 +338,29 @@ def _example(shard: Shard, row: int) -> str:
 
 
 def _cause_of_death(error: Exception) -> str:
-    """What Ray knows of a death, in few words."""
+    """Ray's reason for the loss of a worker, in short."""
     import ray
 
     if isinstance(error, ray.exceptions.OutOfMemoryError) or "memory monitor" in str(error):
         return "Ray ended it, since its machine was short of memory"
     if isinstance(error, ray.exceptions.NodeDiedError) or "node has died" in str(error).lower():
         return "its machine was lost"
-    if "creation task" in str(error):  # a package that its machine lacks, most often
-        return last_line(error)
-    return "its process was killed or crashed; short memory is the usual cause"
+    died = ray.exceptions.ActorDiedError, ray.exceptions.WorkerCrashedError
+    if isinstance(error, died) and "creation task" not in str(error):
+        return KILLED
+    return last_line(error)  # such as a package that is missing on its machine
 
 
 def _end_at_crashes() -> None:
-    """Let a crash end this process at once. Ray's handler writes a trace first, and in 7 of 25
-    crashes beside OpenVINO's threads it never came to an end."""
+    """Let a crash end this process at once. Ray's handler writes a trace first, and hung in 7 of 25
+    crashes with OpenVINO's threads running."""
     libc = ctypes.CDLL(None)
     for number in CRASHES:
-        libc.signal(number, None)  # SIG_DFL; Python's own `signal` wants the main thread
+        libc.signal(number, None)  # SIG_DFL; Python's own `signal` works in the main thread only
 
 
 class _Marks:
-    """The row that is at work in each shard over which a worker was lost."""
+    """The row being processed in each shard that has lost a worker."""
 
     def __init__(self) -> None:
         self.rows: dict[int, int | None] = {}
@@ -358,6 +370,16 @@ class _Marks:
 
     def read(self, shard: int) -> int | None:
         return self.rows.get(shard)
+
+
+def _marks() -> Any:
+    """On the driver's machine: the job ends with that one anyhow."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options: Any = {"num_cpus": 0, "scheduling_strategy": here}
+    return ray.remote(**options)(_Marks).remote()
 
 
 def _actor(job: Job) -> Any:
@@ -372,11 +394,13 @@ def _actor(job: Job) -> Any:
             return f"worker {os.getpid()} on {socket.gethostname()}"
 
         def work(self, shard: Shard, marks: Any) -> Any:
-            if self.failure:  # such as a full disk: what waits here would only fail as well
+            if self.failure:  # such as a full disk: the queued shard would fail as well
                 raise self.failure
 
             def mark(row: int | None) -> None:
-                ray.get(marks.write.remote(shard.number, row))
+                # Where its machine is lost, the row is not known, and the shard is split in halves.
+                with suppress(ray.exceptions.RayError):
+                    ray.get(marks.write.remote(shard.number, row))
 
             try:
                 return self.worker.work(shard, mark if marks else None)
@@ -385,8 +409,8 @@ def _actor(job: Job) -> Any:
                 raise
 
         @ray.method(concurrency_group="watch")
-        def place(self) -> tuple[int, int]:
-            return self.worker.place
+        def position(self) -> tuple[int, int]:
+            return self.worker.position
 
     options: Any = {
         "num_cpus": 1,

@@ -1,4 +1,4 @@
-"""Shards: the pieces that work is handed out in."""
+"""Shards: the pieces into which the work is cut."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Shard:
-    """Examples that one worker works on in one go.
+    """Examples that one worker processes together.
 
     Parameters
     ----------
     examples
-        With the columns `id` and `path`, and whatever the worker needs beside them.
+        With the columns `id` and `path`, and others that the worker needs.
     """
 
     number: int
     examples: pa.Table
 
     def __reduce__(self) -> tuple:
-        """Travels in Arrow's stream format; Ray's own way imports pandas while workers start."""
+        """Serializes in Arrow's stream format; Ray's default imports pandas while workers start."""
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, self.examples.schema) as stream:
             stream.write_table(self.examples)

@@ -1,4 +1,4 @@
-"""What a pool's workers have in common: they take a shard, and say which example they are at."""
+"""The base classes of a pool's jobs and workers."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from headstart.data.common.errors import HeadstartError
+from headstart.data.examples.reading import Reader
 from headstart.data.modalities.modality import InputSpec
 from headstart.data.storage.folder import Folder
 from headstart.data.workers.inputs import Batch, Failure, batches
 from headstart.data.workers.shards import Shard
 
-# Writes down the row that is at work, none at the end, where a worker was lost before.
+# Records the row being processed (None at the end) in a shard that has lost a worker.
 Mark = Callable[[int | None], None]
 
 
 @dataclass(frozen=True)
 class Job(ABC):
-    """What all workers of a pool share; it travels to them by pickle.
+    """What all workers of a pool share; it is sent to them by pickle.
 
     Parameters
     ----------
@@ -28,7 +29,7 @@ class Job(ABC):
     spec
         How an example becomes the graph's input.
     gpu
-        Share of a GPU that a worker takes.
+        Share of a GPU for each worker.
     """
 
     root: Folder
@@ -37,45 +38,46 @@ class Job(ABC):
 
     @abstractmethod
     def worker(self, content: bytes) -> Worker:
-        """A worker, made where it works, from the bytes of the graph's file.
+        """Create a worker in its process, from the bytes of the graph's file.
 
         Raises
         ------
         InputError
-            If the graph cannot be run there.
+            If the graph cannot run there.
         """
 
     @abstractmethod
     def failed(self, shard: Shard, failure: Failure) -> Any:
-        """What stands for a shard of one example that ended three workers; called by the pool."""
+        """The result for a shard of one example that ended three workers; called by the pool."""
 
     @abstractmethod
     def stopped(self, reason: str) -> HeadstartError:
-        """The error of a job that cannot go on, with what to do next."""
+        """The error of a job that cannot continue, with what to do next."""
 
 
 class Worker(ABC):
-    """Works on shards, one after the other, in a Ray actor or without Ray.
+    """Processes shards, one after the other, in a Ray actor or without Ray.
 
     Attributes
     ----------
-    place
-        Number of the shard and row in it that is at work, for who watches from another thread.
+    position
+        Number of the shard and the row in it that is being processed; read from another thread.
     """
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.place = (-1, 0)
+        self.reader = Reader(job.root)
+        self.position = (-1, 0)
 
     @abstractmethod
     def work(self, shard: Shard, mark: Mark | None = None) -> Any:
-        """Work on a shard; every example of it is in the result, with an answer or an error.
+        """Process a shard; every example of it is in the result, with a value or an error.
 
         Parameters
         ----------
         mark
-            Given where a worker was lost over this shard: examples go one at a time then, and each
-            row is marked before it is touched.
+            Given if this shard has lost a worker: then examples are processed one at a time, and
+            each row is marked before it is read.
 
         Raises
         ------
@@ -86,14 +88,14 @@ class Worker(ABC):
     def batches(
         self, shard: Shard, size: Callable[[], int], mark: Mark | None
     ) -> Iterator[Batch | Failure]:
-        """The examples of a shard in batches, or why there is nothing for one; keeps `place`."""
+        """The examples of a shard in batches, and failures; updates `position`."""
 
         def at(row: int) -> None:
-            self.place = (shard.number, row)
+            self.position = (shard.number, row)
             if mark:
                 mark(row)
 
         paths = shard.examples["path"].to_pylist()
-        yield from batches(self.job.root, paths, self.job.spec, (lambda: 1) if mark else size, at)
+        yield from batches(self.reader, paths, self.job.spec, (lambda: 1) if mark else size, at)
         if mark:
             mark(None)

@@ -8,10 +8,16 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from headstart.data.common.errors import HeadstartError, InputError, MissingPackageError
+from headstart.data.common.errors import (
+    HeadstartError,
+    InputError,
+    MissingPackageError,
+    StorageError,
+)
 from headstart.data.storage.files import digest, local_path, write_whole
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"  # the version that is tested
@@ -52,10 +58,13 @@ def find_runtime(folder: str | Path | None) -> Runtime:
     if folder is not None:
         return _read(local_path(folder))
     cache = _cache()
-    if not all((cache / name).is_file() for name in SUMS):
-        for name, content in _fetch().items():
-            write_whole(cache / name, content)
-    files = {name: (cache / name).read_bytes() for name in SUMS}
+    if all((cache / name).is_file() for name in SUMS):
+        files = {name: (cache / name).read_bytes() for name in SUMS}
+    else:
+        files = _fetch()
+        with suppress(StorageError):  # such as a home folder that is read-only
+            for name, content in files.items():
+                write_whole(cache / name, content)
     _check(files, f"Delete {cache} and try again.")
     return Runtime(VERSION, files[SCRIPT], files[WASM])
 

@@ -11,7 +11,7 @@ from headstart.data.common.errors import Checklist, InputError, ModelError
 from headstart.data.common.onnx_graphs import STANDARD_DOMAINS
 from headstart.data.contracts.backbone import parse_onnx
 from headstart.data.contracts.edge import Edge, load_edge, read_edge
-from headstart.data.storage.files import check_parent, local_path, write_whole
+from headstart.data.storage.files import check_parent, check_writable, local_path, write_whole
 from headstart.export.demo.runtime import Runtime, find_runtime
 from headstart.export.edge.any_size import accept_any_size, check_any_size
 
@@ -63,6 +63,7 @@ def write_demo(
     with checks.item():
         folder = local_path(output)
         _check_folder(folder, overwrite)
+        check_writable(folder)
     checks.finish()
     found = find_runtime(runtime)
     model = model if model.any_size else with_resizing(model)

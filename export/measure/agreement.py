@@ -19,7 +19,6 @@ from headstart.data.contracts.edge import Edge
 from headstart.data.contracts.model import LABEL, Model
 from headstart.data.examples.opening import open_source
 from headstart.data.examples.reading import Reader, why_unread
-from headstart.data.examples.source import first_few
 from headstart.data.modalities.modality import DecodeError, InputSpec
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.places import folder_at
@@ -129,8 +128,8 @@ def labelled_photographs(path: str | Path, classes: Sequence[str]) -> Photograph
         unknown = pc.unique(known["label"].filter(pc.is_null(position))).sort()
         raise SourceError(
             f"{path} has labels that are not classes of the models: "
-            f"{first_few(pa.chunked_array([unknown]))}",
-            f"Their classes are {first_few(pa.chunked_array([pa.array(classes, pa.string())]))}.",
+            f"{console.first_few(unknown.to_pylist(), show=repr)}",
+            f"Their classes are {console.first_few(classes, show=repr)}.",
         )
     labels = position.to_numpy().astype(np.int64)
     left_out = examples.num_rows - known.num_rows

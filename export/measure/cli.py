@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from headstart.export.measure.agreement import Agreement
     from headstart.export.measure.measure import Measurement
 
-MOST_CLASSES, WORST, NAMED = 20, 10, 5
+MOST_CLASSES, WORST = 20, 10
 
 
 def measure(
@@ -100,9 +100,10 @@ def _show_agreement(found: Measurement, answers: Agreement) -> None:
     if answers.unlabelled:
         console.note(f"left out: {answers.unlabelled:,} without a label")
     if unread := answers.unread:
-        shown = "; ".join(f"{name} ({why})" for name, why in unread[:NAMED])
-        more = f"; and {len(unread) - NAMED:,} more" if len(unread) > NAMED else ""
-        console.note(f"left out: {len(unread):,} that cannot be read: {shown}{more}")
+        shown = console.first_few(
+            unread, show=lambda each: f"{each[0]} ({each[1]})", separator="; "
+        )
+        console.note(f"left out: {len(unread):,} that cannot be read: {shown}")
 
 
 def _show_classes(names: list[str], answers: Agreement) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from headstart.data.common.console import first_few
 from headstart.data.common.errors import Checklist, ModelError, ParityError
 from headstart.data.contracts.edge import Edge, load_edge
 from headstart.export.measure.agreement import (
@@ -19,8 +20,6 @@ from headstart.export.measure.agreement import (
 )
 from headstart.export.measure.latency import Latency, measure_latency
 from headstart.export.options import MeasureOptions
-
-SHOWN = 5  # class names in a message
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def measure(edges: Sequence[str | Path], options: MeasureOptions = MeasureOption
 def _check_classes(first: Edge, other: Edge) -> None:
     only = [set(first.classes) - set(other.classes), set(other.classes) - set(first.classes)]
     parts = [
-        f"only {edge.path} has {_listed(sorted(names))}"
+        f"only {edge.path} has {first_few(sorted(names), show=repr)}"
         for edge, names in zip((first, other), only, strict=True)
         if names
     ]
@@ -141,8 +140,3 @@ def _check_classes(first: Edge, other: Edge) -> None:
             f"the edge models have different classes: {'; '.join(parts)}",
             "Measure models of the same classes.",
         )
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(map(repr, names[:SHOWN])) + more

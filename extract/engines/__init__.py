@@ -1,1 +1,1 @@
-"""What runs a backbone: images enter, embeddings leave, whichever engine is the fastest."""
+"""What runs a backbone: inputs in, embeddings out, with the fastest engine."""

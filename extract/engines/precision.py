@@ -1,4 +1,4 @@
-"""`--precision auto`: which precision is worth it, measured on the examples themselves."""
+"""`--precision auto`: chooses a precision by measuring on the examples themselves."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from headstart.extract.engines.runtimes import (
 
 AUTO = "auto"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", AUTO)
-LEAST_COSINE = 0.995  # mean, to the embeddings in the file's own precision
+LEAST_COSINE = 0.99  # mean, centred, to the embeddings in the file's own precision
 EXAMPLES = 48  # embedded in each setting
 SECONDS = 3.0  # for all settings together, after one batch of each
-SPARE = 4  # examples at hand for each that is wanted: some may be broken
+SPARE = 4  # candidates for each example that is needed: some may be broken
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Measured:
-    """How fast a setting is on one core of this machine, and how far from the file's own precision.
+    """The speed of a setting on one core, and its difference from the file's own precision.
 
     Parameters
     ----------
     rate
-        Photographs a second, without reading and decoding.
+        Examples per second, without reading and decoding.
     cosine, worst
-        Mean and smallest cosine of embeddings to those of the first setting.
+        Mean and smallest centred cosine of embeddings to those of the first setting.
     """
 
     config: EngineConfig
@@ -60,12 +60,12 @@ class Measured:
 
 
 def check_precision(asked: str | None, engine: str | None, backbone: Backbone) -> str:
-    """The precision that is asked for; the file's own where that is open.
+    """The precision that was asked for; by default, the file's own.
 
     Raises
     ------
     InputError
-        If the file, or the engine, does not run in it.
+        If the file, or the engine, cannot run in it.
     """
     own, name = backbone.spec.precision, backbone.spec.name
     precision = own if asked is None or asked == AUTO else asked
@@ -87,14 +87,14 @@ def check_precision(asked: str | None, engine: str | None, backbone: Backbone) -
 
 
 def measurable(config: EngineConfig) -> bool:
-    """Whether there may be a choice: a file in fp32, on CPUs."""
+    """Whether there is a choice: a file in fp32, on CPUs."""
     return config.precision == "fp32" and not config.on_gpu
 
 
 def candidates(config: EngineConfig) -> list[EngineConfig]:
-    """The settings here for a file in fp32: first ONNX Runtime's, with which others are compared.
+    """The settings for a file in fp32: first ONNX Runtime's, with which others are compared.
 
-    An engine that is named leaves only its own.
+    If an engine is given, only its settings.
     """
     found = [
         EngineConfig(precision, engine, config.batch)
@@ -107,16 +107,16 @@ def candidates(config: EngineConfig) -> list[EngineConfig]:
 def measure(
     content: bytes, spec: BackboneSpec, config: EngineConfig, folder: Folder, paths: Sequence[str]
 ) -> list[Measured]:
-    """Embed some examples in each setting that runs here, taking turns.
+    """Embed some examples in each setting that runs here, in turns.
 
     Parameters
     ----------
     content, spec
         Of the backbone file.
     config
-        Its batch, and its engine if one is named.
+        Its batch, and its engine if one is given.
     folder, paths
-        The examples; as many are read as it takes.
+        The examples; only as many as needed are read.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def measure(
     for each in candidates(config):
         try:
             opened.append((each, open_engines(content, spec, each)[0]))
-        except EngineError:  # as in extraction itself, another engine is taken then
+        except EngineError:  # another engine is used, as in extraction itself
             if config.engine:
                 raise
     first = [_embed(engine, images, config.batch) for _, engine in opened]  # also warms them up
@@ -142,7 +142,7 @@ def measure(
             times.append(time.perf_counter() - start)
     found = []
     for (each, _), embeddings, times in zip(opened, first, took, strict=True):
-        near = cosines(embeddings, first[0])
+        near = centred_cosines(embeddings, first[0])
         rate = config.batch / float(np.median(times))
         found.append(Measured(each, rate, float(near.mean()), float(near.min())))
     return found
@@ -151,7 +151,7 @@ def measure(
 def fastest_config(
     content: Any, spec: BackboneSpec, config: EngineConfig, folder: Folder, paths: pa.ChunkedArray
 ) -> EngineConfig:
-    """Measure on a machine of the cluster, print what was found, and return the best setting.
+    """Measure on a machine of the cluster, print the results, and return the best setting.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def fastest_config(
     Raises
     ------
     InputError
-        As `measure` and `open_engines` do.
+        As in `measure` and `open_engines`.
     """
     import ray
 
@@ -182,20 +182,43 @@ def fastest_config(
 
 
 def choose(measured: Sequence[Measured]) -> Measured:
-    """The fastest whose embeddings are near enough; the first one always is."""
+    """The fastest whose embeddings are close enough; the first one always counts."""
     near = [each for each in measured if each.cosine >= LEAST_COSINE]
     return max(near or measured[:1], key=lambda each: each.rate)
 
 
 def explain(measured: Sequence[Measured], chosen: Measured) -> list[str]:
-    """What was measured and chosen, a line each."""
+    """What was measured and chosen, one line each."""
     lines = [
         f"precision {chosen.config.precision}: the fastest of {len(measured)} settings with a mean "
-        f"cosine of at least {LEAST_COSINE} to fp32"
+        f"centred cosine of at least {LEAST_COSINE} to fp32"
     ]
     if len(measured) == 1:
         lines = [f"precision {chosen.config.precision}: it is the only one that runs here"]
     return lines + [f"  {each}{', chosen' * (each is chosen)}" for each in measured]
+
+
+def centred_cosines(embeddings: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """The cosine of each embedding with its reference, each without the mean of its set.
+
+    All embeddings of a network point more or less the same way, since they are not negative after a
+    ReLU: between themselves, plain cosines are near 1 whatever becomes of the small differences
+    that a head separates classes by. One example alone has no differences; its cosine is 0.
+
+    Parameters
+    ----------
+    embeddings, reference
+        Of the same examples, `[n, dim]`.
+
+    Returns
+    -------
+    np.ndarray
+        float64 `[n]`.
+    """
+    if len(reference) < 2:
+        return np.zeros(len(reference))
+    a, b = (each.astype(np.float64) for each in (embeddings, reference))
+    return cosines(a - a.mean(axis=0), b - b.mean(axis=0))
 
 
 def _embed(engine: Engine, images: np.ndarray, batch: int) -> np.ndarray:
@@ -209,7 +232,7 @@ def _some(folder: Folder, paths: Sequence[str], spec: BackboneSpec) -> np.ndarra
         try:
             images.append(spec.preprocessing.decode(reader.read(path)))
         except (OSError, DecodeError):
-            continue  # extraction itself will say which and why
+            continue  # extraction itself will report it
         if len(images) == EXAMPLES:
             break
     if not images:

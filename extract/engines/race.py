@@ -1,4 +1,4 @@
-"""Which engine is the fastest here: they take turns on the first pictures, and the best goes on."""
+"""Finds the fastest engine: they take turns on the first pictures, and the fastest continues."""
 
 from __future__ import annotations
 
@@ -9,44 +9,43 @@ import numpy as np
 from headstart.data.common.cosine import cosines
 from headstart.extract.engines.runtimes import AGREE, Engine
 
-PIECE = 8  # pictures for one engine at a time: all embed the first ones, the others warm up on them
-ROUNDS = 3  # pieces of each engine that are timed after that, at most
-BEHIND = 1.5  # times the fastest's seconds: who takes that long has no need of another round
+PIECE = 8  # pictures for one engine at a time; all embed the first ones, which warms them up
+ROUNDS = 3  # pieces that are then timed for each engine, at most
+BEHIND = 1.5  # engines that take this many times as long as the fastest are dropped
 
 
 class FastestEngine:
-    """Embeds with the fastest of some engines, which it finds out at work, on few pictures: the
-    slower ones may take twice as long.
+    """Embeds with the fastest of some engines, found while embedding the first pictures.
 
     An engine that disagrees with the first one by more than `AGREE` is not used.
 
     Parameters
     ----------
     engines
-        At one precision. The first one is what the others are held against.
+        At one precision. The others are compared with the first one.
     batch
-        Pictures in a full batch. A piece has `PIECE`, or as many as a batch if that is fewer; what
-        is not a whole piece is not timed.
+        Pictures in a full batch. A piece has `PIECE`, or as many as a batch if that is fewer;
+        incomplete pieces are not timed.
     """
 
     def __init__(self, engines: list[Engine], batch: int) -> None:
         self.engines, self.full, self.piece = engines, batch, min(PIECE, batch)
-        self.took: list[list[float]] = []  # of each engine, as soon as they were compared
+        self.took: list[list[float]] = []  # of each engine; empty until they were compared
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the engine, or of all that are still in the race."""
+        """Of the engines that are still in use."""
         return tuple(engine.name for engine in self.engines)
 
     @property
     def batch(self) -> int:
-        """Pictures to give it at once: a piece, as long as the race is on."""
+        """Pictures to give to `embed`: a piece while engines are compared, then a full batch."""
         return self.full if len(self.engines) == 1 else self.piece
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Images, uint8 `[batch, height, width, 3]`, to embeddings, float32 `[batch, dim]`.
 
-        More images than `self.batch` are embedded as well, but untimed while the race is on.
+        More images than `self.batch` are possible, but not timed.
         """
         if len(self.engines) == 1:
             return self.engines[0].embed(images)
@@ -58,11 +57,11 @@ class FastestEngine:
         if len(images) == self.piece:
             self.took[turn].append(time.perf_counter() - start)
             if turn == len(self.engines) - 1:
-                self._leave_out_the_slower()
+                self._drop_slow_engines()
         return embeddings
 
-    def _leave_out_the_slower(self) -> None:
-        """After a round: those that are far behind; after the last one all but the fastest."""
+    def _drop_slow_engines(self) -> None:
+        """After a round, drop those far behind; after the last round, all but the fastest."""
         best = [min(times) for times in self.took]
         fastest = min(best)
         if len(self.took[0]) == ROUNDS:
@@ -73,10 +72,10 @@ class FastestEngine:
         self.took = [self.took[number] for number in kept]
 
     def _compare(self, images: np.ndarray) -> np.ndarray:
-        """Embed with all of them, and leave out those that disagree."""
+        """Embed with all of them, and drop those that disagree."""
         found = [engine.embed(images) for engine in self.engines]
         same = [bool((1 - cosines(each, found[0]) <= AGREE).all()) for each in found]
-        # Numbers that are not finite have no cosine; the first engine says what they are.
+        # Values that are not finite have no cosine; the first engine's are used.
         self.engines = [
             engine
             for number, (engine, agrees) in enumerate(zip(self.engines, same, strict=True))

@@ -1,7 +1,7 @@
-"""What runs the backbone's graph: an engine on one core of a CPU, or on a GPU.
+"""Engines that run the backbone's graph on one core of a CPU, or on a GPU.
 
-The precision belongs to an embedding and is in its fingerprint; the engine does not: two of them at
-one precision agree to within a cosine distance of `AGREE`.
+The precision is part of an embedding's fingerprint, the engine is not: two engines at one precision
+agree to within a cosine distance of `AGREE`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from headstart.data.common.errors import InputError
 from headstart.data.common.onnx_runtime import open_session
 from headstart.data.contracts.backbone import OUTPUT, BackboneSpec
 
-# In which precisions each one runs a file: the file's own, or bf16 where that is fp32.
+# The precisions of each engine. A file runs in its own, or in bf16 if that is fp32.
 ENGINES = {
     "onnxruntime": ("fp32", "fp16", "int8"),
     "openvino": ("fp32", "bf16", "int8"),
@@ -29,16 +29,16 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-# To try all of cuDNN's algorithms takes up to twice as long, and finds none that are faster.
+# Trying all of cuDNN's algorithms takes up to twice as long, and finds no faster ones.
 CUDA = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
 OUT_OF_MEMORY = ("Failed to allocate memory", "Available memory of", "out of memory")
 AGREE = 1e-3  # cosine distance
-THREADS = 1  # of a worker: workers are many, and their threads would fight for the cores
-CACHED = 8  # pictures that OpenVINO runs at once: 4 to 16 are best, as docs/speed.md has measured
+THREADS = 1  # per worker: there is a worker for each core
+CACHED = 8  # pictures that OpenVINO runs at once: 4 to 16 are best, see docs/speed.md
 
 
 class EngineError(InputError):
-    """An engine that is not there, or cannot run the backbone as asked for."""
+    """An engine that is not installed, or cannot run the backbone as requested."""
 
 
 class Engine(Protocol):
@@ -59,7 +59,7 @@ class EngineConfig:
     precision
         `fp32`, `fp16`, `bf16` or `int8`.
     engine
-        One of `ENGINES`; without one, whichever is the fastest of those for CPUs.
+        One of `ENGINES`; by default, the fastest of those for CPUs.
     batch
         Pictures that go through the backbone at once.
     """
@@ -96,23 +96,23 @@ class OnnxRuntimeEngine:
 
 
 class GpuEngine:
-    """ONNX Runtime on a GPU that other workers use as well, in batches of one size.
+    """ONNX Runtime on a GPU that workers share, in batches of one size.
 
-    Whatever does not fill a batch is run beside pictures of before: for every new size cuDNN would
-    look for algorithms anew, a second or more (docs/speed.md).
+    A batch that is not full is padded with earlier pictures: for every new size cuDNN would select
+    algorithms again, which takes a second or more (docs/speed.md).
 
     Parameters
     ----------
     content
         The bytes of the backbone file.
     config
-        Its engine is a key of `PROVIDERS`, its batch what is run at once.
+        Its engine is a key of `PROVIDERS`; its batch is the size of every batch.
 
     Raises
     ------
     EngineError
-        If the provider is not there, since ONNX Runtime itself would fall back to the CPU, or if
-        the GPU's memory is too small.
+        If the provider is not available (ONNX Runtime itself would fall back to the CPU), or the
+        GPU's memory is too small.
     """
 
     def __init__(self, content: bytes, spec: BackboneSpec, config: EngineConfig) -> None:
@@ -122,8 +122,8 @@ class GpuEngine:
         provider = PROVIDERS[self.name]
         if provider not in onnxruntime.get_available_providers():
             raise EngineError(
-                f"the ONNX Runtime that is installed has no {provider}",
-                "Put onnxruntime-gpu in the place of onnxruntime where the workers run, or choose "
+                f"the installed ONNX Runtime has no {provider}",
+                "Replace onnxruntime by onnxruntime-gpu where the workers run, or choose "
                 "another --engine.",
             )
         onnxruntime.preload_dlls()
@@ -133,7 +133,7 @@ class GpuEngine:
         if provider not in self.session.get_providers():
             raise EngineError(
                 f"{provider} does not start on this machine",
-                "Look at its GPU (memory, driver) and CUDA libraries, or choose another --engine.",
+                "Check its GPU (memory, driver) and CUDA libraries, or choose another --engine.",
             )
         self.input, rule = spec.preprocessing.input, spec.preprocessing
         self.inputs = np.zeros((config.batch, *rule.shape), rule.dtype)
@@ -159,7 +159,7 @@ class GpuEngine:
 
 @contextmanager
 def _memory_of_gpu(batch: int) -> Iterator[None]:
-    """Say in our words that a GPU's memory is too small; other errors stay as they are."""
+    """Turn errors about a GPU's memory into an `EngineError`; other errors stay as they are."""
     from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
 
     try:
@@ -174,20 +174,20 @@ def _memory_of_gpu(batch: int) -> Iterator[None]:
 
 
 class OpenVinoEngine:
-    """OpenVINO on one core of a CPU, in batches of a fixed size, which it runs faster.
+    """OpenVINO on one core of a CPU, in batches of a fixed size, which are faster.
 
     Parameters
     ----------
     content
         The bytes of the backbone file.
     config
-        Its batch is cut into pieces of a fixed size. What does not fill one is run beside pictures
-        of before.
+        Its batch is cut into pieces of a fixed size. A piece that is not full is padded with
+        earlier pictures.
 
     Raises
     ------
     EngineError
-        If it cannot run the file, or not in bf16 on this CPU.
+        If it cannot run the file, or this CPU has no bf16.
     """
 
     name = "openvino"
@@ -208,7 +208,7 @@ class OpenVinoEngine:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": 1,
-            "ENABLE_CPU_PINNING": False,  # or all workers of a machine are pinned to one core
+            "ENABLE_CPU_PINNING": False,  # or all workers of a machine would be pinned to one core
         }
         try:
             model = core.read_model(content)
@@ -232,14 +232,14 @@ class OpenVinoEngine:
 
 
 def has_bf16() -> bool:
-    """Whether this CPU computes in bf16; on others OpenVINO would take fp32 without a word."""
+    """Whether this CPU computes in bf16; on others OpenVINO would silently use fp32."""
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def engines_here(precision: str) -> list[str]:
-    """The engines for CPUs that are installed here and know a precision."""
+    """The engines for CPUs that are installed here and support a precision."""
     return [
         name
         for name, precisions in ENGINES.items()
@@ -251,7 +251,7 @@ def engines_here(precision: str) -> list[str]:
 
 
 def check_config(config: EngineConfig) -> None:
-    """Raise `EngineError` if what a setting needs is not installed here, as far as one can see."""
+    """Raise `EngineError` if a setting cannot run here; checks only what is quick to check."""
     if config.engine == "openvino" and not find_spec("openvino"):
         raise EngineError(
             "OpenVINO is not installed",
@@ -260,15 +260,15 @@ def check_config(config: EngineConfig) -> None:
     if config.engine is None and not engines_here(config.precision):
         raise EngineError(
             f"no engine here computes in {config.precision}",
-            "bf16 takes OpenVINO (pip install 'headstart[openvino]') and a CPU with AVX-512-BF16 "
+            "bf16 needs OpenVINO (pip install 'headstart[openvino]') and a CPU with AVX-512-BF16 "
             "or AMX. Choose --precision fp32.",
         )
 
 
 def open_engines(content: bytes, spec: BackboneSpec, config: EngineConfig) -> list[Engine]:
-    """Make a backbone ready to run: in the engine that is asked for, or in all that are here.
+    """Open a backbone in the engine that is asked for, or in all that are installed here.
 
-    Of these, one that cannot run the backbone is left out as long as there is another.
+    An engine that cannot run the backbone is left out if another one can.
 
     Raises
     ------

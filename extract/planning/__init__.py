@@ -1,1 +1,1 @@
-"""A source and a store enter, a plan leaves: what stays, what is written anew, what is embedded."""
+"""A source and a store in, a plan out: which parts stay or are rewritten, what is embedded."""

@@ -1,4 +1,4 @@
-"""Files that may have changed since they were embedded: which of them have other bytes?"""
+"""Finds which of the files that may have changed have other bytes than were embedded."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ READERS = 16
 
 
 def changed_files(known: Known, source: Source, store: Folder, rehash: bool) -> np.ndarray:
-    """Where a file has other bytes than those that were embedded, bool `[examples]`.
+    """Whether the bytes of a file differ from those that were embedded, bool `[examples]`.
 
-    Only files with another path or stamp are read. An example that failed and has another counts as
-    changed, since there is no hash to compare with.
+    Only files with another path or stamp are read. A failed example with another path or
+    stamp counts as changed, since it has no hash to compare with.
 
     Parameters
     ----------
     known
         The examples of the store, compared with the source.
     store
-        Where the hashes of what was embedded are.
+        Has the hashes of the embedded files.
     rehash
-        Read every file. A stamp misses a file that was replaced by one of equal size and time.
+        Read every file: a file replaced by one of equal size and time has the same stamp.
     """
     changed = (known.touched | known.moved) & known.failed
     suspects = np.flatnonzero(
@@ -45,7 +45,7 @@ def changed_files(known: Known, source: Source, store: Folder, rehash: bool) -> 
     def differs(path: str, before: str) -> bool:
         try:
             return digest(Reader(source.folder).read(path)) != before
-        except OSError:  # it will be an error of the example, in words
+        except OSError:  # it will be an error of the example
             return True
 
     with (

@@ -1,4 +1,4 @@
-"""What a store has of each example, compared with what the source now says of it."""
+"""What a store has of each example, compared with the source as it is now."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Known:
     failed
         Whether it is an error, bool `[examples]`.
     source_rows
-        Row in the source, int64 `[examples]`; -1 where the source does not have it any more.
+        Row in the source, int64 `[examples]`; -1 if the source no longer has it.
     stale
-        Whether the source now has another label, path or other column for it, bool `[examples]`.
+        Whether its label, path or another column has changed in the source, bool `[examples]`.
     touched
         Whether its file now has another stamp, bool `[examples]`.
     moved
         Whether the source now names another file for it, bool `[examples]`.
     there
-        Whether its file is there, bool `[examples]`.
+        Whether its file exists, bool `[examples]`.
     """
 
     parts: tuple[PartRecord, ...]
@@ -60,10 +60,10 @@ class Known:
 
 
 def read_known(store: Folder, parts: tuple[PartRecord, ...], source: Source) -> Known:
-    """Read all but embeddings and hashes of the parts and compare it with the source.
+    """Read the parts, without embeddings and hashes, and compare them with the source.
 
-    Two parts with the same example (two runs wrote it, one of them given up for dead) are possible
-    on object storage; the later part is then left out, and with it what else it holds.
+    On object storage two parts may have the same example (if a run that was taken for dead still
+    wrote it); the later part is then left out with all its examples.
 
     Raises
     ------
@@ -111,8 +111,8 @@ def _read(store: Folder, file: str, failed: bool) -> pa.Table:
 def _find(batch: list[_Entries], source: Source) -> np.ndarray:
     """The rows of examples in the source, -1 for none, int64 `[examples]`.
 
-    Parts mostly follow the source's order: while each goes on as the one before it ended, comparing
-    is enough; only the rest needs a table of all ids, which takes seconds and memory.
+    Parts mostly follow the source's order: as long as each continues where the previous one ended,
+    comparing is enough; only the rest needs a table of all ids, which takes seconds and memory.
     """
     ids = source.examples["id"]
     rows, strangers = [], []
@@ -162,7 +162,7 @@ def _touched(entries: _Entries, now: np.ndarray) -> np.ndarray:
     if "stamp" not in entries.table.column_names:  # written before stamps were
         return np.zeros(len(now), bool)
     before = entries.table["stamp"].to_numpy(zero_copy_only=False)
-    # A file that cannot be found now says nothing; one that could not be read then has no stamp.
+    # Unknown if the file is missing now, or could not be read then and so has no stamp.
     known = np.array([stamp is not None for stamp in now], bool)
     if not entries.failed:
         known &= np.array([stamp is not None for stamp in before], bool)
@@ -182,7 +182,7 @@ def _moved(entries: _Entries, source: Source, rows: np.ndarray) -> np.ndarray:
 
 def _stale(entries: _Entries, source: Source, rows: np.ndarray) -> np.ndarray:
     stale = np.zeros(len(rows), bool)
-    if entries.failed:  # errors hold nothing that the source could change
+    if entries.failed:  # errors have no columns from the source
         return stale
     stored = entries.table.drop_columns(
         [c for c in ("id", "stamp") if c in entries.table.schema.names]
@@ -201,7 +201,7 @@ def _stale(entries: _Entries, source: Source, rows: np.ndarray) -> np.ndarray:
 
 
 def _differ(one: pa.ChunkedArray, two: pa.ChunkedArray) -> np.ndarray:
-    """Where two columns differ; nothing equals nothing, and NaN equals NaN."""
+    """Where two columns differ; null equals null, and NaN equals NaN."""
     if one.equals(two):
         return np.zeros(len(one), bool)
     if pa.types.is_nested(one.type):

@@ -1,7 +1,8 @@
-"""Wanted minus done is work: what a store keeps, what it drops, and what is to be embedded."""
+"""Compares a source with a store: what is kept, what is dropped, and what must be embedded."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -26,45 +27,48 @@ from headstart.extract.planning.changes import changed_files
 from headstart.extract.planning.known import Known, read_known
 from headstart.extract.planning.rewrite import Rewrite
 
-TURNS = 4  # a shard is this share of a worker's part of what is left: the last ones are small,
-# so that a slow one does not leave the other workers idle
+TURNS = 4  # a shard is 1 / TURNS of each worker's part of the remaining work: the last shards are
+# small, so that a slow worker does not leave the others idle
 SMALLEST_SHARD, LARGEST_SHARD = 16, 1024
 
 
 @dataclass(frozen=True)
 class Update:
-    """What is done with the examples that are in the store already, besides keeping them.
+    """What to do with examples that are already in the store.
 
     Parameters
     ----------
     retry_failed
-        Try those again that failed.
+        Retry those that failed.
     prune
-        Drop those that the source does not have any more.
+        Drop those that the source no longer has.
     rehash
-        Read and hash every file, also where size and time of change are as they were.
+        Read and hash every file, even if its size and modification time are the same.
+    moved_from
+        Where the store's source was before; every file is hashed then.
     """
 
     retry_failed: bool = False
     prune: bool = False
     rehash: bool = False
+    moved_from: str | None = None
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many examples of the store are handled how.
+    """How many examples of the store are kept, retried and so on.
 
     Parameters
     ----------
     kept
         Examples of the source that need no inference, since they are done.
     changed
-        Files with other bytes than were embedded.
+        Files whose bytes differ from those that were embedded.
     retried
-        Examples that failed, and are tried again.
+        Examples that failed, and are retried.
     relabelled
-        Examples that are done, but of which the source says something else by now: label, split,
-        group, path or a carried column.
+        Examples that are done, but whose label, split, group, path or another column has changed
+        in the source.
     vanished
         Examples in the store that the source does not have.
     """
@@ -78,24 +82,24 @@ class Counts:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a store has, what becomes of it, and which examples are still to do.
+    """What a store has, what changes in it, and which examples must still be embedded.
 
     Parameters
     ----------
     parts
-        What counts so far.
+        Those that count so far.
     rewrites
-        Parts to be written anew without what is dropped.
+        Parts to be rewritten without dropped examples.
     todo
         Examples to embed.
     inferences
-        How many were made for this store so far.
+        How many inferences were made for this store so far.
     fingerprint
-        Of the embeddings: the store's own, or for a new store the one that is wanted.
+        Of the embeddings: the store's own, or the wanted one for a new store.
     unfinished
-        Whether an earlier run has not finished, and this one goes on with it.
+        Whether an earlier run has not finished, and this one continues it.
     leftovers
-        Whether there are records to be removed at the end.
+        Whether there are records to be removed at the end, or another source to be written down.
     """
 
     manifest: StoreManifest | None
@@ -110,7 +114,7 @@ class Plan:
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing to do, not even the manifest to write."""
+        """Whether there is nothing to do, not even to write the manifest."""
         if self.todo.num_rows or self.rewrites or self.manifest is None or self.leftovers:
             return False
         return self.parts == self.manifest.parts
@@ -129,7 +133,7 @@ class Plan:
         """Cut the work so that every worker has several shards, in the order of the examples.
 
         They become smaller towards the end (guided self-scheduling; Polychronopoulos and Kuck
-        1987), and are full batches: one that is not full costs the backbone as much.
+        1987), and are whole batches, since a batch that is not full may cost as much.
         """
         unit = -(-SMALLEST_SHARD // batch) * batch
         largest = max(LARGEST_SHARD // unit, 1) * unit
@@ -151,35 +155,42 @@ def plan(
     update: Update = Update(),
     any_precision: bool = False,
 ) -> Plan:
-    """Look at what is in the store and subtract it from the source. Nothing is written.
+    """Subtract what the store has from the source. Nothing is written.
 
-    A file whose path or stamp (size and time of change) differs from what was stored is read; it is
-    embedded again if its bytes differ, too.
+    A file whose path or stamp (size and modification time) has changed is read; it is embedded
+    again if its bytes have changed as well.
 
     Parameters
     ----------
     fingerprint
-        Of the embeddings that are wanted.
+        The wanted fingerprint of the embeddings.
     any_precision
-        Whether the store's may be in another precision than that.
+        Whether the store may have another precision.
 
     Raises
     ------
     StoreError
-        If the folder holds something else, or features of another backbone or source.
+        If the folder has other files, or features of another backbone or source.
     """
     manifest, unfinished = read_manifest(store), read_unfinished(store)
     if manifest is None and unfinished is None:
         _check_unused(store)
-        return Plan(None, (), (), source.examples, fingerprint)
+        return Plan(
+            manifest=None,
+            parts=(),
+            rewrites=(),
+            todo=source.examples,
+            fingerprint=fingerprint,
+        )
     recorded = [found for found in (manifest, unfinished) if found]
     own = _own_fingerprint(store, recorded)
     if any_precision:
         fingerprint = fingerprint.run_in(own.precision)
     for found in recorded:
-        _check_same(store, found, fingerprint, source)
+        _check_same(store, found, fingerprint, source, update.moved_from)
+    moved = any(found.source != source.path for found in recorded)
     known = read_known(store, _recorded(manifest, unfinished), source)
-    changed = changed_files(known, source, store, update.rehash)
+    changed = changed_files(known, source, store, update.rehash or moved)
     keep = _keep(known, changed, update)
     done = np.zeros(len(source), bool)
     done[known.source_rows[keep & known.in_source]] = True
@@ -198,12 +209,12 @@ def plan(
         ),
         inferences=recorded[-1].inferences,
         unfinished=unfinished is not None,
-        leftovers=store.exists(RECORDS),
+        leftovers=store.exists(RECORDS) or moved,
     )
 
 
 def state(store: Folder) -> tuple[bytes, tuple[str, ...]]:
-    """What a plan depends on in a store: if it is the same, so is the plan."""
+    """What a plan depends on in a store: as long as it is the same, the plan is valid."""
     manifest = store.read(MANIFEST) if store.exists(MANIFEST) else b""
     return manifest, tuple(store.names(RECORDS))
 
@@ -219,7 +230,7 @@ def _keep(known: Known, changed: np.ndarray, update: Update) -> np.ndarray:
 
 
 def _rewrites(known: Known, keep: np.ndarray) -> Iterator[Rewrite]:
-    """The parts in which something is dropped, or of which the source says something else."""
+    """The parts in which examples are dropped or have changed in the source."""
     numbers = np.unique(known.part[~keep | known.stale | (known.touched & ~known.failed)])
     for number in numbers:
         start, end = np.searchsorted(known.part, [number, number + 1])
@@ -237,7 +248,7 @@ def _rewrites(known: Known, keep: np.ndarray) -> Iterator[Rewrite]:
 def _recorded(
     manifest: StoreManifest | None, unfinished: Unfinished | None
 ) -> tuple[PartRecord, ...]:
-    """The parts that count, by name: those that were replaced do not, nor do empty ones."""
+    """The parts that count, sorted by name: neither replaced nor empty ones."""
     parts = (*(manifest.parts if manifest else ()), *(unfinished.parts if unfinished else ()))
     replaced = {part.replaces for part in parts}
     by_name = {part.name: part for part in parts if part.name not in replaced}
@@ -247,7 +258,7 @@ def _recorded(
 
 
 def _own_fingerprint(store: Folder, recorded: Sequence[StoreManifest | Unfinished]) -> Fingerprint:
-    """The fingerprint of a store's embeddings: the one place that it is read in."""
+    """The fingerprint of a store's embeddings; read here only."""
     first, last = recorded[0].fingerprint, recorded[-1].fingerprint
     if first != last:
         raise StoreError(
@@ -259,16 +270,20 @@ def _own_fingerprint(store: Folder, recorded: Sequence[StoreManifest | Unfinishe
 
 
 def _check_same(
-    store: Folder, found: StoreManifest | Unfinished, fingerprint: Fingerprint, source: Source
+    store: Folder,
+    found: StoreManifest | Unfinished,
+    fingerprint: Fingerprint,
+    source: Source,
+    moved_from: str | None,
 ) -> None:
-    """The store's backbone and source must be those asked for: ids alone would mix them up."""
+    """Refuse a store of another backbone or source, which ids alone could not detect."""
     if found.fingerprint.precision != fingerprint.precision and found.fingerprint == (
         fingerprint.run_in(found.fingerprint.precision)
     ):
         raise StoreError(
             f"{store} holds features in {found.fingerprint.precision}, not in "
             f"{fingerprint.precision}",
-            "Leave --precision out to go on as it is, or extract into another folder with -o.",
+            "Leave --precision out to continue in that, or extract into another folder with -o.",
         )
     if found.fingerprint != fingerprint:
         raise StoreError(
@@ -276,16 +291,18 @@ def _check_same(
             f"  in the store: {found.fingerprint}\n  asked for:    {fingerprint}",
             "Extract into another folder with -o, or use the backbone of the store.",
         )
-    if found.source != source.path:
+    before = os.path.abspath(moved_from) if moved_from and "://" not in moved_from else moved_from
+    if found.source not in (source.path, before):
         raise StoreError(
             f"{store} holds features of another source:\n"
             f"  in the store: {found.source}\n  asked for:    {source.path}",
-            "Extract into another folder with -o.",
+            "Extract into another folder with -o. If the source has moved, add: "
+            f"--moved-from {found.source}",
         )
 
 
 def _check_unused(store: Folder) -> None:
-    """A folder that is no store of ours must be empty: nothing of the user's is mixed up."""
+    """Refuse a folder with other files, so that they are not mixed with a store."""
     store.check()
     foreign = (
         name for name in store.names() if name != LOCK and not name.startswith(f"{RECORDS}/")

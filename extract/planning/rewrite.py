@@ -1,4 +1,4 @@
-"""A part written again without what was dropped, and with the source's present labels."""
+"""Rewrites a part without dropped examples and with the current columns of the source."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Rewrite:
     rows, errors
         Positions in the part's files, int `[kept]`.
     source_rows
-        For each of `rows` its row in the source, -1 where it has none, int64 `[kept]`.
+        For each of `rows` its row in the source, -1 if it has none, int64 `[kept]`.
     touched
-        For each of `rows` whether its file has another stamp, but the same bytes, bool `[kept]`.
+        For each of `rows` whether its file has another stamp but the same bytes, bool `[kept]`.
     """
 
     part: PartRecord
@@ -47,17 +47,17 @@ class Rewrite:
 
 
 def rewrite(store: Folder, source: Source, change: Rewrite, fingerprint: Fingerprint) -> PartRecord:
-    """Write a part again, under a new name; the old one stays until the manifest is written.
+    """Write a part under a new name; the old one stays until the manifest is written.
 
     Parameters
     ----------
     fingerprint
-        Of the store. A part of an older headstart, which has none, is taken to be of it.
+        Of the store, and assumed for a part of an older headstart, which has none.
 
     Raises
     ------
     StoreError
-        If the part's embeddings were made otherwise.
+        If the part has another fingerprint.
     """
     old = change.part
     name = f"{old.name.rpartition('-')[0]}-{secrets.token_hex(6)}"
@@ -94,7 +94,7 @@ def _refresh(rows: pa.Table, source: Source, change: Rewrite) -> pa.Table:
 
 
 def _column(rows: pa.Table, field: pa.Field) -> pa.ChunkedArray:
-    """A stored column; nothing, where the store has none of that name and type."""
+    """A stored column; nulls if the store has none of that name and type."""
     if field.name in rows.column_names and rows[field.name].type == field.type:
         return rows[field.name]
     return pa.chunked_array([pa.nulls(rows.num_rows, field.type)])

@@ -9,13 +9,16 @@ from headstart.classify.report.content import HeldOut
 from headstart.classify.report.drawing import INK, MUTED, colour, draw, thinned
 from headstart.classify.report.parts import INTERVAL, PERCENT, Key, Plot, Section, percent
 from headstart.classify.scores.metrics import Reliability, reliability, risk_coverage
-from headstart.data.common.intervals import proportion
+from headstart.data.common.intervals import design_effect, proportion, share
 
 
 def calibration(held_out: HeldOut) -> Section:
     """The reliability diagram, before and after calibration."""
     after = reliability(held_out.labels, held_out.probabilities)
     drawn = [(1, "uncalibrated", after)]
+    right = held_out.probabilities.argmax(axis=1) == held_out.labels
+    surplus = right - held_out.probabilities.max(axis=1)
+    effect = design_effect(surplus - surplus.mean(), held_out.groups)
     error = f"expected calibration error {percent(after.expected_calibration_error)}"
     if held_out.uncalibrated is not None:
         before = reliability(held_out.labels, held_out.uncalibrated)
@@ -32,7 +35,7 @@ def calibration(held_out: HeldOut) -> Section:
             upper.errorbar(
                 bins.confidence,
                 bins.accuracy,
-                yerr=_error_bars(bins),
+                yerr=_error_bars(bins, effect),
                 color=colour(series),
                 marker="os"[series],
                 markersize=5,
@@ -58,11 +61,11 @@ def calibration(held_out: HeldOut) -> Section:
     )
 
 
-def _error_bars(bins: Reliability) -> np.ndarray:
+def _error_bars(bins: Reliability, effect: float) -> np.ndarray:
     """Distances down and up to the 95 % interval, `[2, bins]`."""
     intervals = [
-        proportion(round(share * total), int(total))
-        for share, total in zip(bins.accuracy, bins.count, strict=True)
+        proportion(mean * total, total, effect)
+        for mean, total in zip(bins.accuracy, bins.count, strict=True)
     ]
     low, high = np.array([(i.low, i.high) for i in intervals]).T
     return np.maximum(0, [bins.accuracy - low, high - bins.accuracy])
@@ -114,7 +117,8 @@ def _at_threshold(held_out: HeldOut, threshold: float) -> tuple[str, tuple[float
     start = f" Below a confidence of {threshold:.3f}{chosen}, the answer is unknown: "
     if not total:
         return f"{start}this holds for all of these examples.", (0.0, 0.0)
-    precision = proportion(int((right & answered).sum()), total)
+    groups = None if held_out.groups is None else held_out.groups[answered]
+    precision = share(right[answered], groups)
     return (
         f"{start}{percent(total / len(answered))} of these examples are answered, and "
         f"{percent(precision.value)} of the answers are right ({INTERVAL} "

@@ -72,21 +72,31 @@ def near_duplicates(pairs: NearDuplicates, thumbnails: Thumbnails) -> Section:
     title, total = "Near-duplicates", len(pairs.first.ids)
     if not total:
         return Section(name="duplicates", title=title, text=f"None were found. {pairs.how}")
-    shown = min(total, MOST_PAIRS)
+    different = [row for row, (one, other) in enumerate(pairs.labels) if one != other]
+    # Pairs with two labels first: one of the two is wrong.
+    rows = [*different, *sorted(set(range(total)) - set(different))][:MOST_PAIRS]
+    shown = len(rows)
 
     def card(row: int) -> Card:
         both = tuple(thumbnails.of(*side.at(row)) for side in (pairs.first, pairs.second))
-        return Card(both, (("similarity", f"{pairs.similarity[row]:.4f}"),))
+        facts = [("similarity", f"{pairs.similarity[row]:.4f}")]
+        if row in different:
+            facts += zip(("label", "of the other"), pairs.labels[row], strict=True)
+        return Card(both, tuple(facts))
 
+    two = ""
+    if different:
+        have = "1 pair has" if len(different) == 1 else f"{len(different):,} pairs have"
+        two = f"{have} two labels, and come first: one of the labels is wrong. "
     text = (
-        f"{_of(shown, total, 'pair')}, the most similar first. If one of a pair is in the training "
-        f"set and the other in the test set, the score is too optimistic. {pairs.how}"
+        f"{_of(shown, total, 'pair')}, the most similar first. {two}If one of a pair is in the "
+        f"training set and the other in the test set, the score is too optimistic. {pairs.how}"
     )
     return Section(
         name="duplicates",
         title=title,
         text=text,
-        cards=_cards("near-duplicates", range(shown), card),
+        cards=_cards("near-duplicates", rows, card),
     )
 
 

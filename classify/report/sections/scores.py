@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from scipy.stats import bootstrap
-
 from headstart.classify.heads.search import Trial
 from headstart.classify.report.content import About, HeldOut, ReportContent
 from headstart.classify.report.parts import INTERVAL, Section, Table, count, percent
 from headstart.classify.scores.metrics import Scores
-from headstart.data.common.intervals import Interval, proportion
+from headstart.data.common.console import first_few
+from headstart.data.common.intervals import Interval, share
 
 TITLES = {
     "accuracy": "accuracy",
@@ -20,15 +18,13 @@ TITLES = {
     "macro_f1": "macro F1 (mean F1 of the classes)",
     "log_loss": "log loss (0 is perfect)",
 }
-RESAMPLES = 1000
 MOST_CLASSES, MOST_TRIALS = 100, 100
-SEED = 0
 
 
 def headlines(content: ReportContent) -> Section:
     """Scores with 95 % intervals, over this split and over repeated ones."""
-    summary, held_out = content.summary, content.held_out
-    intervals = {"accuracy": summary.accuracy} | bootstrapped(summary.scores, held_out)
+    summary = content.summary
+    intervals = {"accuracy": summary.accuracy} | summary.scores.intervals
     rows = [(TITLES[name], *_figures(name, found)) for name, found in intervals.items()]
     if summary.without_duplicates is not None:
         left_out = f"accuracy without {count(summary.duplicates, 'near-duplicate')} of training"
@@ -57,50 +53,7 @@ def _figures(name: str, found: Interval) -> tuple[str, str]:
     return percent(found.value), f"{percent(found.low)} to {percent(found.high)}"
 
 
-def bootstrapped(scores: Scores, held_out: HeldOut) -> dict[str, Interval]:
-    """95 % intervals of the scores that are not shares, by the percentile bootstrap.
-
-    The examples are resampled 1,000 times (Efron and Tibshirani 1993, chapter 13) with a fixed
-    seed. A class without an example in a resample is left out of its averages.
-    """
-    labels = held_out.labels
-    predictions = held_out.probabilities.argmax(axis=1)
-    # Only classes that occur, so that 10,000 classes with few examples cost little.
-    names, both = np.unique(np.concatenate([labels, predictions]), return_inverse=True)
-    true, predicted = both[: len(labels)], both[len(labels) :]
-    chosen = held_out.probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    loss = -np.log(np.clip(chosen, np.finfo(np.float64).eps, 1))
-    if len(labels) < 2:
-        return {}
-    size = len(names)
-
-    hits = true == predicted
-
-    def statistic(rows: np.ndarray) -> np.ndarray:
-        support = np.bincount(true[rows], minlength=size)
-        right = np.bincount(true[rows], hits[rows], size)
-        answers = np.bincount(predicted[rows], minlength=size)
-        present = support > 0
-        recall = right[present] / support[present]
-        f1 = 2 * right[present] / (support + answers)[present]
-        return np.array([recall.mean(), f1.mean(), loss[rows].mean()])
-
-    drawn = bootstrap(
-        (np.arange(len(labels)),),
-        statistic,
-        vectorized=False,
-        method="percentile",
-        n_resamples=RESAMPLES,
-        rng=SEED,
-    ).confidence_interval
-    values = {name: getattr(scores, name) for name in TITLES if name != "accuracy"}
-    return {
-        name: Interval(value, float(low), float(high))
-        for (name, value), low, high in zip(values.items(), drawn.low, drawn.high, strict=True)
-    }
-
-
-def per_class(scores: Scores) -> Section:
+def per_class(scores: Scores, held_out: HeldOut) -> Section:
     """Precision, recall and F1 of every class, or of the worst if there are many."""
     tested = [found for found in scores.per_class if found.support]
     untested = [found.name for found in scores.per_class if not found.support]
@@ -116,9 +69,13 @@ def per_class(scores: Scores) -> Section:
             f" {count(len(untested), 'class', 'classes')} without a held-out "
             f"example could not be scored: {_some(untested)}."
         )
+    index = {found.name: row for row, found in enumerate(scores.per_class)}
+    predictions = held_out.probabilities.argmax(axis=1)
     rows = []
     for found in tested:
-        recall = proportion(round(found.recall * found.support), found.support)
+        own = held_out.labels == index[found.name]
+        groups = None if held_out.groups is None else held_out.groups[own]
+        recall = share(predictions[own] == index[found.name], groups)
         rows.append(
             (
                 found.name,
@@ -136,10 +93,8 @@ def per_class(scores: Scores) -> Section:
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
     # Isolated (Unicode UAX 9), so that a right-to-left name does not reorder its neighbours.
-    isolated = (f"\u2068{name}\u2069" for name in names[:most])
-    return f"{', '.join(isolated)}{more}"
+    return first_few(names, most, show=lambda name: f"\u2068{name}\u2069")
 
 
 def tried(trials: Sequence[Trial]) -> Section:

@@ -1,1 +1,1 @@
-"""Photographs: bytes enter, uint8 `[height, width, 3]` in RGB leaves, or a reason why not."""
+"""Photographs: bytes in, uint8 `[height, width, 3]` in RGB or a reason code out."""

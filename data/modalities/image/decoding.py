@@ -1,23 +1,23 @@
 """Bytes of a photograph to pixels, with a reason code for everything that can go wrong.
 
-A photograph is decoded as a person would see it, so that two files of one scene give one embedding:
+A photograph is decoded as a person sees it, so that two files of one scene give one embedding:
 
 - upright by EXIF; the first frame of an animation, the first page of a document;
 - transparent parts on white, as on a page;
-- colours as in sRGB, as screens and browsers show them and as most of the photographs that
-  backbones learned from have them. An embedded ICC profile that says otherwise (Display P3 of
-  telephones, Adobe RGB, CMYK of a printer) is converted by LittleCMS; one that says the same costs
-  nothing. RGB is converted after resizing, where there are a hundred times fewer pixels; that is a
-  level or so apart from converting first;
-- CMYK without a profile by (255 - C)(255 - K) / 255; Adobe's files hold it inverted, others not
+- colours as in sRGB, as screens and browsers show them and as in most photographs that backbones
+  were trained on. Colours with another embedded ICC profile (Display P3 of telephones, Adobe RGB,
+  CMYK of a printer) are converted by LittleCMS; a profile of sRGB costs nothing. RGB is converted
+  after resizing, where there are a hundred times fewer pixels; the result differs by about a level
+  from converting first;
+- CMYK without a profile by (255 - C)(255 - K) / 255; Adobe's files store it inverted, others do not
   (libjpeg's documentation, `libjpeg.txt`, "Special color spaces");
 - 16 bits by their upper 8 bits; floating-point numbers from 0 (black) to 1 (white) (Adobe
-  Photoshop TIFF Technical Note 3). Other numbers have no known white: they are refused.
+  Photoshop TIFF Technical Note 3). Other numbers have no defined white: they are refused.
 
 A JPEG that is at least twice as high and wide as the backbone's input is decoded at a half, a
 quarter or an eighth of its size, never below the input's: libjpeg then computes only the low
 frequencies (libjpeg's documentation, `libjpeg.txt`, `scale_num`), which is several times faster
-for large photographs. docs/speed.md says what it does to heads.
+for large photographs. docs/speed.md has measured the effect on heads.
 
 Memory: a photograph has at most `MOST_PIXELS`, and decoding one takes less than `MOST_MEMORY`.
 """
@@ -43,6 +43,8 @@ from headstart.data.modalities.modality import DecodeError
 
 # Only formats that Pillow decodes itself: no EPS (which would start Ghostscript), no plugins.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# Photographs that are not read: they are listed, and become errors that say so.
+UNREAD = {".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF", ".jxl": "JPEG XL", ".jp2": "JPEG 2000"}
 EXTENSIONS = frozenset(
     [
         ".jpg",
@@ -58,30 +60,41 @@ EXTENSIONS = frozenset(
         ".pbm",
         ".pgm",
         ".ppm",
+        *UNREAD,
     ]
 )
-# `empty`: no bytes; `not_an_image`: it begins like none of our formats; `truncated`: the end is
-# missing; `damaged`; `too_large`: more pixels than `MOST_PIXELS`, a side longer than
-# `LONGEST_SIDE`, or no memory; `unsupported`: whole, but its numbers have no known black and white.
+# `empty`: no bytes; `not_an_image`: the first bytes fit none of our formats; `truncated`: the end
+# is missing; `damaged`; `too_large`: more pixels than `MOST_PIXELS`, a side longer than
+# `LONGEST_SIDE`, or no memory; `unsupported`: whole, but black and white are not defined.
 REASONS = ("empty", "not_an_image", "truncated", "damaged", "too_large", "unsupported")
 
-MOST_PIXELS = 200_000_000  # the largest that telephones and cameras make
+MOST_PIXELS = 200_000_000  # as in the largest photographs of telephones and cameras
 LONGEST_SIDE = 100_000  # resizing needs memory for each pixel of a side, not only of the area
 MOST_MEMORY = 20 * MOST_PIXELS  # bytes; an animated WebP needs the most, others about half
 
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns above it and refuses above twice it
 
-# Pillow's remarks on odd files would fill a terminal; what matters is raised.
+# Pillow's warnings about odd files would fill a terminal; what matters is raised.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 _libraries = ctypes.CDLL(Image.core.__file__)
-for _name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):  # libtiff writes to stderr itself
+for _name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):  # libtiff writes to stderr
     if hasattr(_libraries, _name):  # it is hidden in Pillow's builds for Windows
         getattr(_libraries, _name)(None)
 
 _SIGNATURE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|II[*+]\0|MM\0[*+]", re.DOTALL
 )
+_OTHERS = re.compile(rb"BM|P[1-6]\s")
+_UNREAD = {
+    "HEIC": re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL),
+    "AVIF": re.compile(rb"....ftypavi[fs]", re.DOTALL),
+    "JPEG XL": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
+    "JPEG 2000": re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  "),
+}
+MOST_SCANS = 500  # of a JPEG: more are an attack (libjpeg-turbo's own fuzzers stop there)
+MOST_COMMENTS = 1 << 16  # bytes of comments in a PPM's header, which Pillow reads one by one
+_PPM = re.compile(rb"P[1-7]([\s\d]+|#[^\r\n]*[\r\n]?)*")
 _CUT = re.compile("truncated|not enough image data", re.IGNORECASE)  # in Pillow's words
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
@@ -97,7 +110,7 @@ _SIDEWAYS = tuple(_UPRIGHT[tag] for tag in (5, 6, 7, 8))  # width and height cha
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and a value
 _MODES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}  # by the colour space of an ICC profile
 _PROBE = (15 * np.indices((18, 18, 18), np.uint8)).reshape(3, 18, -1).transpose(1, 2, 0)
-_SAME = 2  # of 255: how far a profile may move a colour and still be called sRGB
+_SAME = 2  # of 255: how far a profile may move a colour and still count as sRGB
 
 
 def open_image(content: bytes, at_least: tuple[int, int] | None = None) -> Image.Image:
@@ -108,7 +121,7 @@ def open_image(content: bytes, at_least: tuple[int, int] | None = None) -> Image
     Parameters
     ----------
     at_least
-        Width and height in pixels that are enough: a larger JPEG may come out smaller than it is.
+        Width and height in pixels that are enough: a larger JPEG may be decoded at a reduced size.
 
     Raises
     ------
@@ -117,6 +130,7 @@ def open_image(content: bytes, at_least: tuple[int, int] | None = None) -> Image
     """
     if not content:
         raise DecodeError("empty", "the file has no bytes")
+    _refuse_endless(content)
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
         if max(image.size) > LONGEST_SIDE:
@@ -138,31 +152,54 @@ def open_image(content: bytes, at_least: tuple[int, int] | None = None) -> Image
     except MemoryError:
         raise DecodeError("too_large", "there is not enough memory to decode it") from None
     except UnidentifiedImageError:
+        for name, signature in _UNREAD.items():
+            if signature.match(content):
+                raise DecodeError(
+                    "unsupported", f"{name} is not read: convert it to JPEG or PNG"
+                ) from None
         if not _SIGNATURE.match(content):
             raise DecodeError(
-                "not_an_image", f"no image format that we read begins with {content[:8]!r}"
+                "not_an_image", f"no supported image format begins with {content[:8]!r}"
             ) from None
         if _ends_in_header(content):
             raise DecodeError("truncated", "the file ends in its header") from None
         raise DecodeError(
-            "damaged", "a damaged header, or one of a kind that is not read"
+            "damaged", "the header is damaged, or of a kind that is not supported"
         ) from None
-    except Exception as error:  # damaged bytes make Pillow's decoders raise whatever there is
+    except Exception as error:  # Pillow's decoders raise all kinds of errors for damaged bytes
         cut = _ends_in_header(content) or _ends_early(content) or _CUT.search(str(error))
         reason = "truncated" if cut else "damaged"
         raise DecodeError(reason, str(error) or type(error).__name__) from None
 
 
+def looks_like_image(content: bytes) -> bool:
+    """Whether bytes begin as those of a photograph do."""
+    known = (_SIGNATURE, _OTHERS, *_UNREAD.values())
+    return any(signature.match(content) for signature in known)
+
+
+def _refuse_endless(content: bytes) -> None:
+    """Refuse what takes a decoder minutes, however few bytes it has."""
+    if content[:3] == b"\xff\xd8\xff":
+        scans = content.count(b"\xff\xda")  # in the pixels themselves, 0xff is never followed by it
+        if scans > MOST_SCANS:
+            raise DecodeError("unsupported", f"{scans:,} scans; at most {MOST_SCANS} are decoded")
+    elif found := _PPM.match(content[: 2 * MOST_COMMENTS]):
+        comments = sum(map(len, re.findall(rb"#[^\r\n]*", found[0])))
+        if comments > MOST_COMMENTS:
+            raise DecodeError("unsupported", "a header with more than 65,536 bytes of comments")
+
+
 def _load(image: Image.Image, content: bytes) -> Image.Image:
     """The photograph with its pixels.
 
-    Those of an ordinary JPEG come from TurboJPEG: they are Pillow's bit for bit, and come sooner
-    (docs/speed.md). Whatever it remarks upon goes to Pillow, whose words our reasons are made of.
+    An ordinary JPEG is decoded by TurboJPEG: the pixels are the same as Pillow's, but faster
+    (docs/speed.md). If it reports any problem, Pillow decodes, whose messages become our reasons.
     """
     if isinstance(image, JpegImageFile) and image.mode == "RGB":
         width, height = image.size  # of the draft
         try:
-            # A byte is left over after each pixel, as Pillow keeps them itself.
+            # With an unused byte after each pixel, as in Pillow's own memory.
             pixels = simplejpeg.decode_jpeg(content, "RGBX", min_height=height, min_width=width)
         except ValueError:
             pixels = None
@@ -174,8 +211,8 @@ def _load(image: Image.Image, content: bytes) -> Image.Image:
     return image
 
 
-class _Watched(BytesIO):
-    """Remembers whether more bytes were wanted than there are."""
+class _EndDetector(BytesIO):
+    """Records whether more bytes were requested than there are."""
 
     ended = False
 
@@ -187,21 +224,21 @@ class _Watched(BytesIO):
 
 
 def _ends_in_header(content: bytes) -> bool:
-    """Whether Pillow wants more bytes than there are while it reads the header."""
-    file = _Watched(content)
-    with suppress(Exception):  # what is wrong has been raised before
+    """Whether Pillow reaches the end of the file while it reads the header."""
+    file = _EndDetector(content)
+    with suppress(Exception):  # the error has been handled before
         Image.open(file, formats=FORMATS)
     return file.ended
 
 
 def _ends_early(content: bytes) -> bool:
-    """Whether a WebP is shorter than it says; Pillow only answers that it has no decoder."""
-    said = int.from_bytes(content[4:8], "little") + 8
-    return content[8:12] == b"WEBP" and len(content) < said
+    """Whether a WebP is shorter than its header says; Pillow only reports a missing decoder."""
+    expected = int.from_bytes(content[4:8], "little") + 8
+    return content[8:12] == b"WEBP" and len(content) < expected
 
 
 def _check_sums(content: bytes) -> None:
-    """Check a PNG's pixels by their checksums (PNG, 5.5), which Pillow passes over."""
+    """Check a PNG's pixels by their checksums (PNG, 5.5), which Pillow ignores."""
     view, offset = memoryview(content), 8
     while offset + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, offset)
@@ -216,14 +253,14 @@ def _check_sums(content: bytes) -> None:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # of damaged EXIF; the pixels are whole, and viewers show them as they lie
+    except Exception:  # damaged EXIF; the pixels are whole, and viewers show them unturned
         return None
 
 
 def _flatten(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     """To `L` or `RGB`, upright, with no more than two copies of the pixels at a time."""
     profile = image.info.get("icc_profile")
-    if not isinstance(profile, bytes):  # nor a number, as a damaged TIFF may have it
+    if not isinstance(profile, bytes):  # a damaged TIFF may have a number
         profile = None
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _deep_to_grey(image)
@@ -234,7 +271,7 @@ def _flatten(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
         image = white
     elif image.mode in ("CMYK", "LAB"):
         if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
-            image = ImageChops.invert(image)  # Pillow takes every file for one of Adobe's
+            image = ImageChops.invert(image)  # Pillow treats every file as one of Adobe's
         conversion = conversion_to_srgb(profile, image.mode)
         image = conversion.apply(image) if conversion else image.convert("RGB")
         profile = None
@@ -252,17 +289,17 @@ def _deep_to_grey(image: Image.Image) -> Image.Image:
     pixels = np.asarray(image)
     if image.mode == "F":
         low, high = pixels.min(), pixels.max()
-        if not (low >= 0 and high <= 1):  # nor NaN
+        if not (low >= 0 and high <= 1):  # also refuses NaN
             raise DecodeError(
                 "unsupported",
                 f"floating-point pixels from {low:g} to {high:g}; only 0 (black) to 1 (white) "
-                "has a known meaning",
+                "is defined",
             )
         grey = (pixels * np.float32(255) + np.float32(0.5)).astype(np.uint8)
     elif image.mode == "I" and tags:
         raise DecodeError(
             "unsupported",
-            "pixels of 32 bits or with a sign have no known black and white; convert to 16 bits",
+            "pixels of 32 bits or with a sign have no defined black and white; convert to 16 bits",
         )
     else:
         grey = (pixels >> (4 if tags.get(_BITS_PER_SAMPLE) == (12,) else 8)).astype(np.uint8)
@@ -276,9 +313,9 @@ def _deep_to_grey(image: Image.Image) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def conversion_to_srgb(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """What converts the colours of a profile to sRGB; None where there is nothing to convert.
+    """What converts the colours of a profile to sRGB; None if there is nothing to convert.
 
-    A profile that is damaged, or of other colours than the picture's, says nothing.
+    A profile that is damaged, or of other colours than the picture's, is ignored.
     """
     own_mode = "LAB" if mode == "LAB" else _MODES.get(profile[16:20] if profile else b"", "")
     if own_mode != mode and (mode, own_mode) != ("L", "RGB"):

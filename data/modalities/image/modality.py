@@ -10,7 +10,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from headstart.data.modalities.image.decoding import EXTENSIONS, open_image
+from headstart.data.modalities.image.decoding import EXTENSIONS, looks_like_image, open_image
 from headstart.data.modalities.image.preprocessing import Preprocessing
 from headstart.data.modalities.image.resizing import resize
 from headstart.data.modalities.modality import Modality, Preview
@@ -37,9 +37,13 @@ class Photographs(Modality):
         )
 
     def size_of(self, content: bytes) -> str:
-        """Width and height in pixels, upright; the photograph is decoded whole."""
+        """Width and height in pixels, upright; decodes the whole photograph."""
         width, height = open_image(content).size
         return f"{width}x{height}"
+
+    def recognizes(self, content: bytes) -> bool:
+        """By the first bytes, also of formats that are not read."""
+        return looks_like_image(content)
 
     def ready_code(self) -> dict[str, bytes]:
         """In Python, Node and C."""

@@ -1,6 +1,6 @@
-"""How a photograph becomes the backbone's input: the one description, kept in the backbone file.
+"""How a photograph becomes the backbone's input, as described in the backbone file.
 
-Only the geometry lives here; scaling and normalization are inside the backbone's graph.
+Only the geometry is here; scaling and normalization are inside the backbone's graph.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Preprocessing(InputSpec):
     height, width
         Input size in pixels.
     resize
-        `squash` stretches the whole photograph to the size; `crop` keeps the proportions and cuts
-        off what sticks out, around the centre.
+        `squash` stretches the whole photograph to the size; `crop` keeps the aspect ratio and cuts
+        off the sides equally.
     interpolation
         `bilinear`, `bicubic` or `lanczos`, antialiased when a photograph shrinks (as Pillow does).
     """
@@ -53,12 +53,12 @@ class Preprocessing(InputSpec):
             raise InputError(f"an input size of {self.height}x{self.width} pixels is impossible")
         if self.resize not in RESIZE_RULES:
             raise InputError(
-                f"unknown resize rule {self.resize!r}", f"Known are {', '.join(RESIZE_RULES)}."
+                f"unknown resize rule {self.resize!r}", f"Choose from {', '.join(RESIZE_RULES)}."
             )
         if self.interpolation not in INTERPOLATIONS:
             raise InputError(
                 f"unknown interpolation {self.interpolation!r}",
-                f"Known are {', '.join(INTERPOLATIONS)}.",
+                f"Choose from {', '.join(INTERPOLATIONS)}.",
             )
 
     def apply(self, image: Image.Image, fast: bool = False) -> np.ndarray:
@@ -67,7 +67,7 @@ class Preprocessing(InputSpec):
         Parameters
         ----------
         fast
-            Whether a number may be a level off from Pillow's (`data/modalities/image/resizing.py`).
+            Whether values may differ by a level from Pillow's, see `resizing`.
         """
         size, filter_ = (self.width, self.height), INTERPOLATIONS[self.interpolation]
         if image.size != size:
@@ -107,7 +107,7 @@ class Preprocessing(InputSpec):
 
 
 class Unsized(Preprocessing):
-    """A photograph keeps its height and width; the size is the one that the graph resizes to."""
+    """Photographs keep their height and width; the size is the one that the graph resizes to."""
 
     def decode(self, content: bytes, fast: bool = True) -> np.ndarray:
         """A photograph's bytes to uint8 `[height, width, 3]`, sRGB, of its own size."""
@@ -122,8 +122,8 @@ def decode(content: bytes, preprocessing: Preprocessing | None, fast: bool = Tru
     preprocessing
         Without it, the photograph keeps its own height and width.
     fast
-        Whether a large JPEG may be decoded at a part of its size, and resized with numbers that are
-        a level off here and there (`data/modalities/image/resizing.py`).
+        Whether a large JPEG may be decoded at a reduced size, and values may differ from Pillow's
+        by a level (`data/modalities/image/resizing.py`).
 
     Raises
     ------

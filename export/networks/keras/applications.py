@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from headstart.data.common.console import first_few
 from headstart.data.common.errors import BackboneError
 from headstart.export.networks.catalogue import APPLICATIONS
 from headstart.export.networks.keras.network import KerasNetwork
@@ -117,8 +118,8 @@ def _load_weights(model: Any, file: Path, name: str, part: str) -> None:
         ) from error
     empty = [v.path for v in model.variables if np.isnan(v.numpy()).any()]
     if empty:
-        shown = ", ".join(empty[:3]) + (f" and {len(empty) - 3} more" if len(empty) > 3 else "")
         raise BackboneError(
-            f"{file} lacks {len(empty)} of the {len(model.variables)} weights of {name}: {shown}",
+            f"{file} lacks {len(empty)} of the {len(model.variables)} weights of {name}: "
+            f"{first_few(empty, 3)}",
             fix,
         )

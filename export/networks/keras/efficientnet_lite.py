@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from headstart.data.common.console import first_few
 from headstart.data.common.errors import BackboneError, MissingPackageError
 from headstart.export.networks.catalogue import LITE, lite_package, package_file
 from headstart.export.networks.keras.network import KerasNetwork
@@ -196,7 +197,7 @@ def load_lite_weights(model: Any, tensors: dict[str, np.ndarray], origin: str) -
             layer.set_weights(weights)
     problems += [f"{name} is not in the network" for name in sorted(left)]
     if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" * (len(problems) > 5))
+        shown = first_few(problems, separator="; ")
         raise BackboneError(
             f"{origin} does not contain the weights of {model.name}: {shown}",
             "Give the weights of exactly this network, or another network's name.",

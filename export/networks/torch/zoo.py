@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from headstart.data.common.console import first_few
 from headstart.data.common.errors import BackboneError, first_line
 from headstart.data.storage.files import local_path
 from headstart.export.networks.network import NO_WEIGHTS, Original, Weights, chosen_scaling
@@ -311,7 +312,7 @@ def _drop_other_classifier(torch: Any, module: Any, state: dict[str, Any]) -> No
 
 
 def _wrong_weights(file: str, problems: list[str], what: str = "its network") -> BackboneError:
-    shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" * (len(problems) > 5))
+    shown = first_few(problems, separator="; ")
     return BackboneError(
         f"{file} does not contain the weights of {what}: {shown}",
         "Give the weights of exactly this network, or another network's name.",

@@ -1,4 +1,4 @@
-"""A function on one item after the other, some items ahead of who takes the results."""
+"""Maps a function over items in threads, a few items ahead of the consumer."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(
+def prefetch(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int, most: int
 ) -> Iterator[Result]:
-    """The results in the order of the items.
+    """Yield the results in the order of the items.
 
     Parameters
     ----------
     threads
-        That call the function; with 0 it is called when its result is asked for.
+        Number of threads that call the function; with 0, it is called when its result is needed.
     most
-        Results that may wait to be taken: a bound on memory.
+        Results that may wait for the consumer: a bound on memory.
     """
     if not threads:
         yield from map(function, items)

@@ -4,11 +4,10 @@ The script: `image_dataset_from_directory`, a frozen pretrained network inside t
 average pooling, dropout, a dense layer; Adam, 10 epochs with validation; `evaluate`. Ours:
 `extract`, then `classify train`, which evaluates. Both use EfficientNet-Lite0 with the same
 ImageNet weights at 224 pixels on the same photographs (ELPV) and the same stratified 75/25 split,
-each as processes of their own, start included. (MobileNetV2, which such scripts often use, is of
-about the same cost; its weights come from no package.) What is downloaded or exported once is left
-out of both.
+each in separate processes, start included. (MobileNetV2, which such scripts often use, is of about
+the same cost; no package contains its weights.) Downloads and exports, done once, are not counted.
 
-    python -m benchmarks.keras_way FOLDER [--rounds 3] [--epochs 10]
+    python -m benchmarks.keras_script FOLDER [--rounds 3] [--epochs 10]
 
 Exits with 1 if ours is less than 10 times faster, or less accurate. Needs the extras `keras` and
 `samples`.
@@ -104,7 +103,7 @@ def write_keras(path: Path) -> None:
     model.save(path)
 
 
-def keras_way(folder: Path, epochs: int) -> tuple[float, float]:
+def time_keras(folder: Path, epochs: int) -> tuple[float, float]:
     """Seconds and accuracy of the script."""
     started = time.perf_counter()
     command = [sys.executable, "-c", SCRIPT, str(folder), str(folder / "network.keras")]
@@ -115,7 +114,7 @@ def keras_way(folder: Path, epochs: int) -> tuple[float, float]:
     return time.perf_counter() - started, float(output.split()[-1])
 
 
-def headstart(folder: Path) -> tuple[float, float]:
+def time_headstart(folder: Path) -> tuple[float, float]:
     """Seconds and accuracy of the two commands."""
     features, model = folder / "features", folder / "model"
     for old in (features, model):
@@ -148,17 +147,17 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     prepare(options.folder)
-    ways = {
-        f"Keras, {options.epochs} epochs": lambda: keras_way(options.folder, options.epochs),
-        "extract, classify train": lambda: headstart(options.folder),
+    programs = {
+        f"Keras, {options.epochs} epochs": lambda: time_keras(options.folder, options.epochs),
+        "extract, classify train": lambda: time_headstart(options.folder),
     }
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
     for _ in range(options.rounds):
-        for name, run in ways.items():
+        for name, run in programs.items():
             found[name].append(run())
             seconds, accuracy = found[name][-1]
             print(f"{name}: {seconds:.1f} s, {accuracy:.4f}", file=sys.stderr)
-    print("| way | seconds | spread | accuracy |\n|---|---|---|---|")
+    print("| program | seconds | spread | accuracy |\n|---|---|---|---|")
     (base, base_accuracy), (ours, accuracy) = (np.median(runs, axis=0) for runs in found.values())
     for name, runs in found.items():
         seconds, mean = np.median(runs, axis=0)

@@ -40,6 +40,9 @@ def finetune(
     ] = "auto",
     minutes: Annotated[float, typer.Option(help="Time that auto may plan with.")] = 15.0,
     gigabytes: Annotated[float, typer.Option(help="Disk that a cache may take.")] = 10.0,
+    cache_folder: Annotated[
+        str | None, typer.Option(help="Keep caches there, for further runs; default: in OUTPUT.")
+    ] = None,
     max_epochs: Annotated[int, typer.Option(help="Epochs, at most.")] = 12,
     use_early_stop: Annotated[
         int, typer.Option(help="Stop after this many epochs without improvement; 0: never.")
@@ -128,7 +131,14 @@ def finetune(
             seed=seed,
         )
     with checks.item():
-        scope = ScopeOptions(train_blocks, retrained_conv_layers, cache, minutes, gigabytes)
+        scope = ScopeOptions(
+            blocks=train_blocks,
+            convolutions=retrained_conv_layers,
+            cache=cache,
+            minutes=minutes,
+            gigabytes=gigabytes,
+            folder=cache_folder,
+        )
     with checks.item():
         machine = MachineOptions(address, workers, gpus_per_worker)
     with checks.item():

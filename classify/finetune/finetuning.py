@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headstart.classify.finetune.activation_worker import ActivationJob
-from headstart.classify.finetune.activations import Activations, check_space, compute, size_of
+from headstart.classify.finetune.activations import Activations, compute
 from headstart.classify.finetune.examples import TuningExamples, find_examples
 from headstart.classify.finetune.options import FinetuneOptions, NetworkOptions, Recipe
 from headstart.classify.finetune.planning import Plan, Work, make_plan, parameters_of
@@ -170,12 +170,11 @@ def _train(
             plan = make_plan(network, scope, recipe, Work(count, len(examples.train), cpus))
         for line in plan.words:
             console.note(line)
-        if plan.front is not None:
-            check_space(place, size_of(count, plan.views, plan.shape))
         trained, whole = parameters_of(network, plan.first, scope.convolutions)
         console.note(f"{trained:,} of {whole:,} parameters are trained, and the head's")
         clock.stage("plan")
-        cache = _cached(place / CACHE, network, plan, recipe, examples, cpus)
+        caches = Path(scope.folder or place / CACHE)
+        cache = _cached(caches, network, plan, recipe, examples, cpus)
         clock.stage("cache")
         job = TrainingJob(
             network=reference,
@@ -253,7 +252,7 @@ def _settings(
     return {
         "network": {"name": reference} | asdict(opening),
         "recipe": options.recipe.to_json(),
-        "scope": asdict(options.scope),
+        "scope": asdict(replace(options.scope, folder=None)),
         "sweep": dict(options.sweep),
         "examples": state.hexdigest(),
     }

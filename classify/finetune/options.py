@@ -50,6 +50,8 @@ class ScopeOptions:
         work).
     minutes, gigabytes
         The budget of `auto`: time of training, and disk of the cache.
+    folder
+        Where caches are kept and found again; none for a folder in the output.
     """
 
     blocks: str = AUTO
@@ -57,6 +59,7 @@ class ScopeOptions:
     cache: str = "auto"
     minutes: float = 15.0
     gigabytes: float = 10.0
+    folder: str | None = None
 
     def __post_init__(self) -> None:
         checks = Checklist()

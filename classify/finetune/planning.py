@@ -201,7 +201,7 @@ def _seconds_of_step(network: Trainable, values: Any, first: int, cut: int) -> f
     """Seconds that training takes for one photograph, forwards and backwards."""
     choose_parameters(network, first, None)
     taken = []
-    for _ in range(2):  # the first one allocates
+    for _ in range(3):  # the first one allocates
         began = time.perf_counter()
         features = network.module(values, cut)
         if features.requires_grad:

@@ -10,7 +10,7 @@ from headstart.data.contracts.tuned import TUNED
 from headstart.data.storage.files import local_path
 from headstart.export.networks.catalogue import APPLICATIONS, LITE
 from headstart.export.networks.network import Original
-from headstart.export.networks.tuned import tuned_options, tuned_weights
+from headstart.export.networks.tuned import tuned_options, tuned_reference, tuned_weights
 from headstart.export.options import BackboneOptions
 
 DEFAULT = "efficientnet_lite0"
@@ -41,7 +41,7 @@ def open_original(reference: str, options: BackboneOptions) -> Original:
         from headstart.export.networks.torch.zoo import open_named
 
         return open_named(framework, rest, options)
-    lite, application = plain_name(reference), _plain(reference)
+    lite, application = plain_name(reference), application_name(reference)
     if lite in LITE:
         from headstart.export.networks.keras.efficientnet_lite import open_lite
 
@@ -76,7 +76,7 @@ def open_original(reference: str, options: BackboneOptions) -> Original:
 
 def _open_tuned(path: Path, options: BackboneOptions) -> Original:
     tuned, own = tuned_options(path, options)
-    network = open_original(tuned.card.network, own)
+    network = open_original(*tuned_reference(tuned, own))
     network.name, network.weights = tuned.card.name, tuned_weights(tuned)
     network.resize, network.interpolation = tuned.card.resize, tuned.card.interpolation
     return network
@@ -87,7 +87,8 @@ def plain_name(name: str) -> str:
     return name.lower().replace("-", "_")
 
 
-def _plain(name: str) -> str:
+def application_name(name: str) -> str:
+    """A name as the catalogue writes those of `keras.applications`."""
     return name.lower().replace("_", "").replace("-", "")
 
 

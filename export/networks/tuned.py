@@ -43,3 +43,10 @@ def tuned_weights(tuned: Tuned) -> Weights:
     """Where the weights come from."""
     sha = digest(tuned.weights.read_bytes())[:12]
     return Weights(f"fine-tuned (sha256 {sha}) from {tuned.card.origin}", tuned.card.licence)
+
+
+def tuned_reference(tuned: Tuned, options: BackboneOptions) -> tuple[str, BackboneOptions]:
+    """What to open: the network by its name with new weights, or the whole network in a file."""
+    if tuned.weights.suffix == ".keras":
+        return str(tuned.weights), replace(options, weights="imagenet")
+    return tuned.card.network, options

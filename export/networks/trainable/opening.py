@@ -5,17 +5,19 @@ from __future__ import annotations
 from headstart.data.common.errors import BackboneError
 from headstart.data.contracts.tuned import TUNED
 from headstart.data.storage.files import local_path
-from headstart.export.networks.catalogue import LITE
-from headstart.export.networks.resolve import FRAMEWORKS, plain_name
+from headstart.export.networks.catalogue import APPLICATIONS, LITE
+from headstart.export.networks.resolve import FRAMEWORKS, application_name, plain_name
 from headstart.export.networks.torch.network import TorchNetwork
 from headstart.export.networks.trainable.trainable import Trainable
-from headstart.export.networks.tuned import tuned_options
+from headstart.export.networks.tuned import tuned_options, tuned_reference
 from headstart.export.options import BackboneOptions
 
 CAN_BE_TRAINED = (
     "EfficientNet-Lite (efficientnet_lite0, efficientnet_lite1, efficientnet_lite2), timm:NAME, "
-    "torchvision:NAME and hf:FOLDER"
+    "torchvision:NAME, hf:FOLDER, the networks of keras.applications (`python -m export list`) and "
+    ".keras files"
 )
+KERAS_FILE = ".keras"
 
 
 def open_trainable(reference: str, options: BackboneOptions) -> Trainable:
@@ -32,7 +34,7 @@ def open_trainable(reference: str, options: BackboneOptions) -> Trainable:
     path = local_path(reference)
     if (path / TUNED).is_file():
         tuned, options = tuned_options(path, options)
-        reference = tuned.card.network
+        reference, options = tuned_reference(tuned, options)
     framework, _, rest = reference.partition(":")
     if framework in FRAMEWORKS and rest:
         from headstart.export.networks.torch.zoo import open_named
@@ -47,4 +49,12 @@ def open_trainable(reference: str, options: BackboneOptions) -> Trainable:
         from headstart.export.networks.trainable.lite import open_trainable_lite
 
         return open_trainable_lite(lite, options)
+    if application_name(reference) in APPLICATIONS:
+        from headstart.export.networks.trainable.keras_network import open_trainable_application
+
+        return open_trainable_application(application_name(reference), options)
+    if path.suffix.lower() == KERAS_FILE and path.exists():
+        from headstart.export.networks.trainable.keras_network import open_trainable_file
+
+        return open_trainable_file(path, options)
     raise BackboneError(f"{reference} cannot be trained", f"Networks that can: {CAN_BE_TRAINED}.")

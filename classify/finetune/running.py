@@ -15,6 +15,7 @@ from headstart.classify.finetune.training.job import TrainingJob
 from headstart.data.common import console
 from headstart.data.common.errors import ExtractionError, HeadstartError, InputError, first_line
 
+EVENTS = "events"  # of TensorBoard
 RUN = "run"  # Ray's folder in that of the checkpoints
 RESTARTS = 3  # of the workers, before the training fails
 KEPT = 2  # checkpoints
@@ -158,7 +159,8 @@ def run_training(job: TrainingJob, machine: MachineOptions, folder: Path, cpus: 
         ),
     )
     stop = threading.Event()
-    watch = threading.Thread(target=_show, args=(board, job, stop), daemon=True)
+    events = folder.parent / EVENTS
+    watch = threading.Thread(target=_show, args=(board, job, events, stop), daemon=True)
     watch.start()
     try:
         result = trainer.fit()
@@ -179,12 +181,16 @@ def run_training(job: TrainingJob, machine: MachineOptions, folder: Path, cpus: 
     return Path(result.checkpoint.path)
 
 
-def _show(board: Any, job: TrainingJob, stop: threading.Event) -> None:
-    """Progress of the steps, and a line for each epoch, until the training ends."""
+def _show(board: Any, job: TrainingJob, events: Path, stop: threading.Event) -> None:
+    """Progress of the steps, a line and TensorBoard's events for each epoch, until the end."""
     import ray
+    from tensorboardX import SummaryWriter
 
     total = job.recipe.epochs * len(job.examples.train)
-    with console.progress("training", total) as advance:
+    with (
+        SummaryWriter(str(events), write_to_disk=True) as writer,
+        console.progress("training", total) as advance,
+    ):
         shown, lines = 0, 0
         while True:
             ended = stop.wait(POLL)
@@ -199,6 +205,9 @@ def _show(board: Any, job: TrainingJob, stop: threading.Event) -> None:
                 shown = before
             for epoch in epochs[lines:]:
                 console.note(in_words(epoch, job.recipe.epochs))
+                for name, value in epoch.items():
+                    if name != "epoch":
+                        writer.add_scalar(name, value, epoch["epoch"])
             lines = len(epochs)
             if ended:
                 return

@@ -214,7 +214,7 @@ def _grouped(layers: list[Any], model: Any) -> Iterator[list[Any]]:
     for number, layer in enumerate(layers):
         pending.append(layer)
         if furthest <= number:  # nothing before this layer is read after it
-            own = any(part.weights for part in pending)
+            own = any(part.trainable_variables for part in pending)
             plain = all(type(p).__name__ in NORMALIZATION or not p.weights for p in pending)
             if groups and (not own or plain or _block_name(groups[-1]) == _block_name(pending)):
                 groups[-1].extend(pending)
@@ -226,7 +226,7 @@ def _grouped(layers: list[Any], model: Any) -> Iterator[list[Any]]:
         furthest = max(furthest, reach[number])
     if pending:
         groups[-1].extend(pending)
-    if len(groups) > 1 and not any(layer.weights for layer in groups[0]):
+    if len(groups) > 1 and not any(layer.trainable_variables for layer in groups[0]):
         groups[:2] = [groups[0] + groups[1]]
     return iter(groups)
 

@@ -2,11 +2,10 @@
 
     python -m benchmarks.finetune FOLDER [--splits 10] [--case NAME ...]
 
-EfficientNet-Lite0. For each of the stratified 75/25 splits of `classify train --seed 0, 1, ...`: the
-frozen default (logistic regression), the frozen best (several depths, four views, 300 pixels, RBF
-SVM; `benchmarks.elpv_depths`), and `classify finetune` in several ways. Besides, on the features of
-the tuned network: an RBF SVM on the mean of its eight views. What is done is kept in FOLDER, so that
-it can be stopped and run again. Needs the extras `keras`, `samples` and `torch`.
+EfficientNet-Lite0. For each of the stratified 75/25 splits of `classify train --seed 0, 1, ...`:
+the frozen default (logistic regression), the frozen best (several depths, four views, 300 pixels,
+RBF SVM; `benchmarks.elpv_depths`), and `classify finetune` in several ways. What is done is kept in
+FOLDER, so that it can be stopped and run again. Needs the extras `keras`, `samples` and `torch`.
 """
 
 from __future__ import annotations

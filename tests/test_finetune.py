@@ -26,6 +26,8 @@ from headstart.classify.finetune.training.augmentation import VIEWS, changed, vi
 from headstart.classify.finetune.training.inputs import drawn_views
 from headstart.data.contracts.model import Model
 from headstart.data.contracts.tuned import Tuned
+from headstart.data.storage.local import LocalFolder
+from headstart.data.storage.lock import sole_writer
 from headstart.export.networks.trainable.opening import open_trainable
 from headstart.export.options import BackboneOptions
 
@@ -287,6 +289,45 @@ def test_a_killed_worker_is_replaced(work: Path, tmp_path: Path) -> None:
     assert len(Tuned.open(output).card.history) == 30
 
 
+def test_a_keras_network_is_trained_on_pytorch_and_exported(work: Path, tmp_path: Path) -> None:
+    """In processes of its own: Keras chooses what it runs on when it is imported."""
+    script = """
+import os, sys
+os.environ["KERAS_BACKEND"] = "torch"
+import keras
+from keras import layers
+keras.utils.set_random_seed(0)
+image = x = keras.Input((32, 32, 3))
+x = layers.Rescaling(1 / 255)(x)
+for number, width in enumerate((8, 16, 16)):
+    x = layers.Conv2D(width, 3, strides=2, padding="same", name=f"block{number}_conv")(x)
+    x = layers.BatchNormalization(name=f"block{number}_bn")(x)
+    x = layers.ReLU(name=f"block{number}_relu")(x)
+y = layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+keras.Model(image, y).save(sys.argv[1])
+"""
+    network = tmp_path / "own.keras"
+    subprocess.run([sys.executable, "-c", script, str(network)], check=True)
+
+    def run(*arguments: object) -> str:
+        words = [sys.executable, "-m", "headstart", *map(str, arguments)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    backbone, features, model = (tmp_path / name for name in ("b.onnx", "f", "m"))
+    run("export", "backbone", network, "-o", backbone)
+    run("extract", work / "photos", "--backbone", backbone, "-o", features)
+    run("classify", "train", features, "-o", model, "--no-report")
+    start = ("classify", "finetune", work / "photos", "--backbone", backbone, "--model", model)
+    quick = ("--max-epochs", 2, "--train-blocks", 1, "--cache", "yes", "-o", tmp_path / "t")
+    run(*start, "--network", network, *quick)
+    card = Tuned.open(tmp_path / "t").card
+    assert (card.weights, card.blocks) == ("network.keras", ("block2_conv",))
+    out = run("export", "backbone", tmp_path / "t", "-o", tmp_path / "t.onnx")
+    assert "fine-tuned (sha256 " in out
+
+
 def wait_for(done: Callable[[], Any], seconds: float) -> None:
     end = time.monotonic() + seconds
     while not done():
@@ -380,6 +421,17 @@ def test_another_recipe_is_not_mixed_into_a_run(
         f"error: {tmp_path / 't'} holds checkpoints of another fine-tuning: dropout was 0.2, is "
         "0.4 Run it with the same options to go on, or pass --overwrite to start anew."
     )
+
+
+def test_two_runs_do_not_share_a_folder(
+    work: Path, tmp_path: Path, command: Callable[..., Outcome]
+) -> None:
+    folder = LocalFolder.at(tmp_path / "t")
+    folder.write("settings.json", b"{}")
+    with sole_writer(folder):
+        words = said(command(*tuning(work, tmp_path / "t")))
+    assert words.startswith("error: another run (process ")
+    assert "Wait until it has ended, or choose another folder with -o." in words
 
 
 def test_no_disk_for_the_cache(

@@ -110,11 +110,13 @@ def _work(config: dict[str, Any]) -> None:
     board, job = config["board"], config["job"]
     if ray.get(board.failed.remote()):
         raise RuntimeError("the training cannot go on")
+    session = TrainSession(board)
     try:
-        train(job, TrainSession(board), config["readers"], get_device())
+        train(job, session, config["readers"], get_device())
     except HeadstartError as error:
         ray.get(board.fail.remote(error.message, error.fix))
-        raise
+        if session.world > 1:  # the others wait for this one; alone, Ray need not try again
+            raise
 
 
 def run_training(job: TrainingJob, machine: MachineOptions, folder: Path, cpus: int) -> Path:
@@ -164,6 +166,10 @@ def run_training(job: TrainingJob, machine: MachineOptions, folder: Path, cpus: 
     watch.start()
     try:
         result = trainer.fit()
+        if told := ray.get(board.failed.remote()):
+            raise ExtractionError(*told)
+    except HeadstartError:
+        raise
     except Exception as error:  # Ray Train's own, of several classes
         if told := ray.get(board.failed.remote()):
             raise ExtractionError(*told) from None

@@ -53,7 +53,7 @@ from headstart.data.modalities.modality import DecodeError
 # Only formats that Pillow decodes itself: no EPS (which would start Ghostscript), no plugins.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 # Photographs that are not read: they are listed, and become errors that say so.
-UNREAD = {".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF", ".jxl": "JPEG XL", ".jp2": "JPEG 2000"}
+UNREAD = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2")
 EXTENSIONS = frozenset(
     [
         ".jpg",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headstart.classify.finetune import cli as cli_finetune
 from headstart.data.common import console
 from headstart.data.common.errors import InputError, TooManyBadError
 
@@ -63,6 +64,9 @@ def train(
     group: Annotated[
         str, typer.Option(help="Column of groups; a split never divides a group.")
     ] = "",
+    split_of: Annotated[
+        str, typer.Option(help="Train and test on the same examples as this model.")
+    ] = "",
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     report: Annotated[bool, typer.Option(help="Write report.html as well.")] = True,
     memory: Annotated[
@@ -87,7 +91,7 @@ def train(
     with checks.item():
         answers = AnswerOptions(calibration, precision, coverage)
     with checks.item():
-        splits = SplitOptions(test_size, seed, repeats, samples_per_class, group)
+        splits = SplitOptions(test_size, seed, repeats, samples_per_class, group, split_of)
     with checks.item():
         run = RunOptions(overwrite, report, None if memory is None else int(memory * 1e9))
     checks.finish()
@@ -400,3 +404,6 @@ def _answered(answered: Answered) -> dict[str, str]:
 
 def _with_interval(found: Interval) -> str:
     return f"{found.value:.4f}  (95 %: {found.low:.4f} to {found.high:.4f})"
+
+
+app.command()(cli_finetune.finetune)

@@ -404,7 +404,7 @@ def test_features_in_bf16_leave_with_the_file_in_fp32(
     photos: Path, features: Path, tiny_backbone: Path, tmp_path: Path, command: Callable
 ) -> None:
     make_bf16(features)
-    assert command("classify", "train", features, "-o", tmp_path / "m").code == 0
+    assert command("classify", "train", features, "-o", tmp_path / "m", "--no-report").code == 0
     out = tmp_path / "e.onnx"
     answer = command("export", "classifier", tmp_path / "m", "--backbone", tiny_backbone, "-o", out)
     assert answer.code == 0, answer.err

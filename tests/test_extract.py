@@ -194,7 +194,6 @@ def test_a_second_writer_is_refused(
     assert not (out / "_lock").exists()
 
 
-@pytest.mark.alone
 def test_ctrl_c_keeps_what_is_done_and_reports_it(tmp_path: Path, photos: Path) -> None:
     write_tiny_backbone(tmp_path / "b.onnx", size=256, dim=64)
     for number in range(600):
@@ -245,7 +244,6 @@ def test_examples_that_vanished_are_kept_and_reported(
     )
 
 
-@pytest.mark.alone
 def test_a_killed_job_continues_where_it_stopped(tmp_path: Path, photos: Path) -> None:
     """SIGKILL in the middle of the embedding; the driver is a process with a Ray of its own."""
     for number in range(300):

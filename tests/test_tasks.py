@@ -22,8 +22,11 @@ def _fails(error: Exception) -> Callable:
     return task
 
 
-def _dies(*arguments: object) -> None:
-    os._exit(3)
+def _dies() -> Callable:
+    def task(*arguments: object) -> None:  # inside, so that it is sent by value
+        os._exit(3)
+
+    return task
 
 
 @pytest.mark.parametrize(
@@ -36,7 +39,7 @@ def _dies(*arguments: object) -> None:
             "it failed in a worker: OSError: [Errno 28] No space left on device\n"
             "  What is wrong is in the line above; the same command would end there again.",
         ),
-        (_dies, TrainingError, "it failed: its process was lost (WorkerCrashedError)\n  If the "),
+        (_dies(), TrainingError, "it failed: its process was lost (WorkerCrashedError)\n  If the "),
     ],
     ids=["ours", "foreign", "lost"],
 )

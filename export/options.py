@@ -36,7 +36,7 @@ class BackboneOptions:
         `imagenet`, `none` (random, for tests) or a file of weights.
     size
         Height and width of the input in pixels; the network's own if not given.
-    resize, interpolation, crop_fraction
+    resize, interpolation, crop_fraction, crop_offset
         How a photograph is resized, see `Preprocessing`; as the network was trained if not given.
         A resize rule without a crop fraction has none.
     include_top
@@ -54,6 +54,7 @@ class BackboneOptions:
     resize: str | None = None
     interpolation: str | None = None
     crop_fraction: float | None = None
+    crop_offset: str | None = None
     include_top: bool = False
     scaling: str | None = None
     input: str | None = None

@@ -127,7 +127,7 @@ def describe(original: Original, recipe: Recipe, options: BackboneOptions) -> Ba
             options.resize or original.resize,
             options.interpolation or original.interpolation,
             options.crop_fraction if stated else original.crop_fraction,
-            "round" if stated else original.crop_offset,
+            options.crop_offset or ("round" if stated else original.crop_offset),
         ),
         layers=tuple(recipe.layers),
         pooling=recipe.pooling,

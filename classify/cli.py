@@ -223,6 +223,12 @@ def predict(
             help="Share of unreadable photographs above which to exit 3; default: 0.05.",
         ),
     ] = None,
+    spreadsheet_safe: Annotated[
+        bool,
+        typer.Option(
+            help="A CSV's cells that a spreadsheet would run as formulas (= + - @) begin with '."
+        ),
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write MODEL's prediction for every embedding or photograph of SOURCE."""
@@ -233,7 +239,7 @@ def predict(
     if is_edge_model(model):
         from headstart.classify.prediction.edge import PredictOptions, predict_examples
 
-        options = PredictOptions(**given)
+        options = PredictOptions(**given, spreadsheet_safe=spreadsheet_safe)
         table = predict_examples(model, source, output, overwrite, options)
         _show_predictions(table.filter(table["error"].is_null()), output)
         _show_failures(table, output, 0.05 if max_bad is None else max_bad)
@@ -244,7 +250,7 @@ def predict(
             "cannot be used with a model folder and features",
             "Leave out what is for an edge model and photographs only.",
         )
-    _show_predictions(predict(model, source, output, overwrite), output)
+    _show_predictions(predict(model, source, output, overwrite, spreadsheet_safe), output)
 
 
 @app.command()

@@ -368,6 +368,8 @@ def _write(folder: LocalFolder, frozen: Model, network: Trainable, done: _Done) 
         licence=network.weights.licence,
         size=network.height,
         resize=network.resize,
+        crop_fraction=network.crop_fraction,
+        crop_offset=network.crop_offset,
         interpolation=network.interpolation,
         scaling=job.options.scaling,
         classes=examples.classes,

@@ -191,5 +191,5 @@ def _holder(content: bytes) -> str:
     try:
         value = json.loads(content)
         return f" (process {value['pid']} on {value['host']})"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""

@@ -11,7 +11,7 @@ from headstart.data.common.onnx_graphs import IR_VERSION, OPSET
 from headstart.data.contracts.backbone import Backbone, BackboneSpec, load_backbone
 from headstart.data.modalities.image.preprocessing import Preprocessing
 from headstart.data.storage.files import check_output, local_path, write_whole
-from headstart.export.backbone.check import check, check_photographs
+from headstart.export.backbone.check import LIKENESS, check, check_photographs
 from headstart.export.backbone.embedding import Recipe, assemble, plan, width
 from headstart.export.backbone.quantize import Quantized, quantize, read_calibration
 from headstart.export.networks.network import Original
@@ -86,8 +86,9 @@ def export_backbone(
     content = serialized(proto, spec)
     parity = check(content, original, recipe, spec)
     own_resize = (options.resize, options.interpolation, options.crop_fraction) == (None,) * 3
+    likeness: float | None = None
     if own_resize and options.scaling is None and not original.warnings:
-        check_photographs(content, original, recipe, spec)
+        likeness = check_photographs(content, original, recipe, spec)
     quantized = None
     if precision.precision != "fp32":
         quantized = quantize(proto, spec, precision.precision, photographs)
@@ -98,6 +99,11 @@ def export_backbone(
         warnings += quantized.warnings(backbone.spec)
     if own_resize:
         warnings += original.warnings
+    if likeness is not None and likeness < LIKENESS:
+        warnings.append(
+            f"photographs that are resized by {spec.preprocessing} give embeddings a little off "
+            f"those by the network's own preprocessing (cosine {likeness:.3f})"
+        )
     return BackboneExport(backbone, parity, quantized, tuple(warnings))
 
 

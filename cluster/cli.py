@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from headstart.cluster.manifests.cli import app as manifest
 from headstart.data.common import console
 
-app = console.new_app("Run commands as jobs on a Ray cluster.")
+app = console.new_app("Run commands on a Ray cluster.")
+app.add_typer(manifest, name="manifest")
 
 Address = Annotated[
     str | None, typer.Option(help="The cluster's dashboard; default: http://127.0.0.1:8265.")

@@ -8,10 +8,10 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.data.common.errors import Checklist, HeadstartError, InputError, first_line
+from headstart.cluster.commands import check_outputs
+from headstart.data.common.errors import HeadstartError, InputError, first_line
 from headstart.data.storage.files import local_path
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # environment variables, in Ray's order
-ROOMS = ("headstart", "extract", "classify", "export", "data")  # commands that have outputs
-OUTPUTS = ("-o", "--output")
 # Large files that are not code, which Ray would upload to every node (at most 100 MiB in all).
 EXCLUDES = [".git", ".venv", "*.onnx", "*.parquet", "*.skops"]
 
@@ -76,36 +74,6 @@ def _environment_without(names: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         os.environ.update(before)
-
-
-def check_outputs(command: Sequence[str]) -> None:
-    """Refuse outputs of our commands that the job would write to its own folder.
-
-    Raises
-    ------
-    InputError
-        If one is a relative path: Ray runs the job in a copy of the folder, and removes it.
-    """
-    if not any(word.rpartition("/")[2] in ROOMS for word in command):
-        return
-    checks = Checklist()
-    for word, following in zip(command, (*command[1:], ""), strict=True):
-        option, equals, value = word.partition("=")
-        if word in OUTPUTS:
-            value = following
-        elif word.startswith("-o") and not equals:
-            value = word[2:]
-        elif option not in OUTPUTS:
-            continue
-        with checks.item():
-            if not value.startswith(("/", "~")) and "://" not in value:
-                raise InputError(
-                    f"the output {value!r} is a relative path: the job would write it to its own "
-                    "folder, which Ray removes",
-                    f"Give a whole path, such as {Path.cwd() / value}, or an address in object "
-                    "storage, which the cluster's machines can reach.",
-                )
-    checks.finish()
 
 
 def submit(

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from headstart.cluster.jobs import check_outputs
+from headstart.cluster.commands import check_outputs
 from headstart.data.common.errors import InputError
 from headstart.data.contracts.store import FeatureStore
 from headstart.data.storage.places import folder_at

@@ -1,0 +1,157 @@
+"""A command that a cluster is to run: what it writes, which files it names, which secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from headstart.data.common.errors import Checklist, InputError
+
+ROOMS = ("extract", "classify", "export", "data")
+FRONT = "headstart"  # `headstart extract ...` is the same as `python -m extract ...`
+OUTPUTS = ("-o", "--output")
+HIDDEN = "***"
+# Parts of the names of an address's parameters that give access, as in presigned addresses.
+SECRETS = ("signature", "sig", "token", "secret", "password", "credential", "accesskey", "apikey")
+
+
+def as_program(command: Sequence[str]) -> list[str]:
+    """The command as a shell would start it: `extract ...` becomes `python -m extract ...`.
+
+    Raises
+    ------
+    InputError
+        If the command is empty, or an address in it contains a secret.
+    """
+    if not command:
+        raise InputError(
+            "there is no command to run on the cluster",
+            "Put it after --, as in: -- extract s3://bucket/photos ...",
+        )
+    check_no_secrets(command)
+    return ["python", "-m", *command] if command[0] in ROOMS else list(command)
+
+
+def is_ours(command: Sequence[str]) -> bool:
+    """Whether it runs a command of headstart's, whose options we know."""
+    return any(word.rpartition("/")[2] in (FRONT, *ROOMS) for word in command)
+
+
+def words(command: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """What stands behind the room's name in a command of ours, and whether it is an output.
+
+    The value of `--option=value` is a word of its own; options themselves are left out.
+    """
+    start = next((at for at, word in enumerate(command) if word in ROOMS), len(command))
+    is_output = False
+    for word in command[start + 1 :]:
+        option, equals, value = word.partition("=")
+        if is_output:
+            yield word, True
+            is_output = False
+        elif word in OUTPUTS:
+            is_output = True
+        elif word.startswith("--"):
+            if equals:
+                yield value, option in OUTPUTS
+        elif word.startswith("-o"):
+            yield word[2:].removeprefix("="), True
+        elif not word.startswith("-"):
+            yield word, False
+
+
+def outputs(command: Sequence[str]) -> list[str]:
+    """The places that a command of ours writes to."""
+    return [word for word, is_output in words(command) if is_output]
+
+
+def check_outputs(command: Sequence[str]) -> None:
+    """Refuse outputs of our commands that a job would write to its own folder.
+
+    Raises
+    ------
+    InputError
+        If one is a relative path: Ray runs the job in a copy of the folder, and removes it.
+    """
+    checks = Checklist()
+    for value in outputs(command):
+        with checks.item():
+            if not value.startswith(("/", "~")) and "://" not in value:
+                raise InputError(
+                    f"the output {value!r} is a relative path: the job would write it to its own "
+                    "folder, which Ray removes",
+                    f"Give a whole path, such as {Path.cwd() / value}, or an address in object "
+                    "storage, which the cluster's machines can reach.",
+                )
+    checks.finish()
+
+
+def check_remote_outputs(command: Sequence[str]) -> None:
+    """Refuse outputs of our commands that are not in object storage.
+
+    Raises
+    ------
+    InputError
+        If one is a local path: a pod's files are deleted with it.
+    """
+    checks = Checklist()
+    for value in outputs(command):
+        with checks.item():
+            if "://" not in value or value.startswith("file://"):
+                raise InputError(
+                    f"the output {value!r} would be in a pod, whose files are deleted with it",
+                    "Give an address in object storage, such as s3://bucket/"
+                    f"{Path(value).name or 'features'}.",
+                )
+    checks.finish()
+
+
+def without_secret(address: str) -> str:
+    """An address as it may be printed: user, password and signing parameters hidden."""
+    if "://" not in address:
+        return address
+    parts = urlsplit(address)
+    user, at, host = parts.netloc.rpartition("@")
+    query = "&".join(
+        f"{name}={HIDDEN if _gives_access(name) else value}"
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+    )
+    return urlunsplit(parts._replace(netloc=f"{HIDDEN}@{host}" if at else host, query=query))
+
+
+def _gives_access(name: str) -> bool:
+    plain = name.lower().replace("-", "").replace("_", "")
+    return any(part in plain for part in SECRETS)
+
+
+def has_secret(address: str) -> bool:
+    """Whether an address contains a user, a password or a signing parameter."""
+    if "://" not in address:
+        return False
+    parts = urlsplit(address)
+    names = (name for name, _ in parse_qsl(parts.query, keep_blank_values=True))
+    return "@" in parts.netloc or any(map(_gives_access, names))
+
+
+def check_no_secrets(command: Sequence[str]) -> None:
+    """Refuse a command with a secret in an address: jobs and manifests are stored and shown.
+
+    Raises
+    ------
+    InputError
+        If an address contains one; the message does not.
+    """
+    checks = Checklist()
+    for word in command:
+        option, equals, value = word.partition("=")
+        address = value if equals and option.startswith("-") else word
+        with checks.item():
+            if has_secret(address):
+                raise InputError(
+                    f"the address {without_secret(address)} contains a secret, which would be "
+                    "stored with the command and shown to everybody who can see the job",
+                    "Leave it out, and let the cluster's machines have the credentials in their "
+                    "environment.",
+                )
+    checks.finish()

@@ -11,6 +11,7 @@ from headstart.data.common.errors import Checklist, InputError
 ROOMS = ("extract", "classify", "export", "data")
 FRONT = "headstart"  # `headstart extract ...` is the same as `python -m extract ...`
 OUTPUTS = ("-o", "--output")
+NOT_READ = (*OUTPUTS, "--moved-from", "--cache-folder")  # what these name need not exist
 HIDDEN = "***"
 # Parts of the names of an address's parameters that give access, as in presigned addresses.
 SECRETS = ("signature", "sig", "token", "secret", "password", "credential", "accesskey", "apikey")
@@ -38,32 +39,36 @@ def is_ours(command: Sequence[str]) -> bool:
     return any(word.rpartition("/")[2] in (FRONT, *ROOMS) for word in command)
 
 
-def words(command: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """What stands behind the room's name in a command of ours, and whether it is an output.
+def values(command: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What stands behind the room's name in a command of ours: option (or nothing) and value.
 
-    The value of `--option=value` is a word of its own; options themselves are left out.
+    Which options are flags is not known here: what stands behind one counts as its value.
     """
     start = next((at for at, word in enumerate(command) if word in ROOMS), len(command))
-    is_output = False
+    option = ""
     for word in command[start + 1 :]:
-        option, equals, value = word.partition("=")
-        if is_output:
-            yield word, True
-            is_output = False
-        elif word in OUTPUTS:
-            is_output = True
+        name, equals, value = word.partition("=")
+        if option in OUTPUTS or not word.startswith("-"):
+            yield option, word
+            option = ""
+        elif word in OUTPUTS or (word.startswith("--") and not equals):
+            option = word
         elif word.startswith("--"):
-            if equals:
-                yield value, option in OUTPUTS
+            yield name, value
+            option = ""
         elif word.startswith("-o"):
-            yield word[2:].removeprefix("="), True
-        elif not word.startswith("-"):
-            yield word, False
+            yield "-o", word[2:].removeprefix("=")
+            option = ""
 
 
 def outputs(command: Sequence[str]) -> list[str]:
     """The places that a command of ours writes to."""
-    return [word for word, is_output in words(command) if is_output]
+    return [value for option, value in values(command) if option in OUTPUTS]
+
+
+def inputs(command: Sequence[str]) -> list[str]:
+    """What may be the name of something that a command of ours reads."""
+    return [value for option, value in values(command) if option not in NOT_READ]
 
 
 def check_outputs(command: Sequence[str]) -> None:
@@ -112,7 +117,7 @@ def without_secret(address: str) -> str:
     if "://" not in address:
         return address
     parts = urlsplit(address)
-    user, at, host = parts.netloc.rpartition("@")
+    _, at, host = parts.netloc.rpartition("@")
     query = "&".join(
         f"{name}={HIDDEN if _gives_access(name) else value}"
         for name, value in parse_qsl(parts.query, keep_blank_values=True)

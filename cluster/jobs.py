@@ -1,26 +1,31 @@
-"""Run a command as a job of a Ray cluster, and list its jobs."""
+"""A command as a job of a Ray cluster: submitted, followed, stopped, listed."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headstart.cluster.commands import check_outputs
-from headstart.data.common.errors import HeadstartError, InputError, first_line
+from headstart.cluster.commands import as_program, check_outputs, is_ours, without_secret
+from headstart.cluster.connection import connect, wait_for_end
+from headstart.cluster.probe import ask, check_answer, our_versions
+from headstart.cluster.upload import EXCLUDES, Upload, check_upload, paths_on_nodes, plan_upload
+from headstart.data.common.errors import (
+    Checklist,
+    HeadstartError,
+    InputError,
+    StoppedError,
+    first_line,
+)
 from headstart.data.storage.files import local_path
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # environment variables, in Ray's order
-# Large files that are not code, which Ray would upload to every node (at most 100 MiB in all).
-EXCLUDES = [".git", ".venv", "*.onnx", "*.parquet", "*.skops"]
+Log = Callable[[str], object]
+DETACH, STOP = "detach", "stop"
 
 
 class JobFailedError(HeadstartError):
@@ -28,104 +33,178 @@ class JobFailedError(HeadstartError):
 
 
 @dataclass(frozen=True)
-class ClusterStatus:
-    """A cluster's address and Ray version, and the status of its jobs."""
+class Job:
+    """A job of a cluster: its id, its status, and its command."""
 
-    address: str
-    ray_version: str
-    jobs: dict[str, str]
+    job: str
+    status: str
+    command: str
 
 
-def connect(address: str | None) -> JobSubmissionClient:
-    """A client for the jobs of a cluster, by default the one on this machine.
+@dataclass(frozen=True)
+class Submission:
+    """How a command is submitted.
 
-    Raises
-    ------
-    InputError
-        If no cluster answers, or our token is missing.
+    Parameters
+    ----------
+    command
+        What to run; that of a room may leave `python -m` out.
+    address
+        Of the cluster's dashboard.
+    working_dir
+        The folder of code that the job runs in a copy of.
+    detach
+        Return once it is submitted.
     """
-    os.environ.setdefault("RAY_AUTH_MODE", "token")  # must be set before Ray is imported
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
 
-    named = next((name for name in ADDRESSES if not address and os.environ.get(name)), None)
-    address = address or (os.environ[named] if named else DEFAULT_ADDRESS)
-    place = f"{address}, which {named} names" if named else address
-    try:
-        with _environment_without(ADDRESSES):  # Ray takes these before what it is given
-            return JobSubmissionClient(address)
-    except AuthenticationError:
-        raise InputError(
-            f"there is no token for the cluster at {place}",
-            "Create one with `ray get-auth-token --generate` before you start a cluster, or copy "
-            "the cluster's to ~/.ray/auth_token.",
-        ) from None
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(
-            f"no Ray cluster accepts jobs at {place}: {first_line(error)}",
-            "Start one with `RAY_AUTH_MODE=token ray start --head`, or name it with --address.",
-        ) from None
+    command: Sequence[str]
+    address: str | None = None
+    working_dir: str = "."
+    detach: bool = False
 
 
-@contextmanager
-def _environment_without(names: Sequence[str]) -> Iterator[None]:
-    before = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(before)
-
-
-def submit(
-    command: list[str], address: str | None, working_dir: str, log: Callable[[str], object]
-) -> str:
+def submit(submission: Submission, log: Log, note: Log, when_interrupted: Callable[[], str]) -> str:
     """Run a command on a cluster, pass its output to `log`, and return the job's id at its end.
 
+    Parameters
+    ----------
+    note
+        Takes what is uploaded, and the job's id once it has one.
+    when_interrupted
+        Says what Ctrl-C shall do: `detach` or `stop`.
+
     Raises
     ------
     InputError
-        If the command is empty, an output is a relative path, or the folder or the cluster does
-        not exist.
+        Before the job starts: if the command is empty, an output is a relative path, a file that it
+        names would not be where it runs, the folder is missing or too large, no cluster answers, or
+        it has other versions of Ray, Python or headstart.
     JobFailedError
         If the job fails or is stopped.
+    StoppedError
+        On Ctrl-C: the job goes on or was stopped, as `when_interrupted` said.
     """
-    if not command:
-        raise InputError(
-            "there is no command to submit",
-            "Put it after --, as in: python -m cluster submit -- python -m extract ...",
-        )
-    check_outputs(command)
-    folder = local_path(working_dir)
-    if not folder.is_dir():
-        raise InputError(f"{working_dir}: no such folder", "Check --working-dir.")
-    client = connect(address)
+    command = as_program(submission.command)
+    upload = _checked(command, submission.working_dir)
+    for line in upload.describe().splitlines():
+        note(line)
+    client = connect(submission.address)
+    ours = is_ours(command)
+    has_headstart = "headstart/__init__.py" in upload.sizes if ours else None
+    answer = ask(client, paths_on_nodes(command) if ours else [])
+    check_answer(answer, our_versions(), has_headstart)
     try:
         job = client.submit_job(
             entrypoint=shlex.join(command),
-            runtime_env={"working_dir": str(folder), "excludes": EXCLUDES},
+            runtime_env={"working_dir": str(upload.folder), "excludes": EXCLUDES},
         )
-    except (RuntimeError, ValueError) as error:  # too large a folder, no agent, ...
+    except (RuntimeError, ValueError) as error:  # no agent, ...
         raise JobFailedError(
-            f"the cluster did not accept the job: {error}",
-            "Give a smaller --working-dir, or wait until the cluster is up.",
+            f"the cluster did not accept the job: {first_line(error)}", "Wait until it is up."
         ) from None
+    note(f"job {job}")
+    if not submission.detach:
+        try:
+            _follow(client, job, log)
+        except KeyboardInterrupt:
+            _interrupted(client, job, when_interrupted())
+        _check_success(client, job)
+    return job
 
+
+def _checked(command: Sequence[str], working_dir: str) -> Upload:
+    checks = Checklist()
+    folder = local_path(working_dir)
+    upload = Upload(folder, {}, [])
+    with checks.item():
+        check_outputs(command)
+    with checks.item():
+        if not folder.is_dir():
+            raise InputError(f"{working_dir}: no such folder", "Check --working-dir.")
+        upload = plan_upload(folder)
+        check_upload(upload, command)
+    checks.finish()
+    return upload
+
+
+def _follow(client: JobSubmissionClient, job: str, log: Log) -> None:
     async def follow() -> None:
         async for text in client.tail_job_logs(job):
             log(text)
 
     asyncio.run(follow())
-    status = client.get_job_status(job)
+
+
+def _interrupted(client: JobSubmissionClient, job: str, wanted: str) -> None:
+    if wanted == STOP:
+        client.stop_job(job)
+        status = wait_for_end(client, job)
+        raise StoppedError(
+            f"job {job} ended as {status}; what it wrote whole is kept",
+            "Submit the same command again to go on.",
+        )
+    raise StoppedError(
+        f"job {job} goes on, and is no longer followed",
+        f"python -m cluster logs --follow {job} shows it, python -m cluster stop {job} stops it.",
+    )
+
+
+def _check_success(client: JobSubmissionClient, job: str) -> None:
+    status = wait_for_end(client, job)
     if status != "SUCCEEDED":
         info = client.get_job_info(job)
         raise JobFailedError(
-            f"job {job} ended as {status}: {info.message}", f"See: ray job logs {job}"
+            f"job {job} ended as {status}: {info.message}", f"See: python -m cluster logs {job}"
         )
-    return job
 
 
-def status(address: str | None) -> ClusterStatus:
-    """The version and the jobs of a cluster."""
+def _client_of(job: str, address: str | None) -> JobSubmissionClient:
     client = connect(address)
-    jobs = {job.submission_id or job.job_id or "?": str(job.status) for job in client.list_jobs()}
-    return ClusterStatus(client.get_address(), client.get_version(), jobs)
+    try:
+        client.get_job_info(job)
+    except RuntimeError:
+        raise InputError(
+            f"there is no job {job} on the cluster at {without_secret(client.get_address())}",
+            "See: python -m cluster list",
+        ) from None
+    return client
+
+
+def logs(job: str, address: str | None, follow: bool, log: Log) -> None:
+    """Pass a job's output to `log`: what there is, or all of it to the job's end.
+
+    Raises
+    ------
+    InputError
+        If the cluster has no such job.
+    JobFailedError
+        If a job that is followed fails or is stopped.
+    """
+    client = _client_of(job, address)
+    if not follow:
+        log(client.get_job_logs(job))
+        return
+    _follow(client, job, log)
+    _check_success(client, job)
+
+
+def stop(job: str, address: str | None) -> str:
+    """Stop a job, and return its status at the end.
+
+    Raises
+    ------
+    InputError
+        If the cluster has no such job.
+    """
+    client = _client_of(job, address)
+    client.stop_job(job)
+    return wait_for_end(client, job)
+
+
+def jobs(address: str | None) -> list[Job]:
+    """The jobs of a cluster, the newest first."""
+    found = sorted(connect(address).list_jobs(), key=lambda job: -(job.start_time or 0))
+    return [
+        Job(each.submission_id or each.job_id or "?", str(each.status), each.entrypoint)
+        for each in found
+    ]

@@ -131,7 +131,7 @@ def spec_schema(kind: str) -> Schema:
     if not (folder := os.environ.get(CRDS)):
         return SPECS[kind]
     text = Path(folder, f"ray.io_{kind.lower()}s.yaml").read_text()
-    definition = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    definition = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - safe ones
     (found,) = (each for each in definition["spec"]["versions"] if each["name"] == "v1")
     return closed(found["schema"]["openAPIV3Schema"]["properties"]["spec"])
 

@@ -15,7 +15,7 @@ import yaml
 from conftest import Outcome
 
 from headstart.cluster.commands import has_secret, without_secret
-from headstart.cluster.manifests.kuberay import ClusterOptions, Group, raycluster, rayjob
+from headstart.cluster.manifests.kuberay import TMP, ClusterOptions, Group, raycluster, rayjob
 
 ROOT = Path(__file__).parents[1]
 EXTRACT = ("extract", "s3://b/photos", "--backbone", "s3://b/b.onnx", "-o", "s3://b/features")
@@ -26,8 +26,8 @@ EVERYTHING = ClusterOptions(
     gpu_image="registry.example/headstart:0.1.0",
     cpu=Group(2, 1, 8),
     gpu=Group(1, 0, 4, cpus="8", memory="32Gi", gpus=2),
-    token_secret="token",
-    storage_secret="storage",
+    token_secret="token",  # noqa: S106 - a name
+    storage_secret="storage",  # noqa: S106 - a name
     service_account="reader",
 )
 Command = Callable[..., Outcome]
@@ -62,7 +62,7 @@ def test_manifests_fit_the_schema(write: Callable, options: ClusterOptions) -> N
             "runAsNonRoot": True,
             "capabilities": {"drop": ["ALL"]},
         }
-        assert container["volumeMounts"] == [{"name": "tmp", "mountPath": "/tmp"}]
+        assert container["volumeMounts"] == [{"name": "tmp", "mountPath": TMP}]
         assert pod["volumes"] == [{"name": "tmp", "emptyDir": {}}]
         assert container["resources"]["limits"] == container["resources"]["requests"]
 

@@ -21,6 +21,7 @@ LONGEST_NAME = 47  # KubeRay appends to it
 NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # a DNS label (RFC 1035)
 CPUS = re.compile(r"[1-9][0-9]*")  # whole ones: a worker has a CPU
 MEMORY = re.compile(r"[1-9][0-9]*(k|M|G|T|Ki|Mi|Gi|Ti)?")
+TMP = "/tmp"  # noqa: S108 - a pod's own
 GPU = "nvidia.com/gpu"
 GPU_ENGINES = ("cuda", "tensorrt")
 RETRIES = 2  # with a new cluster each: what is in the store is not embedded again
@@ -237,7 +238,7 @@ def _cluster(options: ClusterOptions) -> dict[str, Any]:
             "version": "v2",
             "idleTimeoutSeconds": IDLE_SECONDS,
             # It has Ray's folder of logs, which KubeRay mounts, and nothing else to write to.
-            "env": [{"name": "HOME", "value": "/tmp/ray"}],
+            "env": [{"name": "HOME", "value": f"{TMP}/ray"}],
             "securityContext": _restricted(),
             "resources": _resources("500m", "1Gi"),
         }
@@ -278,10 +279,10 @@ def _container(name: str, image: str, group: Group, options: ClusterOptions) -> 
     container: dict[str, Any] = {
         "name": name,
         "image": image,
-        "env": [{"name": "HOME", "value": "/tmp"}],
+        "env": [{"name": "HOME", "value": TMP}],
         "resources": _resources(group.cpus, group.memory, group.gpus),
         "securityContext": _restricted(),
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        "volumeMounts": [{"name": "tmp", "mountPath": TMP}],
     }
     if options.storage_secret:
         container["envFrom"] = [{"secretRef": {"name": options.storage_secret}}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -51,6 +52,7 @@ def connect(address: str | None) -> JobSubmissionClient:
         address is not shown.
     """
     use_tokens()
+    logging.getLogger("ray").setLevel(logging.ERROR)  # what it uploads, we say ourselves
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 

@@ -128,8 +128,8 @@ def _path() -> str:
 
 def _answers(address: str) -> bool:
     try:
-        connect(address)
-    except InputError:
+        connect(address).list_jobs()
+    except (InputError, OSError, RuntimeError):  # the part that runs jobs comes last
         return False
     return True
 

@@ -14,8 +14,8 @@ from headstart.data.common.console import counted, first_few, human_bytes
 from headstart.data.common.errors import Checklist, InputError
 from headstart.data.storage.files import local_path
 
-# What is not code, and Ray would upload to every node.
-EXCLUDES = [".git", ".venv", "__pycache__", "*.onnx", "*.parquet", "*.skops"]
+# What is not code; Ray itself leaves out the first four.
+EXCLUDES = [".git", ".venv", "venv", "__pycache__", "*.onnx", "*.parquet", "*.skops"]
 # Names that end like this are files, also where they do not exist.
 FILES = (".onnx", ".parquet", ".csv", ".tsv", ".tar", ".keras", ".h5", ".pth", ".safetensors")
 LARGEST = 5  # files that are named where a folder is too large
@@ -85,7 +85,7 @@ def plan_upload(folder: Path) -> Upload:
         whole = left_out and len(sizes) == before and path != folder
         return [f"{name}/"] if whole else left_out
 
-    return Upload(folder, sizes, visit(folder, [packaging._get_excludes(folder, EXCLUDES)])[:])
+    return Upload(folder, sizes, visit(folder, [packaging._get_excludes(folder, EXCLUDES)]))
 
 
 def check_upload(upload: Upload, command: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,12 +12,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import pytest
 
+from headstart.cluster import local
 from headstart.cluster.commands import check_outputs
+from headstart.cluster.probe import Versions
 from headstart.data.common.errors import InputError
 from headstart.data.contracts.store import FeatureStore
 from headstart.data.storage.places import folder_at
@@ -37,30 +41,35 @@ def gcs_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory, gcs_port: int) -> Iterator[str]:
-    """A head node started as a user would; the address of its dashboard."""
+def cluster(gcs_port: int) -> Iterator[str]:
+    """A cluster by `cluster up`, and ended by `cluster down`; the address of its dashboard."""
     port = free_port()
+    ports = ("--port", gcs_port, "--dashboard-port", port)
+    up = run("-m", "cluster", "up", "--cpus", 2, *ports)
+    assert up.returncode == 0, up.stderr
     address = f"http://127.0.0.1:{port}"
-    arguments = (
-        *("start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={gcs_port}"),
-        *("--dashboard-host=127.0.0.1", f"--dashboard-port={port}", "--num-cpus=2"),
-        # A free port: another Ray on this machine may have the default one.
-        *(f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats"),
+    assert up.stdout == f"cluster  {address}\nray      127.0.0.1:{gcs_port}\n"
+    started = local.started()
+    assert started
+    assert started.address == address
+    family = [head := psutil.Process(started.pid), *head.children(recursive=True)]
+    yield address
+    assert run("-m", "cluster", "down").stdout == f"ended the cluster at {address}\n"
+    assert not [each for each in family if each.is_running()]
+    assert not Path(started.folder).exists()
+    nothing = run("-m", "cluster", "down")
+    assert (nothing.returncode, nothing.stderr) == (
+        2,
+        "ending Ray ...\n"
+        "error: no cluster runs here that `python -m cluster up` started\n"
+        "  One that was started otherwise is ended by `ray stop`.\n",
     )
-    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
-    subprocess.run([BIN / "ray", "get-auth-token", "--generate"], check=True, capture_output=True)
-    log = (tmp_path_factory.mktemp("cluster") / "log").open("wb")
-    head = subprocess.Popen([BIN / "ray", *arguments], env=environment, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 120
-        while run("-m", "cluster", "status", "--address", address).returncode:
-            assert head.poll() is None, Path(log.name).read_text()
-            assert time.monotonic() < deadline, Path(log.name).read_text()
-            time.sleep(1)
-        yield address
-    finally:
-        head.terminate()
-        head.wait(60)
+
+
+def jobs(address: str) -> dict[str, str]:
+    """The status of each job."""
+    listed = run("-m", "cluster", "list", "--address", address, "--json")
+    return {each["job"]: each["status"] for each in json.loads(listed.stdout)}
 
 
 # As docs/security.md says of a cluster of one machine.
@@ -113,23 +122,139 @@ def test_cluster_submit_follows_a_job_and_gives_its_outcome(
     assert good.returncode == 0, good.stderr
     assert "embedded  60 examples" in good.stdout
     assert FeatureStore.open(out).read().num_rows == 60
-    bad = run(*submit, tmp_path / "no", "--backbone", tiny_backbone, "-o", out)
+    bad = run(*submit, photos, "--backbone", tiny_backbone, "-o", out, "--workers", 99)
     assert bad.returncode == 1
-    assert f"{tmp_path / 'no'}: no such folder or manifest" in bad.stdout
+    assert "99 workers need as many CPUs, but the cluster has 2" in bad.stdout
     assert "ended as FAILED" in bad.stderr
     assert "Traceback" not in bad.stderr
-    status = json.loads(run("-m", "cluster", "status", "--address", cluster, "--json").stdout)
-    assert {"SUCCEEDED", "FAILED"} <= set(status["jobs"].values())
+    before = jobs(cluster)
+    assert {"SUCCEEDED", "FAILED"} <= set(before.values())
+    absent = run(*submit, tmp_path / "no", "--backbone", tiny_backbone, "-o", out)
+    assert absent.returncode == 2
+    assert absent.stderr.endswith(
+        f"error: {tmp_path / 'no'} does not exist on the cluster's 127.0.0.1\n"
+        "  Put it on a disk that all nodes share, or into object storage.\n"
+    )
+    assert jobs(cluster) == before  # it was refused before a job
+
+
+def test_a_cluster_is_up_once_with_a_private_token(cluster: str) -> None:
+    token = Path.home() / ".ray" / "auth_token"
+    assert token.stat().st_mode & 0o777 == 0o600
+    again = run("-m", "cluster", "up")
+    assert again.stderr == (
+        f"starting Ray ...\nerror: a cluster is up already at {cluster}\n"
+        "  Use it, or end it with `python -m cluster down`.\n"
+    )
+
+
+def test_status_shows_nodes_and_what_would_run(cluster: str) -> None:
+    extract = ("extract", "s3://b/photos", "--backbone", "s3://b/b.onnx", "-o", "s3://b/f")
+    shown = run("-m", "cluster", "status", "--", *extract).stdout.splitlines()  # that of `up`
+    assert shown[0] == f"cluster  {cluster}"
+    assert shown[1].startswith("ray      2.")
+    assert shown[2] == "nodes    1"
+    assert shown[4].split() == ["node", "CPUs", "GPUs", "memory", "room", "for", "workers"]
+    assert shown[5].split()[:4] == ["127.0.0.1", "(head)", "2", "0"]
+    assert shown[5].split()[-1] == "2"
+    assert shown[6] == "2 workers, one CPU each; the rest runs on the head node"
+    few = run("-m", "cluster", "status", "--json", "--", *extract, "--workers", 3)
+    assert (few.returncode, few.stderr) == (
+        2,
+        "error: 3 workers need as many CPUs, but the cluster has 2\n"
+        "  Ask for --workers 2 or fewer.\n",
+    )
+
+
+def test_a_detached_job_is_shown_and_stopped(cluster: str, tmp_path: Path) -> None:
+    submit = ("-m", "cluster", "submit", "--detach", "--working-dir", tmp_path, "--")
+    done = run(*submit, "sh", "-c", "echo begun; sleep 600")
+    job = done.stdout.split()[1]
+    assert done.stdout == f"job {job} was submitted\n"
+    assert done.stderr == f"uploads 0 files (0 B) from {tmp_path}\njob {job}\n"
+    deadline = time.monotonic() + 60
+    while "begun" not in run("-m", "cluster", "logs", job).stdout:
+        assert time.monotonic() < deadline
+    assert jobs(cluster)[job] == "RUNNING"
+    assert run("-m", "cluster", "stop", job).stdout == f"job {job} ended as STOPPED\n"
+    followed = run("-m", "cluster", "logs", "--follow", job)
+    assert followed.returncode == 1
+    assert f"error: job {job} ended as STOPPED: " in followed.stderr
+    unknown = run("-m", "cluster", "stop", "raysubmit_x")
+    assert (unknown.returncode, unknown.stderr) == (
+        2,
+        f"error: there is no job raysubmit_x on the cluster at {cluster}\n"
+        "  See: python -m cluster list\n",
+    )
+
+
+@pytest.mark.parametrize("wanted", ["ask", "stop"])
+def test_ctrl_c_detaches_or_stops(cluster: str, tmp_path: Path, wanted: str) -> None:
+    """Without a terminal nobody can be asked: the job goes on."""
+    submit = ("-m", "cluster", "submit", "--working-dir", tmp_path, "--on-interrupt", wanted)
+    command = [sys.executable, *map(str, submit), "--", "sh", "-c", "echo begun; sleep 600"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout
+        assert any("begun" in line for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    job = next(line.split()[1] for line in said.splitlines() if line.startswith("job "))
+    if wanted == "stop":
+        assert said.endswith(
+            f"error: job {job} ended as STOPPED; what it wrote whole is kept\n"
+            "  Submit the same command again to go on.\n"
+        )
+        assert jobs(cluster)[job] == "STOPPED"
+        return
+    assert said.endswith(
+        f"error: job {job} goes on, and is no longer followed\n"
+        f"  python -m cluster logs --follow {job} shows it, python -m cluster stop {job} "
+        "stops it.\n"
+    )
+    assert jobs(cluster)[job] == "RUNNING"
+    assert run("-m", "cluster", "stop", job).returncode == 0
+
+
+def test_other_versions_are_refused_before_the_job(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.cluster import jobs as module
+
+    monkeypatch.setattr(module, "our_versions", lambda: Versions("2.7", "1.9.0", "0.1.0"))
+    before = jobs(cluster)
+    there = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    with pytest.raises(InputError) as caught:
+        module.submit(
+            module.Submission(["true"], cluster, str(tmp_path)), print, print, lambda: "stop"
+        )
+    fix = "  Install the same version on both; `ray job submit` does not compare them."
+    assert str(caught.value) == (
+        f"1. the cluster has Ray {version('ray')}, and this machine Ray 1.9.0\n{fix}\n"
+        f"2. the cluster has Python {there}, and this machine Python 2.7\n{fix}"
+    )
+    assert jobs(cluster) == before
+
+
+def test_a_wrong_token_is_refused(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    answer = run("-m", "cluster", "list", "--address", cluster)
+    assert (answer.returncode, answer.stderr) == (
+        2,
+        f"error: the cluster at {cluster} refuses our token\n"
+        "  Copy the cluster's to ~/.ray/auth_token, or set RAY_AUTH_TOKEN_PATH to it.\n",
+    )
 
 
 def test_a_cluster_of_one_machine_requires_a_token_and_is_on_loopback_only(cluster: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{cluster}/api/jobs/")
     assert caught.value.code == 401
-    port = int(cluster.rsplit(":", 1)[1])
-    (head,) = (
-        each for each in psutil.Process().children() if f"--dashboard-port={port}" in each.cmdline()
-    )
+    started = local.started()
+    assert started
+    head = psutil.Process(started.pid)
     listening = {
         (each.name(), socket.laddr.ip)
         for each in (head, *head.children(recursive=True))
@@ -157,12 +282,12 @@ def test_bad_input_is_reported(tmp_path: Path) -> None:
     assert answer.returncode == 2
     assert answer.stderr.startswith(f"error: no Ray cluster accepts jobs at {nobody}: ")
     assert answer.stderr.endswith(
-        "  Start one with `RAY_AUTH_MODE=token ray start --head`, or name it with --address.\n"
+        "  Start one with `python -m cluster up`, or name it with --address.\n"
     )
     answer = run("-m", "cluster", "submit", "--address", nobody)
     assert answer.stderr == (
-        "error: there is no command to submit\n"
-        "  Put it after --, as in: python -m cluster submit -- python -m extract ...\n"
+        "error: there is no command to run on the cluster\n"
+        "  Put it after --, as in: -- extract s3://bucket/photos ...\n"
     )
     answer = run("-m", "cluster", "submit", "--working-dir", tmp_path / "no", "--", "true")
     assert answer.stderr == f"error: {tmp_path / 'no'}: no such folder\n  Check --working-dir.\n"
@@ -202,3 +327,13 @@ def test_relative_outputs_of_a_job_are_refused(output: tuple[str, ...], tmp_path
         f"{job} is in the folder of a job, which Ray removes\n"
         "  Give a whole path outside, or an address in object storage."
     )
+
+
+def test_a_secret_in_an_address_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    port = free_port()
+    answer = run("-m", "cluster", "list", "--address", f"http://me:hush@127.0.0.1:{port}")
+    shown = f"http://***@127.0.0.1:{port}"
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(f"error: no Ray cluster accepts jobs at {shown}: ")
+    assert "hush" not in answer.stdout + answer.stderr

@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.cluster.connection import connect, state_file
+from headstart.cluster.connection import state_file
+from headstart.cluster.nodes import status
 from headstart.data.common.errors import HeadstartError, InputError
 from headstart.data.common.ray_session import TOKEN, TOKEN_FILE
 
@@ -43,13 +44,17 @@ class LocalCluster:
     folder: str
 
 
-def started() -> LocalCluster | None:
-    """The cluster that `up` started, if it runs."""
+def _noted() -> LocalCluster | None:
     try:
-        found = LocalCluster(**json.loads(state_file().read_text()))
+        return LocalCluster(**json.loads(state_file().read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return found if _process(found) else None
+
+
+def started() -> LocalCluster | None:
+    """The cluster that `up` started, if it runs."""
+    found = _noted()
+    return found if found and _process(found) else None
 
 
 def _process(cluster: LocalCluster) -> Any:
@@ -127,11 +132,11 @@ def _path() -> str:
 
 
 def _answers(address: str) -> bool:
+    """Whether the dashboard lists jobs, and a node that is alive: the dashboard is up before it."""
     try:
-        connect(address).list_jobs()
-    except (InputError, OSError, RuntimeError):  # the part that runs jobs comes last
+        return bool(status(address).nodes)
+    except (InputError, OSError, RuntimeError):
         return False
-    return True
 
 
 def down() -> LocalCluster:
@@ -144,6 +149,8 @@ def down() -> LocalCluster:
     """
     cluster = started()
     if not cluster:
+        if ended := _noted():
+            shutil.rmtree(ended.folder, ignore_errors=True)
         state_file().unlink(missing_ok=True)
         raise InputError(
             "no cluster runs here that `python -m cluster up` started",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from headstart.cluster.commands import as_program, is_ours, values, without_secret
 from headstart.cluster.connection import ADDRESSES, connect, environment_without
 from headstart.cluster.jobs import Job, jobs
-from headstart.data.common.errors import InputError
+from headstart.data.common.errors import InputError, first_line
 from headstart.data.common.ray_session import PER_GPU, capacity
 
 GPU_ENGINES = ("cuda", "tensorrt")
@@ -39,9 +39,16 @@ def status(address: str | None) -> ClusterStatus:
     """What a cluster has, the head node first."""
     client = connect(address)  # before Ray is imported
     from ray.util.state import list_nodes
+    from ray.util.state.exception import RayStateApiException
 
-    with environment_without(ADDRESSES):
-        found = list_nodes(address=client.get_address())
+    try:
+        with environment_without(ADDRESSES):
+            found = list_nodes(address=client.get_address())
+    except RayStateApiException as error:
+        raise InputError(
+            f"the cluster does not list its nodes: {first_line(error)}",
+            "Wait until it is up, and try again.",
+        ) from None
     nodes = [
         Node(
             each.node_ip,

@@ -52,10 +52,10 @@ def connect(address: str | None) -> JobSubmissionClient:
         address is not shown.
     """
     use_tokens()
-    logging.getLogger("ray").setLevel(logging.ERROR)  # what it uploads, we say ourselves
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    logging.getLogger("ray").setLevel(logging.ERROR)  # what it uploads, we say ourselves
     named = next((name for name in ADDRESSES if not address and os.environ.get(name)), None)
     address = address or (os.environ[named] if named else _started_here() or DEFAULT_ADDRESS)
     shown = without_secret(address)

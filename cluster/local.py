@@ -68,7 +68,7 @@ def _process(cluster: LocalCluster) -> Any:
 
     with suppress(psutil.Error):
         process = psutil.Process(cluster.pid)
-        if process.create_time() == cluster.created and process.status() != psutil.STATUS_ZOMBIE:
+        if process.create_time() == cluster.created and runs(process):
             return process
     return None
 
@@ -173,11 +173,22 @@ def _end(cluster: LocalCluster) -> None:
     if process := _process(cluster):
         family = [process, *process.children(recursive=True)]
         process.terminate()  # Ray ends the others
-        _, left = psutil.wait_procs(family, END_SECONDS)
+        deadline = time.monotonic() + END_SECONDS
+        while (left := [each for each in family if runs(each)]) and time.monotonic() < deadline:
+            time.sleep(0.1)
         for each in left:
             with suppress(psutil.Error):
                 each.kill()
     shutil.rmtree(cluster.folder, ignore_errors=True)
+
+
+def runs(process: Any) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    import psutil
+
+    with suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _is_free(port: int) -> bool:

@@ -55,7 +55,7 @@ def cluster(gcs_port: int) -> Iterator[str]:
     family = [head := psutil.Process(started.pid), *head.children(recursive=True)]
     yield address
     assert run("-m", "cluster", "down").stdout == f"ended the cluster at {address}\n"
-    assert not [each for each in family if each.is_running()]
+    assert not [each for each in family if local.runs(each)]
     assert not Path(started.folder).exists()
     nothing = run("-m", "cluster", "down")
     assert (nothing.returncode, nothing.stderr) == (

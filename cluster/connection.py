@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # environment variables, in Ray's order
+# Ray's loggers that tell what is uploaded, which we say ourselves; some have levels of their own.
+CHATTY = ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk")
 REFUSED = "Authentication failed"  # in Ray's words for a wrong token
 END_SECONDS = 60  # in which a job has a status of its end, once it has ended or is stopped
 
@@ -55,7 +57,8 @@ def connect(address: str | None) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.ERROR)  # what it uploads, we say ourselves
+    for logger in CHATTY:
+        logging.getLogger(logger).setLevel(logging.ERROR)
     named = next((name for name in ADDRESSES if not address and os.environ.get(name)), None)
     address = address or (os.environ[named] if named else _started_here() or DEFAULT_ADDRESS)
     shown = without_secret(address)

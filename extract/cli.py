@@ -9,7 +9,6 @@ import typer
 
 from headstart.data.common import console
 from headstart.data.common.console import counted
-from headstart.data.common.errors import TooManyBadError
 
 if TYPE_CHECKING:
     from headstart.extract.job import Summary
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 app = console.new_app("Turn files into embeddings, once, in parallel on Ray.")
 
 
-@app.command()
+@app.command(context_settings=console.HELP)
 def extract(
     source: Annotated[str, typer.Argument(help="Folder with one folder per class, or a manifest.")],
     backbone: Annotated[str, typer.Option(help="Backbone file (ONNX).")],
@@ -95,12 +94,7 @@ def extract(
         console.show_json(asdict(summary))
     else:
         _show(summary)
-    if summary.bad_share > max_bad:
-        raise TooManyBadError(
-            f"{summary.bad_share:.1%} of the examples failed, more than --max-bad {max_bad:.1%}",
-            f"The reasons are in {console.place(summary.store)}/_errors "
-            "(Parquet: id, stage, reason, message).",
-        )
+    summary.check(max_bad)
 
 
 def _show(summary: Summary) -> None:

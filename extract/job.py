@@ -18,6 +18,7 @@ from headstart.data.common.errors import (
     InputError,
     StoppedError,
     StorageError,
+    TooManyBadError,
 )
 from headstart.data.common.ray_session import (
     chosen_address,
@@ -156,6 +157,15 @@ class Summary:
         bad = sum(self.errors.values())
         return bad / max(1, bad + self.rows)
 
+    def check(self, max_bad: float) -> None:
+        """Raise `TooManyBadError` if a larger share than `max_bad` failed."""
+        if self.bad_share > max_bad:
+            raise TooManyBadError(
+                f"{self.bad_share:.1%} of the examples failed, more than --max-bad {max_bad:.1%}",
+                f"The reasons are in {console.place(self.store)}/_errors "
+                "(Parquet: id, stage, reason, message).",
+            )
+
     @property
     def rate(self) -> float:
         """Examples per second, without start-up and shut-down."""
@@ -163,13 +173,13 @@ class Summary:
 
 
 def extract(
-    source: str | Path,
+    source: str | Path | Source,
     backbone: str | Path,
     output: str | Path,
     options: ExtractOptions = ExtractOptions(),
     update: Update = Update(),
 ) -> Summary:
-    """Update a feature store to match a source; no inference is made twice.
+    """Update a feature store to match a source, by its path or opened; no inference is made twice.
 
     Running it again continues where the last run stopped, embeds what is new or was changed,
     copies new labels, or does nothing on a finished store.
@@ -191,7 +201,10 @@ def extract(
         if options.local:
             check_config(EngineConfig(asked, options.engine))
     with checks.item():
-        examples = open_source(source, options.allow_unlabelled, modality)
+        if isinstance(source, Source):
+            examples = source
+        else:
+            examples = open_source(source, options.allow_unlabelled, modality)
     with checks.item():
         store = folder_at(output)
         store.check()

@@ -103,16 +103,34 @@ def predict_examples(
     with checks.item():
         path = check_predictions_file(output, overwrite)
     checks.finish()
+    table = answer_source(edge, examples, options)
+    write_answers(path, table, edge.classes)
+    return table
+
+
+def answer_source(
+    edge: Edge, source: Source, options: PredictOptions = PredictOptions(), here: bool = False
+) -> pa.Table:
+    """The predictions for all examples of a source: what `predict_examples` returns.
+
+    Parameters
+    ----------
+    here
+        Classify in this process, without Ray: faster for a few hundred examples.
+
+    Raises
+    ------
+    PredictionError, StorageError, StoppedError
+        If the work cannot go on, or the user stopped it.
+    """
     try:
-        answers = _predict(edge, examples, options)
+        answers = _predict_here(edge, source, options) if here else _predict(edge, source, options)
     except KeyboardInterrupt:
         raise StoppedError("stopped; no predictions were written") from None
     failed = np.array([error is not None for error in answers.errors], bool)
-    table = answers_table(
-        examples.examples, answers.labels, answers.probabilities, edge.classes, failed
+    return answers_table(
+        source.examples, answers.labels, answers.probabilities, edge.classes, failed
     ).append_column("error", pa.array(answers.errors, pa.string()))
-    write_answers(path, table, edge.classes)
-    return table
 
 
 def _open_source(source: str | Path, output: str | Path, modality: Modality | None) -> Source:
@@ -127,16 +145,27 @@ def _open_source(source: str | Path, output: str | Path, modality: Modality | No
     return open_source(source, allow_unlabelled=True, modality=modality)
 
 
-def _predict(edge: Edge, source: Source, options: PredictOptions) -> Answers:
-    total = len(source)
-    job = EdgeJob(
+def _job(edge: Edge, source: Source, options: PredictOptions) -> EdgeJob:
+    return EdgeJob(
         root=source.folder,
         spec=edge.input_spec,
         path=edge.path,
         classes=len(edge.classes),
         batch=options.batch,
     )
-    answers = Answers.unknown(np.arange(total), job.classes)
+
+
+def _predict_here(edge: Edge, source: Source, options: PredictOptions) -> Answers:
+    worker = _job(edge, source, options).worker(edge.content)
+    answers = Answers.unknown(np.arange(len(source)), len(edge.classes))
+    for shard in _shards(source, options.batch):
+        _take(worker.work(shard), answers)
+    return answers
+
+
+def _predict(edge: Edge, source: Source, options: PredictOptions) -> Answers:
+    job = _job(edge, source, options)
+    answers = Answers.unknown(np.arange(len(source)), job.classes)
     with ray_session(options.address, options.workers) as workers:
         import ray  # not sooner: the session sets what Ray reads when it is imported
 

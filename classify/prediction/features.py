@@ -128,8 +128,25 @@ def predict(
     with checks.item():
         opened, store = open_pair(model, features)
     checks.finish()
+    table = answer_store(opened, store)
+    write_answers(path, table, opened.card.classes)
+    return table
+
+
+def answer_store(opened: Model, store: FeatureStore) -> pa.Table:
+    """The predictions for every embedding of a store that belongs to the model: see `predict`."""
+    return answer_rows(opened, store.read(["id", "label", "embedding"]))
+
+
+def answer_rows(opened: Model, rows: pa.Table) -> pa.Table:
+    """The predictions for rows with the columns `id`, `label` and `embedding`.
+
+    Raises
+    ------
+    ModelError
+        If the model's `head.onnx` is not its own.
+    """
     classes = opened.card.classes
-    rows = store.read(["id", "label", "embedding"])
     labels, probabilities = run_head(opened.head, embeddings_of(rows))
     if probabilities.shape[1] != len(classes):
         raise ModelError(
@@ -137,6 +154,4 @@ def predict(
             f"{probabilities.shape[1]}",
             TRAIN_COMMAND,
         )
-    table = answers_table(rows, labels, probabilities, classes)
-    write_answers(path, table, classes)
-    return table
+    return answers_table(rows, labels, probabilities, classes)

@@ -298,8 +298,7 @@ def _check_source(path: str | Path, source: Source, options: BuildOptions) -> No
     classes = source.classes
     if len(classes) < 2:
         raise InputError(
-            f"{path} has {counted(len(classes), 'class').replace('classs', 'classes')} "
-            f"({', '.join(map(repr, classes)) or 'no example has a label'}); "
+            f"{path} has {f'one class ({classes[0]!r})' if classes else 'no labels'}; "
             "a classifier needs at least two",
             "Sort the files into a folder for each class, or give a manifest with a column "
             "'label'.",

@@ -32,7 +32,7 @@ class _Files(SimpleHTTPRequestHandler):
 
     def send_head(self) -> Any:
         """Refuse other names of this machine, such as one of a site that leads here."""
-        port = self.server.server_address[1]
+        port = self.connection.getsockname()[1]
         if self.headers.get("Host") not in (f"{LOOPBACK}:{port}", f"localhost:{port}"):
             self.send_error(403)
             return None

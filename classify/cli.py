@@ -202,6 +202,9 @@ def predict(
         ),
     ],
     output: Annotated[str, typer.Option("-o", "--output", help="A .parquet or .csv file.")],
+    text_column: Annotated[
+        str | None, typer.Option(help="Texts: the column of a table that holds them.")
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="Photographs: Ray cluster to run on; default: this machine.")
     ] = None,
@@ -228,12 +231,15 @@ def predict(
     given = {name: value for name, value in run.items() if value is not None}
     if is_edge_model(model):
         from headstart.classify.prediction.edge import PredictOptions, predict_examples
+        from headstart.data.examples.opening import with_column
 
+        source = str(with_column(source, text_column))
         options = PredictOptions(**given)
         table = predict_examples(model, source, output, overwrite, options)
         _show_predictions(table.filter(table["error"].is_null()), output)
         _show_failures(table, output, 0.05 if max_bad is None else max_bad)
         return
+    given |= {"text-column": text_column} if text_column is not None else {}
     if useless := [*given, *(["max-bad"] if max_bad is not None else [])]:
         raise InputError(
             f"{' and '.join(f'--{name}' for name in useless)} "

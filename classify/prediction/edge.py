@@ -97,7 +97,7 @@ def predict_examples(
     with checks.item():
         edge = load_edge(model)
         modality = edge.spec.modality
-        EdgeSession(edge.path, edge.content, edge.input_spec.input)  # tried here, without Ray
+        EdgeSession(edge.path, edge.content, edge.input_spec)  # tried here, without Ray
     with checks.item():
         examples = _open_source(source, output, modality)
     with checks.item():

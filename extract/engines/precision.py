@@ -133,7 +133,7 @@ def measure(
                 raise
     first = [_embed(engine, images, config.batch) for _, engine in opened]  # also warms them up
     took: list[list[float]] = [[] for _ in opened]
-    batch = np.resize(images, (config.batch, *images.shape[1:]))
+    batch = np.resize(images, (config.batch, *images.shape[1:]))  # repeats them
     end = time.monotonic() + SECONDS
     while time.monotonic() < end or not took[0]:
         for (_, engine), times in zip(opened, took, strict=True):
@@ -241,4 +241,4 @@ def _some(folder: Folder, paths: Sequence[str], spec: BackboneSpec) -> np.ndarra
             "to measure with",
             "Name a precision, or see what is wrong with them: python -m data inspect SOURCE",
         )
-    return np.stack(images)
+    return spec.preprocessing.stack(images)

@@ -160,6 +160,11 @@ class Modality(ABC):
         """A page for the browser that classifies with an edge model, as files by name."""
         return {}
 
+    @property
+    def page_packages(self) -> tuple[str, ...]:
+        """The npm packages that the page needs beside ONNX Runtime's."""
+        return ()
+
     @abstractmethod
     def preview(self, content: bytes) -> Preview:
         """What a page shows of an example; raises `DecodeError`."""

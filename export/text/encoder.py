@@ -22,6 +22,9 @@ from headstart.export.options import BackboneOptions
 PREFIX = "hf:"
 # What a sentence-transformers folder calls our pools, in the order in which it concatenates them.
 POOLS = {"cls": "token", "cls_token": "token", "max_tokens": "max", "mean_tokens": "avg"}
+GPT2 = (  # the pattern of `ByteLevel`
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+)
 POOLS |= {"max": "max", "mean": "avg"}
 
 
@@ -185,6 +188,7 @@ def _tokenization(reference: str, folder: Path, module: Any, tokens: int | None)
         both = [lower, before] if before else [lower]
         about["normalizer"] = {"type": "Sequence", "normalizers": both}
     about |= {"truncation": None, "padding": None}
+    about["pre_tokenizer"] = _portable(about.get("pre_tokenizer"))
     content = json.dumps(about, ensure_ascii=False)
     tokenizer = open_tokenizer(content)
     known, rows = tokenizer.get_vocab_size(), module.get_input_embeddings().num_embeddings
@@ -210,6 +214,21 @@ def _tokenization(reference: str, folder: Path, module: Any, tokens: int | None)
         prefix=tuple(with_special[:start]),
         suffix=tuple(with_special[start + len(plain) :]),
     ).with_tokenizer(content)
+
+
+def _portable(pre_tokenizer: Any) -> Any:
+    """The same rule, with GPT-2's pattern written out.
+
+    JavaScript's tokenizers have one of their own for it, which takes a byte order mark inside a
+    text for white space.
+    """
+    rule = pre_tokenizer or {}
+    if rule.get("type") != "ByteLevel" or not rule.get("use_regex", True):
+        return pre_tokenizer
+    if rule.get("add_prefix_space"):  # it would be added to every piece
+        return pre_tokenizer
+    split = {"type": "Split", "pattern": {"Regex": GPT2}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [split, rule | {"use_regex": False}]}
 
 
 def _positions(module: Any) -> int:

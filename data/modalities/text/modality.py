@@ -13,7 +13,7 @@ from headstart.data.modalities.text.tokens import Rule, Tokenization
 SHOWN = 400  # characters of a preview
 # Upper limits of the sizes that people are told, in characters.
 SIZES = (100, 300, 1000, 3000, 10_000, 100_000)
-CODE = ("classify_text.py", "classify_text.mjs")
+CODE = ("classify_text.py", "classify_text.mjs", "tokens.mjs")
 PAGE = ("index.html", "page.js", "worker.js")
 
 
@@ -41,9 +41,15 @@ class Texts(Modality):
         return {name: (folder / name).read_bytes() for name in CODE}
 
     def page(self) -> dict[str, bytes]:
-        """Its own page and script; the rest is that of photographs."""
-        folder = files("headstart.data.modalities.text.code").joinpath("page")
-        return {name: (folder / name).read_bytes() for name in PAGE}
+        """For texts that are typed in, and for files; it needs the package of tokenizers."""
+        folder = files("headstart.data.modalities.text.code")
+        own = {name: folder.joinpath("page", name).read_bytes() for name in PAGE}
+        return own | {"tokens.mjs": folder.joinpath("tokens.mjs").read_bytes()}
+
+    @property
+    def page_packages(self) -> tuple[str, ...]:
+        """The tokenizers of Hugging Face for JavaScript."""
+        return ("@huggingface/tokenizers",)
 
     def preview(self, content: bytes) -> Preview:
         """The beginning of the text."""

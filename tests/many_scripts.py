@@ -62,7 +62,7 @@ def texts(count: int = 1000) -> list[str]:
         elif kind < 0.85:
             words = " ".join(SENTENCES).split()
             found.append(" ".join(chance.choices(words, k=chance.randint(20, 100))))
-        else:  # around the limit of 256 tokens: most of these words are one token
-            words = SENTENCES[0].lower().rstrip(".").split()
-            found.append(" ".join(chance.choices(words, k=chance.randint(250, 305))))
+        else:  # around the limit of 256 tokens: a letter is one token, or two with its space
+            letters = chance.choices("abcdefgh", k=chance.choice((130, 140, 260, 280, 300)))
+            found.append(" ".join(letters))
     return found

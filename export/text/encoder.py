@@ -188,7 +188,7 @@ def _tokenization(reference: str, folder: Path, module: Any, tokens: int | None)
         both = [lower, before] if before else [lower]
         about["normalizer"] = {"type": "Sequence", "normalizers": both}
     about |= {"truncation": None, "padding": None}
-    about["pre_tokenizer"] = _portable(about.get("pre_tokenizer"))
+    about["pre_tokenizer"] = portable(about.get("pre_tokenizer"))
     content = json.dumps(about, ensure_ascii=False)
     tokenizer = open_tokenizer(content)
     known, rows = tokenizer.get_vocab_size(), module.get_input_embeddings().num_embeddings
@@ -216,7 +216,7 @@ def _tokenization(reference: str, folder: Path, module: Any, tokens: int | None)
     ).with_tokenizer(content)
 
 
-def _portable(pre_tokenizer: Any) -> Any:
+def portable(pre_tokenizer: Any) -> Any:
     """The same rule, with GPT-2's pattern written out.
 
     JavaScript's tokenizers have one of their own for it, which takes a byte order mark inside a

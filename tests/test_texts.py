@@ -180,7 +180,7 @@ ODD: dict[str, tuple[bytes, str | None]] = {
     "combining": (b"e" + "\u0301".encode() * 5000, None),
     "zero width": ("\u200b\u200d\ufeff".encode(), "no_tokens"),
     "noncharacters": ("soup \ufffe\uffff\U0010ffff".encode(), None),
-    "private use": ("\ue000\uf8ff".encode(), None),
+    "private use": ("\ue000\uf8ff".encode(), "no_tokens"),
     "replacement": ("\ufffd\ufffd".encode(), "no_tokens"),
     "html": (b"<script>alert('soup')</script>", None),
     "special tokens": (b"[CLS] soup [SEP] [PAD] [MASK]", None),

@@ -16,7 +16,7 @@ from headstart.data.examples.parquet import holds_examples, open_parquet
 from headstart.data.examples.source import COLUMNS, Source, describe_left_out, is_utf8
 from headstart.data.examples.tables import TABLES
 from headstart.data.examples.tar import open_tar
-from headstart.data.examples.texts import holds_texts, open_texts
+from headstart.data.examples.texts import means_texts, open_texts
 from headstart.data.modalities.known import MODALITIES, modality_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import HIDDEN, Folder
@@ -60,7 +60,7 @@ def open_folder(
     else:
         texts = modality or next(each for each in MODALITIES.values() if each.in_tables)
         tables = sorted(name for end in TABLES for name in others.get(end, ()))
-        if tables and texts.in_tables and (modality or holds_texts(folder, tables[0], column)):
+        if tables and texts.in_tables and means_texts(folder, tables[0], column, modality):
             return open_texts(path, folder, tables, column, texts)
         for extension, names in containers.items():
             return CONTAINERS[extension](path, folder, names, modality)

@@ -15,9 +15,9 @@ from headstart.data.examples.layout import SPLITS
 from headstart.data.examples.manifest import open_manifest
 from headstart.data.examples.parquet import holds_examples, open_parquet
 from headstart.data.examples.source import COLUMNS, Source, quoted
-from headstart.data.examples.tables import JSON_LINES, TABLES, column_names, suffix_of
+from headstart.data.examples.tables import JSON_LINES, TABLES, suffix_of
 from headstart.data.examples.tar import open_tar
-from headstart.data.examples.texts import holds_texts, open_texts
+from headstart.data.examples.texts import means_texts, open_texts
 from headstart.data.modalities.known import MODALITIES, modality_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
@@ -92,7 +92,7 @@ def _open(path: str | Path, column: str | None, modality: Modality | None) -> So
     suffix = suffix_of(name)
     texts = modality or next(each for each in MODALITIES.values() if each.in_tables)
     if name and parent.is_file(name):
-        if suffix in TABLES and texts.in_tables and _means_texts(parent, name, column, modality):
+        if suffix in TABLES and texts.in_tables and means_texts(parent, name, column, modality):
             return open_texts(path, parent, [name], column, texts)
         if suffix == ".tar":
             return open_tar(path, parent, [name], modality)
@@ -108,16 +108,6 @@ def _open(path: str | Path, column: str | None, modality: Modality | None) -> So
     if not folder.exists():
         raise SourceError(f"{path}: no such folder or manifest", _nearby(folder))
     return open_folder(path, folder, modality, column)
-
-
-def _means_texts(folder: Folder, name: str, column: str | None, modality: Modality | None) -> bool:
-    """Whether a table holds texts, rather than being a manifest or holding other examples."""
-    untold = modality is None and column is None and suffix_of(name) == ".parquet"
-    if untold and holds_examples(folder, name, modality_of([name])):
-        return False
-    if modality is not None and "path" not in column_names(folder, name):
-        return True  # the column is missed, if there is none
-    return suffix_of(name) in JSON_LINES or holds_texts(folder, name, column)
 
 
 def _nearby(folder: Folder) -> str:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from headstart.data.common import console
 from headstart.data.common.errors import Checklist, SourceError
 from headstart.data.examples.foreign import storable
-from headstart.data.examples.parquet import named_labels
+from headstart.data.examples.parquet import holds_examples, named_labels
 from headstart.data.examples.source import (
     COLUMNS,
     Source,
@@ -21,7 +21,8 @@ from headstart.data.examples.source import (
     split_of,
     text_column,
 )
-from headstart.data.examples.tables import column_names, columns_without, suffix_of
+from headstart.data.examples.tables import JSON_LINES, column_names, columns_without, suffix_of
+from headstart.data.modalities.known import modality_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 
@@ -29,12 +30,29 @@ from headstart.data.storage.folder import Folder
 FAMILIAR = ("text", "sentence", "document", "review", "content", "body", "message", "comment")
 
 
-def holds_texts(folder: Folder, name: str, column: str | None) -> bool:
-    """Whether a table has a column of text: the named one, or a familiar one and none of paths."""
+def means_texts(folder: Folder, name: str, column: str | None, modality: Modality | None) -> bool:
+    """Whether a table holds texts, rather than being a manifest or holding other examples.
+
+    Parameters
+    ----------
+    column
+        Of the texts, if it is named.
+    modality
+        Of the examples, if it is known: one whose examples may be in tables.
+    """
     if column is not None:
         return True
-    names = column_names(folder, name)
-    return "path" not in names and any(names.get(each) for each in FAMILIAR)
+    untold = modality is None and suffix_of(name) == ".parquet"
+    if untold and holds_examples(folder, name, modality_of([name])):
+        return False
+    try:
+        names = column_names(folder, name)
+    except SourceError:  # whoever reads it whole says what is wrong
+        return modality is not None
+    familiar = any(names.get(each) for each in FAMILIAR)
+    if "path" in names:
+        return suffix_of(name) in JSON_LINES
+    return modality is not None or familiar or suffix_of(name) in JSON_LINES
 
 
 def open_texts(

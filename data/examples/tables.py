@@ -24,7 +24,6 @@ TABLES = (*SEPARATED, *JSON_LINES, ".parquet")
 ROWS_AT_ONCE = 16  # rows of a column of bytes that are decoded together: photographs are large
 TEXTS_AT_ONCE = 1024
 BLOCK = 1 << 24  # bytes of a CSV that are parsed together; no row may be longer
-LOOKED_AT = 1 << 16  # bytes at the start of a file, to find the names of its columns
 
 
 def suffix_of(name: str) -> str:
@@ -61,8 +60,8 @@ def column_names(folder: Folder, name: str) -> dict[str, bool]:
             schema = folder.attempt(lambda: pq.read_schema(folder.open(name)))
             return {field.name: _is_text(field.type) for field in schema}
         if suffix in JSON_LINES:
-            # A line may lack a column.
-            return dict.fromkeys(_json_table(folder, name, ()).column_names, True)
+            lines = folder.attempt(lambda: [tuple(each) for _, each in _json_lines(folder, name)])
+            return dict.fromkeys((key for keys in lines for key in keys), True)
         reader = folder.attempt(lambda: _csv_reader(folder, name, None))
         return dict.fromkeys(reader.schema.names, True)
     except (pa.ArrowException, OSError) as error:

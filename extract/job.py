@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -332,8 +332,16 @@ def _work(
         workers=workers,
         engines=tuple(sorted({name for names in engines.values() for name in names})),
         first=min(firsts, default=None),
-        tally=sum((Counter(part.tally) for part in parts), Counter[str]()),
+        tally=_added(part.tally for part in parts),
     )
+
+
+def _added(tallies: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Counts by name, also those that are 0."""
+    total: Counter[str] = Counter()
+    for each in tallies:
+        total.update(each)
+    return dict(total)
 
 
 def _update(

@@ -27,7 +27,7 @@ def topical(topic: str, number: int) -> str:
     """One of the texts of a topic."""
     words = TOPICS[topic].split()
     chance = random.Random(f"{topic}{number}")  # noqa: S311
-    return " ".join(chance.choices(words, k=chance.randint(4, 12)))
+    return " ".join(chance.choices(words, k=chance.randint(4, 8)))
 
 
 def write_table(path: Path, each: int = 24) -> Path:

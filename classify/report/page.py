@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from headstart.classify.report.content import ReportContent
@@ -23,13 +25,6 @@ def render(content: ReportContent) -> str:
     loading anything and running scripts. For a photograph that cannot be read, the reason is shown;
     sections without data are left out or say why.
     """
-    environment = Environment(
-        loader=PackageLoader("headstart.classify.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     about, accuracy = content.about, content.summary.accuracy
     lead = (
         f"{percent(accuracy.value)} of {count(about.held_out, 'held-out example')} are classified "
@@ -37,8 +32,20 @@ def render(content: ReportContent) -> str:
         f"{len(about.classes):,} classes, head {about.head}, trained on "
         f"{count(about.training, 'example')}."
     )
+    return render_sections("How good is this classifier?", lead, _sections(content))
+
+
+def render_sections(heading: str, lead: str, sections: Sequence[Section]) -> str:
+    """Sections as the text of one HTML file, under a heading and a sentence that sums them up."""
+    environment = Environment(
+        loader=PackageLoader("headstart.classify.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     page = environment.get_template("template.html")
-    return page.render(lead=lead, sections=_sections(content))
+    return page.render(heading=heading, lead=lead, sections=sections)
 
 
 def _sections(content: ReportContent) -> list[Section]:

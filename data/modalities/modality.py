@@ -86,6 +86,11 @@ class InputSpec(ABC):
         """What travels beside a graph: contents by what takes the place of `.onnx` in its name."""
         return {}
 
+    @property
+    def format_version(self) -> int:
+        """The oldest format of a backbone file whose readers understand this rule."""
+        return 1
+
     def unsized(self) -> InputSpec:
         """The rule for a graph that takes examples of any size; by default the same one."""
         return self

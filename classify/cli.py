@@ -211,6 +211,9 @@ def predict(
         ),
     ],
     output: Annotated[str, typer.Option("-o", "--output", help="A .parquet or .csv file.")],
+    text_column: Annotated[
+        str | None, typer.Option(help="Texts: the column of a table that holds them.")
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="Photographs: Ray cluster to run on; default: this machine.")
     ] = None,
@@ -228,6 +231,12 @@ def predict(
             help="Share of unreadable photographs above which to exit 3; default: 0.05.",
         ),
     ] = None,
+    spreadsheet_safe: Annotated[
+        bool,
+        typer.Option(
+            help="A CSV's cells that a spreadsheet would run as formulas (= + - @) begin with '."
+        ),
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write MODEL's prediction for every embedding or photograph of SOURCE."""
@@ -237,19 +246,22 @@ def predict(
     given = {name: value for name, value in run.items() if value is not None}
     if is_edge_model(model):
         from headstart.classify.prediction.edge import PredictOptions, predict_examples
+        from headstart.data.examples.opening import with_column
 
-        options = PredictOptions(**given)
+        source = str(with_column(source, text_column))
+        options = PredictOptions(**given, spreadsheet_safe=spreadsheet_safe)
         table = predict_examples(model, source, output, overwrite, options)
         _show_predictions(table.filter(table["error"].is_null()), output)
         _show_failures(table, output, 0.05 if max_bad is None else max_bad)
         return
+    given |= {"text-column": text_column} if text_column is not None else {}
     if useless := [*given, *(["max-bad"] if max_bad is not None else [])]:
         raise InputError(
             f"{' and '.join(f'--{name}' for name in useless)} "
             "cannot be used with a model folder and features",
             "Leave out what is for an edge model and photographs only.",
         )
-    _show_predictions(predict(model, source, output, overwrite), output)
+    _show_predictions(predict(model, source, output, overwrite, spreadsheet_safe), output)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.data.common import console
+from headstart.data.common.errors import InputError
 from headstart.export.measure import cli as cli_measure
 
 if TYPE_CHECKING:
@@ -41,11 +42,22 @@ def backbone(
     name: Annotated[
         str,
         typer.Argument(
-            help="A name of `export list`, timm:NAME, torchvision:NAME, hf:FOLDER, a .keras, .h5 "
-            "or .onnx file, or a SavedModel's folder."
+            help="A name of `export list`, timm:NAME, torchvision:NAME, hf:FOLDER (pictures or "
+            "texts), a .keras, .h5 or .onnx file, or a SavedModel's folder.",
+            show_default=False,
         ),
-    ],
+    ] = "",
+    *,
     output: Output,
+    words: Annotated[
+        str | None, typer.Option(help="File of word vectors, instead of NAME: GloVe or Word2Vec.")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="Texts are cut at this many tokens; the encoder's own.")
+    ] = None,
+    most_words: Annotated[
+        int | None, typer.Option(help="Words taken from --words, the first ones; default: 100000.")
+    ] = None,
     weights: Weights = "imagenet",
     layer: Annotated[
         list[str] | None,
@@ -72,6 +84,13 @@ def backbone(
         str | None,
         typer.Option(help="bilinear, bicubic or lanczos; the network's own if not given."),
     ] = None,
+    crop_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the resized height and width that is kept (timm's crop_pct); the "
+            "network's own if neither this nor --resize is given."
+        ),
+    ] = None,
     include_top: Annotated[
         bool, typer.Option("--include-top", help="Keep the ImageNet classifier: 1,000 logits.")
     ] = False,
@@ -89,16 +108,24 @@ def backbone(
     from headstart.export.backbone.build import export_backbone
     from headstart.export.options import BackboneOptions, FeatureOptions, PrecisionOptions
 
+    if bool(name) == bool(words):
+        raise InputError(
+            "give either the NAME of a network or --words FILE", "`export list` has names."
+        )
+    name = name or f"words:{words}"
     start = time.monotonic()
     options = BackboneOptions(
         weights=weights,
         size=size,
         resize=resize,
         interpolation=interpolation,
+        crop_fraction=crop_fraction,
         include_top=include_top,
         scaling=scaling,
         input=input,
         trust=trust,
+        tokens=tokens,
+        most_words=most_words,
     )
     features = FeatureOptions(tuple(layer or ()), tuple(pool or ()), power, views)
     lower = PrecisionOptions(precision, calibrate)
@@ -110,7 +137,12 @@ def backbone(
 def _show_backbone(written: BackboneExport, took: float, as_json: bool) -> None:
     file, spec, lower = written.backbone, written.backbone.spec, written.quantized
     if as_json:
-        about = asdict(spec) | {"path": file.path, "sha256": file.fingerprint.sha256}
+        about = {name: getattr(spec, name) for name in spec.__dataclass_fields__}
+        about |= {
+            "preprocessing": spec.preprocessing.to_json(),
+            "path": file.path,
+            "sha256": file.fingerprint.sha256,
+        }
         about |= {"bytes": len(file.content), "parity": written.parity}
         about |= {"warnings": written.warnings}
         if lower:
@@ -129,10 +161,12 @@ def _show_backbone(written: BackboneExport, took: float, as_json: bool) -> None:
     }
     if lower:
         size, whole = console.human_bytes(len(lower.content)), console.human_bytes(lower.fp32_bytes)
-        what = "random images" if lower.random else "photographs"
+        text = spec.preprocessing.ragged
+        kinds = ("random texts", "texts") if text else ("random images", "photographs")
+        what, unit = kinds[not lower.random], "texts" if text else "img"
         rows["size"] = f"{size}, fp32 {whole}"
         rows["speed"] = (
-            f"{lower.speed:.0f} img/s, fp32 {lower.fp32_speed:.0f}: {lower.ratio:.2f} times as "
+            f"{lower.speed:.0f} {unit}/s, fp32 {lower.fp32_speed:.0f}: {lower.ratio:.2f} times as "
             "fast (this machine, one thread)"
         )
         rows["cosine"] = (

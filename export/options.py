@@ -36,8 +36,9 @@ class BackboneOptions:
         `imagenet`, `none` (random, for tests) or a file of weights.
     size
         Height and width of the input in pixels; the network's own if not given.
-    resize, interpolation
+    resize, interpolation, crop_fraction, crop_offset
         How a photograph is resized, see `Preprocessing`; as the network was trained if not given.
+        A resize rule without a crop fraction has none.
     include_top
         Keep the ImageNet classifier: the embedding is then its 1,000 logits.
     scaling
@@ -46,16 +47,24 @@ class BackboneOptions:
         Which input of a file is the image, if it has several.
     trust
         Run code that a file contains (a Keras Lambda layer, file operations of a SavedModel).
+    tokens
+        The most tokens of a text, which is cut there; the encoder's own if not given.
+    most_words
+        How many words of a file of word vectors are taken, from its beginning.
     """
 
     weights: str = "imagenet"
     size: int | None = None
     resize: str | None = None
     interpolation: str | None = None
+    crop_fraction: float | None = None
+    crop_offset: str | None = None
     include_top: bool = False
     scaling: str | None = None
     input: str | None = None
     trust: bool = False
+    tokens: int | None = None
+    most_words: int | None = None
 
     @property
     def weights_file(self) -> Path | None:
@@ -79,7 +88,16 @@ class BackboneOptions:
                 raise BackboneError(
                     f"--size {self.size} is out of range", f"Give 8 to {LARGEST} pixels."
                 )
-            Preprocessing(8, 8, self.resize or "squash", self.interpolation or "bilinear")
+        with checks.item():
+            if self.tokens is not None or self.most_words is not None:
+                raise BackboneError(
+                    "--tokens and --most-words are for texts alone", "Leave them out."
+                )
+        with checks.item():
+            Preprocessing(
+                *(8, 8, self.resize or "squash", self.interpolation or "bilinear"),
+                crop_fraction=self.crop_fraction,
+            )
         checks.finish()
 
 
@@ -139,17 +157,21 @@ class PrecisionOptions:
     precision
         `fp32`, `fp16` (half the size; for GPUs) or `int8` (a quarter).
     calibrate
-        The source of photographs that int8 is calibrated on.
+        The source of photographs that int8 is calibrated on; that of texts needs none.
     """
 
     precision: str = "fp32"
     calibrate: str | None = None
 
+    def check_name(self) -> None:
+        """Raise `InputError` if there is no such precision."""
+        _known("--precision", self.precision, PRECISIONS)
+
     def check(self) -> None:
         """Raise `InputError` with everything that is wrong with the options themselves."""
         checks = Checklist()
         with checks.item():
-            _known("--precision", self.precision, PRECISIONS)
+            self.check_name()
         with checks.item():
             if self.precision == "int8" and self.calibrate is None:
                 raise BackboneError(

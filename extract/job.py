@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,6 +131,8 @@ class Summary:
         That ran the backbone; empty if nothing was embedded.
     first_embedding
         Seconds from when Ray had started to the first embedding; None if nothing was embedded.
+    tally
+        What the modality counts of the examples embedded by this run, such as texts that were cut.
     seconds
         By stage: `plan`, `start Ray`, `choose precision`, `start workers`, `embed`, `stop Ray`.
     """
@@ -149,6 +151,7 @@ class Summary:
     precision: str
     engines: tuple[str, ...]
     first_embedding: float | None
+    tally: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -247,6 +250,7 @@ class _Done:
     workers: int = 0
     engines: tuple[str, ...] = ()
     first: float | None = None
+    tally: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def inferences(self) -> int:
@@ -331,7 +335,16 @@ def _work(
         workers=workers,
         engines=tuple(sorted({name for names in engines.values() for name in names})),
         first=min(firsts, default=None),
+        tally=_added(part.tally for part in parts),
     )
+
+
+def _added(tallies: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Counts by name, also those that are 0."""
+    total: Counter[str] = Counter()
+    for each in tallies:
+        total.update(each)
+    return dict(total)
 
 
 def _update(
@@ -408,5 +421,6 @@ def _summary(
         precision=done.precision,
         engines=done.engines,
         first_embedding=done.first,
+        tally=dict(sorted(done.tally.items())),
         seconds=seconds,
     )

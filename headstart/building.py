@@ -90,6 +90,8 @@ class Built:
         Embedded examples, and those that could not be read.
     accuracy
         On `tested_on` held-out examples, with its 95 % interval.
+    repeats
+        Scores over further random splits, as in `model.json`, if they were asked for.
     page
         Empty if it was not written; `no_page` says why.
     parts
@@ -104,6 +106,7 @@ class Built:
     failed: int
     classes: tuple[str, ...]
     accuracy: Interval
+    repeats: dict[str, Any] | None
     tested_on: int
     network: str
     head: str
@@ -150,6 +153,7 @@ def build(source: str | Path, output: str | Path, options: BuildOptions = BuildO
         failed=store.manifest.errors,
         classes=card.classes,
         accuracy=Interval(**test["accuracy_interval"]),
+        repeats=card.metrics["repeats"],
         tested_on=test["examples"],
         network=backbone.spec.name,
         head=card.head["name"],
@@ -328,6 +332,11 @@ def show(built: Built, say: Callable[[dict[str, Any]], None] = console.show) -> 
     rows = {
         "accuracy": f"{found.value:.4f}  (95 %: {found.low:.4f} to {found.high:.4f}) on "
         f"{counted(built.tested_on, 'held-out example')}",
+    }
+    if over := built.repeats:
+        mean, spread = over["mean"]["accuracy"], over["std"]["accuracy"]
+        rows["repeats"] = f"{mean:.4f} +- {spread:.4f} over {over['repeats']} random splits"
+    rows |= {
         "classes": console.first_few(built.classes, 10),
         "examples": f"{built.examples:,} embedded{failed}",
         "backbone": f"{place(built.backbone)} ({built.network}, {size['backbone']})",

@@ -186,7 +186,7 @@ def test_a_second_writer_is_refused(
         with pytest.raises(StoreError) as caught:
             extract(photos, tiny_backbone, out)
         assert str(caught.value) == (
-            f"another extraction (process {os.getpid()} on {socket.gethostname()}) is writing to "
+            f"another run (process {os.getpid()} on {socket.gethostname()}) is writing to "
             f"{out}\n"
             "  Wait until it has ended, or choose another folder with -o."
         )

@@ -211,7 +211,7 @@ def test_a_second_writer_is_refused_and_a_dead_lock_is_taken_over(
         with pytest.raises(StoreError) as caught, sole_writer(folder):
             pass
         assert str(caught.value) == (
-            f"another extraction (process {os.getpid()} on {socket.gethostname()}) is writing to "
+            f"another run (process {os.getpid()} on {socket.gethostname()}) is writing to "
             f"{bucket}/f\n  Wait until it has ended, or choose another folder with -o."
         )
     assert folder.names() == []

@@ -50,7 +50,7 @@ def test_no_number_is_lost_at_80_columns(narrow: Console) -> None:
     assert second.startswith("a class whose na…  1000000")
     assert second.split()[-7:] == [str(number) for number in range(1_000_000, 1_000_007)]
     assert len(second) <= 80
-    assert first.split() == ["class", *("number",) * 7]
+    assert first.count("number") == 7
 
 
 def matrix(classes: int) -> list[list[int]]:

@@ -1,8 +1,13 @@
-"""Runs a training on Ray Train: one group of workers, restarted from its last checkpoint."""
+"""Runs a training on Ray, restarted from its last checkpoint if a process dies.
+
+Several workers are a group of Ray Train's. One worker is a task of Ray: a group of one would take
+half a minute more, for the processes that watch over it.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +21,8 @@ from headstart.data.common import console
 from headstart.data.common.errors import ExtractionError, HeadstartError, InputError, first_line
 
 EVENTS = "events"  # of TensorBoard
-RUN = "run"  # Ray's folder in that of the checkpoints
+RUN, GROUP = "run", "group"  # folders in that of the checkpoints, of one worker and of several
+NEW, OLD = ".new", ".old"  # endings of a checkpoint that is being replaced
 RESTARTS = 3  # of the workers, before the training fails
 KEPT = 2  # checkpoints
 POLL = 0.5  # seconds
@@ -94,6 +100,76 @@ class TrainSession:
         return prepare_model(model) if self.world > 1 else model
 
 
+class FolderSession:
+    """The only worker of a training, whose checkpoints are in a folder."""
+
+    rank, world = 0, 1
+
+    def __init__(self, folder: Path, board: Any = None) -> None:
+        self.folder, self.board = folder, board
+        self.done, self.last = 0, 0.0
+        old = folder.with_suffix(OLD)
+        if not folder.exists() and old.exists():
+            os.rename(old, folder)  # it was stopped between two renames
+
+    def restored(self) -> Any:
+        """The last checkpoint, if there is one."""
+        return nullcontext(self.folder if self.folder.exists() else None)
+
+    def report(self, epoch: dict[str, Any], checkpoint: Path | None) -> None:
+        """Replace the last checkpoint; one that is not whole is never seen."""
+        if checkpoint is None:
+            return
+        new, old = self.folder.with_suffix(NEW), self.folder.with_suffix(OLD)
+        for each in (new, old):
+            shutil.rmtree(each, ignore_errors=True)
+        shutil.copytree(checkpoint, new)
+        if self.folder.exists():
+            os.rename(self.folder, old)
+        os.rename(new, self.folder)
+        shutil.rmtree(old, ignore_errors=True)
+        if self.board is not None and "finished" not in epoch:
+            self.board.report.remote(epoch)
+        self.done = 0
+
+    def advance(self, epoch: int, examples: int) -> None:
+        """Tell the driver, twice a second at most."""
+        self.done += examples
+        if self.board is not None and time.monotonic() - self.last > POLL:
+            self.last = time.monotonic()
+            self.board.advance.remote(epoch, self.done)
+
+    def wrapped(self, model: Any) -> Any:
+        """As it is."""
+        return model
+
+
+def _work_alone(
+    job: TrainingJob, folder: str, board: Any = None, readers: int = 0
+) -> tuple[str, str] | None:
+    """What a task of Ray runs; what is wrong with the training, in words."""
+    import torch
+
+    from headstart.classify.finetune.training.loop import train
+
+    device = (
+        "cuda" if torch.cuda.is_available() and os.environ.get("CUDA_VISIBLE_DEVICES") else "cpu"
+    )
+    try:
+        train(job, FolderSession(Path(folder), board), readers, device)
+    except HeadstartError as error:
+        return error.message, error.fix
+    return None
+
+
+def task_of_one(cpus: int, gpus: float) -> Any:
+    """A task that trains alone: `remote(job, folder, board, readers)`."""
+    import ray
+
+    remote: Any = ray.remote(_work_alone)
+    return remote.options(num_cpus=cpus, num_gpus=gpus, max_retries=RESTARTS)
+
+
 @contextmanager
 def _opened(checkpoint: Any) -> Iterator[Path]:
     with checkpoint.as_directory() as folder:
@@ -135,36 +211,26 @@ def run_training(job: TrainingJob, machine: MachineOptions, folder: Path, cpus: 
         If the training fails.
     """
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
     each = max(1, cpus // machine.workers)
     actor: Any = ray.remote(Board)
     board = actor.options(num_cpus=0).remote()
     readers = max(1, each - 1) if machine.gpus else 0
-    resources = {"CPU": float(each)} | ({"GPU": machine.gpus} if machine.gpus else {})
-    if machine.address is None:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config={"job": job, "board": board, "readers": readers},
-        scaling_config=ScalingConfig(
-            num_workers=machine.workers, use_gpu=bool(machine.gpus), resources_per_worker=resources
-        ),
-        run_config=RunConfig(
-            name=RUN,
-            storage_path=str(folder.resolve()),
-            failure_config=FailureConfig(max_failures=RESTARTS),
-            checkpoint_config=CheckpointConfig(num_to_keep=KEPT),
-        ),
-    )
     stop = threading.Event()
     events = folder.parent / EVENTS
     watch = threading.Thread(target=_show, args=(board, job, events, stop), daemon=True)
     watch.start()
+    place = folder.resolve() / RUN
     try:
-        result = trainer.fit()
-    except Exception as error:  # Ray Train's own, of several classes
+        if machine.workers > 1:
+            return _group(job, machine, folder.resolve(), board, readers, each)
+        task = task_of_one(each, machine.gpus)
+        if told := ray.get(task.remote(job, str(place), board, readers)):
+            raise ExtractionError(*told)
+        return place
+    except HeadstartError:
+        raise
+    except Exception as error:  # Ray's and Ray Train's own, of several classes
         if told := ray.get(board.failed.remote()):
             raise ExtractionError(*told) from None
         raise ExtractionError(
@@ -174,6 +240,34 @@ def run_training(job: TrainingJob, machine: MachineOptions, folder: Path, cpus: 
     finally:
         stop.set()
         watch.join(SHUTDOWN)
+
+
+def _group(
+    job: TrainingJob, machine: MachineOptions, folder: Path, board: Any, readers: int, cpus: int
+) -> Path:
+    """Train with several workers; returns the folder with the outcome."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    if machine.address is None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"job": job, "board": board, "readers": readers},
+        scaling_config=ScalingConfig(
+            num_workers=machine.workers,
+            use_gpu=bool(machine.gpus),
+            resources_per_worker={"CPU": float(cpus)}
+            | ({"GPU": machine.gpus} if machine.gpus else {}),
+        ),
+        run_config=RunConfig(
+            name=GROUP,
+            storage_path=str(folder),
+            failure_config=FailureConfig(max_failures=RESTARTS),
+            checkpoint_config=CheckpointConfig(num_to_keep=KEPT),
+        ),
+    )
+    result = trainer.fit()
     if result.checkpoint is None:
         raise ExtractionError(
             "the training ended without a checkpoint", "Run the same command again."

@@ -11,22 +11,19 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from headstart.classify.finetune.options import MachineOptions, Recipe
+from headstart.classify.finetune.running import task_of_one
 from headstart.classify.finetune.training.job import TrainingJob
-from headstart.classify.finetune.training.loop import ABOUT, train
+from headstart.classify.finetune.training.loop import ABOUT
 from headstart.data.common import console
-from headstart.data.common.errors import ExtractionError, HeadstartError
+from headstart.data.common.errors import ExtractionError
 
 HALF = 2  # of which one goes on
-RETRIES = 3  # of a recipe whose process dies
 
 
 @dataclass(frozen=True)
@@ -52,52 +49,6 @@ class Trial:
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return asdict(self)
-
-
-class FolderSession:
-    """A training in a process of its own, whose checkpoints are in a folder."""
-
-    rank, world = 0, 1
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @contextmanager
-    def restored(self) -> Iterator[Path | None]:
-        """The last checkpoint, if there is one."""
-        yield self.folder if (self.folder / ABOUT).exists() else None
-
-    def report(self, epoch: dict[str, Any], checkpoint: Path | None) -> None:
-        """Replace the last checkpoint; one that is not whole is never seen."""
-        if checkpoint is None:
-            return
-        new, old = self.folder.with_suffix(".new"), self.folder.with_suffix(".old")
-        for each in (new, old):
-            shutil.rmtree(each, ignore_errors=True)
-        shutil.copytree(checkpoint, new)
-        if self.folder.exists():
-            os.rename(self.folder, old)
-        os.rename(new, self.folder)
-        shutil.rmtree(old, ignore_errors=True)
-
-    def advance(self, epoch: int, examples: int) -> None:
-        """The driver sees whole epochs only."""
-
-    def wrapped(self, model: Any) -> Any:
-        """As it is."""
-        return model
-
-
-def _run(job: TrainingJob, folder: str, device: str) -> tuple[str, str] | None:
-    """One recipe for some epochs; what is wrong with it, in words."""
-    place = Path(folder)
-    if not place.exists() and (old := place.with_suffix(".old")).exists():
-        os.rename(old, place)  # stopped between two renames
-    try:
-        train(job, FolderSession(place), 0, device)
-    except HeadstartError as error:
-        return error.message, error.fix
-    return None
 
 
 def sweep(
@@ -170,11 +121,9 @@ def _round(
 ) -> list[tuple[str, str] | None]:
     import ray
 
-    remote: Any = ray.remote(_run)
-    device = "cuda" if machine.gpus else "cpu"
-    task = remote.options(num_cpus=1, num_gpus=machine.gpus, max_retries=RETRIES)
+    task = task_of_one(1, machine.gpus)
     waiting = {
-        task.remote(replace(job, until=epochs), str(place.resolve()), device): number
+        task.remote(replace(job, until=epochs), str(place.resolve())): number
         for number, (job, place) in enumerate(zip(jobs, places, strict=True))
     }
     answers: list[tuple[str, str] | None] = [None] * len(jobs)

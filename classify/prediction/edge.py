@@ -45,11 +45,14 @@ class PredictOptions:
         Number of workers, one CPU each; all free CPUs where none is given.
     batch
         Examples that go through the edge model at once.
+    spreadsheet_safe
+        As in `answers.write_answers`.
     """
 
     address: str | None = None
     workers: int | None = None
     batch: int = 16
+    spreadsheet_safe: bool = False
 
     def __post_init__(self) -> None:
         checks = Checklist()
@@ -97,11 +100,11 @@ def predict_examples(
     with checks.item():
         edge = load_edge(model)
         modality = edge.spec.modality
-        EdgeSession(edge.path, edge.content, edge.input_spec.input)  # tried here, without Ray
+        EdgeSession(edge.path, edge.content, edge.input_spec)  # tried here, without Ray
     with checks.item():
         examples = _open_source(source, output, modality)
     with checks.item():
-        path = check_predictions_file(output, overwrite)
+        path = check_predictions_file(output, overwrite, options.spreadsheet_safe)
     checks.finish()
     table = answer_source(edge, examples, options)
     write_answers(path, table, edge.classes)
@@ -131,6 +134,11 @@ def answer_source(
     return answers_table(
         source.examples, answers.labels, answers.probabilities, edge.classes, failed
     ).append_column("error", pa.array(answers.errors, pa.string()))
+<<<<<<< HEAD
+=======
+    write_answers(path, table, edge.classes, options.spreadsheet_safe)
+    return table
+>>>>>>> main
 
 
 def _open_source(source: str | Path, output: str | Path, modality: Modality | None) -> Source:

@@ -110,9 +110,18 @@ def _holds_photographs(path: str | Path) -> bool:
 
 
 def predict(
-    model: str | Path, features: str | Path, output: str | Path, overwrite: bool
+    model: str | Path,
+    features: str | Path,
+    output: str | Path,
+    overwrite: bool,
+    spreadsheet_safe: bool = False,
 ) -> pa.Table:
     """Predict a class for every embedding of a store and write it to a `.parquet` or `.csv` file.
+
+    Parameters
+    ----------
+    spreadsheet_safe
+        As in `answers.write_answers`.
 
     Returns the table: `id`, `prediction` (none below the model's threshold), `confidence`,
     `probabilities` (in the order of the model's classes; in a CSV a JSON object by class), `label`.
@@ -124,7 +133,7 @@ def predict(
     """
     checks = Checklist()
     with checks.item():
-        path = check_predictions_file(output, overwrite)
+        path = check_predictions_file(output, overwrite, spreadsheet_safe)
     with checks.item():
         opened, store = open_pair(model, features)
     checks.finish()
@@ -154,4 +163,10 @@ def answer_rows(opened: Model, rows: pa.Table) -> pa.Table:
             f"{probabilities.shape[1]}",
             TRAIN_COMMAND,
         )
+<<<<<<< HEAD
     return answers_table(rows, labels, probabilities, classes)
+=======
+    table = answers_table(rows, labels, probabilities, classes)
+    write_answers(path, table, classes, spreadsheet_safe)
+    return table
+>>>>>>> main

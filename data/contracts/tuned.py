@@ -50,7 +50,7 @@ class TunedCard:
         Of the weights that it started from.
     size
         Height and width of the input in pixels.
-    resize, interpolation, scaling
+    resize, interpolation, crop_fraction, crop_offset, scaling
         As the network was tuned with them; a scaling only if the network does not state its own.
     classes
         In the order of the head's outputs.
@@ -78,6 +78,8 @@ class TunedCard:
     blocks: tuple[str, ...]
     root: str
     scaling: str | None = None
+    crop_fraction: float | None = None
+    crop_offset: str = "round"
     recipe: dict[str, Any] = field(default_factory=dict)
     history: tuple[dict[str, Any], ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)

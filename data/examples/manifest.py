@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +21,7 @@ from headstart.data.examples.source import (
     check_names,
     text_column,
 )
+from headstart.data.examples.tables import convert_options, parse_options, suffix_of
 from headstart.data.modalities.known import modality_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
@@ -78,21 +78,13 @@ def _no_path(path: object, names: list[str]) -> SourceError:
 
 
 def _read(path: object, folder: Folder, name: str) -> pa.Table:
-    suffix = PurePosixPath(name).suffix.lower()
     try:
-        if suffix == ".parquet":
+        if suffix_of(name) == ".parquet":
             return folder.table(name)
-        # Text stays text ("007" is not a number, "NA" may be a class); only an empty cell is null.
-        parse = pa.csv.ParseOptions(
-            delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True
-        )
-        convert = pa.csv.ConvertOptions(
-            column_types={name: pa.string() for name in COLUMNS},
-            strings_can_be_null=True,
-            null_values=[""],
-        )
         content = pa.BufferReader(as_utf8(path, folder.attempt(lambda: folder.read(name))))
-        return pa.csv.read_csv(content, parse_options=parse, convert_options=convert)
+        return pa.csv.read_csv(
+            content, parse_options=parse_options(name), convert_options=convert_options(COLUMNS)
+        )
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path} cannot be read: {error}", "Fix the manifest.") from None
 

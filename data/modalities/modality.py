@@ -7,7 +7,7 @@ and contain nothing about one kind of files.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -41,13 +41,19 @@ class InputSpec(ABC):
     """
 
     modality: ClassVar[str]  # its name in the table of modalities
-    input: ClassVar[str]  # the name of the graph's input
+    input: ClassVar[str]  # the name of the graph's input, or of the first of several
     dtype: ClassVar[type[np.generic]]
+    ragged: ClassVar[bool] = False  # whether rows differ in length: then batches are cut by length
 
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Of one row of the input, without the batch axis."""
+        """Of one row of the input, without the batch axis; of the longest one if it is ragged."""
+
+    @property
+    def signature(self) -> dict[str, tuple[int | None, ...]]:
+        """The graph's inputs and their shapes without the batch axis, None for a free axis."""
+        return {self.input: self.shape}
 
     @abstractmethod
     def decode(self, content: bytes, fast: bool = True) -> np.ndarray:
@@ -63,6 +69,27 @@ class InputSpec(ABC):
         DecodeError
             With a reason code.
         """
+
+    def stack(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Rows from `decode` as a batch, `[rows, ...]`; those of a ragged input are padded."""
+        return np.stack(rows)
+
+    def feed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """The arrays that a graph takes for a batch from `stack`, by the input's name."""
+        return {self.input: batch}
+
+    def tally(self, row: np.ndarray) -> Mapping[str, int]:
+        """What is to be counted of a row from `decode`, such as whether it was cut, in words."""
+        return {}
+
+    def files(self) -> dict[str, bytes]:
+        """What travels beside a graph: contents by what takes the place of `.onnx` in its name."""
+        return {}
+
+    @property
+    def format_version(self) -> int:
+        """The oldest format of a backbone file whose readers understand this rule."""
+        return 1
 
     def unsized(self) -> InputSpec:
         """The rule for a graph that takes examples of any size; by default the same one."""
@@ -104,12 +131,15 @@ class Modality(ABC):
         What an example is called, such as `photograph`.
     extensions
         Of its files, in lower case, with the dot.
+    in_tables
+        Whether the cells of a table's column may be examples.
     """
 
     name: ClassVar[str]
     noun: ClassVar[str]
     plural: ClassVar[str]
     extensions: ClassVar[frozenset[str]]
+    in_tables: ClassVar[bool] = False
 
     @abstractmethod
     def input_spec(self, metadata: Mapping[str, str]) -> InputSpec:
@@ -130,6 +160,15 @@ class Modality(ABC):
     def ready_code(self) -> dict[str, bytes]:
         """Programs that classify with an edge model and read files as training did, by name."""
         return {}
+
+    def page(self) -> dict[str, bytes]:
+        """A page for the browser that classifies with an edge model, as files by name."""
+        return {}
+
+    @property
+    def page_packages(self) -> tuple[str, ...]:
+        """The npm packages that the page needs beside ONNX Runtime's."""
+        return ()
 
     @abstractmethod
     def preview(self, content: bytes) -> Preview:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from headstart.data.examples.reading import IN_PARQUET, Reader, container_of, why_unread
+from headstart.data.examples.reading import IN_TABLE, Reader, container_of, why_unread
 from headstart.data.modalities.modality import DecodeError, InputSpec
 from headstart.data.storage.files import digest
 from headstart.data.storage.local import LocalFolder
@@ -17,6 +17,7 @@ READERS = 16  # threads that read from object storage, which takes tens of milli
 # Bytes of a batch: graphs that resize by themselves take photographs in full size, and convert
 # them to float32.
 MOST_BYTES = 1 << 26
+MOST_TOKENS = 1 << 13  # of a ragged batch with its padding: attention needs their square
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,14 @@ class Example:
         The stamp of its file.
     content
         The hash of its bytes.
+    tally
+        What its modality counts of it.
     """
 
     row: int
     stamp: str
     content: str
+    tally: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ def batches(
 ) -> Iterator[Batch | Failure]:
     """Read and decode examples one by one; errors are yielded as `Failure`.
 
-    Consecutive examples of one shape share a batch of at most `MOST_BYTES`. Files in object storage
+    Consecutive examples of one shape share a batch of at most `MOST_BYTES`. Those of a ragged input
+    are sorted by length first, since padding would be most of the work. Files in object storage
     are prefetched. Decoding is not, since it needs the core that the graph runs on; if the graph
     runs on a GPU, other workers decode meanwhile.
 
@@ -92,6 +97,9 @@ def batches(
     StorageError
         If the storage does not answer.
     """
+    if spec.ragged:
+        yield from _by_length(reader, paths, spec, size, at)
+        return
     waiting: list[Example] = []
     inputs = np.empty((0, *spec.shape), spec.dtype)
     coming = _decoded(reader, paths, spec)
@@ -120,6 +128,36 @@ def batches(
         yield Batch(waiting, inputs[: len(waiting)])
 
 
+def _by_length(
+    reader: Reader,
+    paths: Sequence[str],
+    spec: InputSpec,
+    size: Callable[[], int],
+    at: Callable[[int], None],
+) -> Iterator[Batch | Failure]:
+    """Batches of examples of similar length, the longest first; one at a time in their order."""
+    coming = _decoded(reader, paths, spec)
+    found: list[tuple[Example, np.ndarray]] = []
+    for row in range(len(paths)):
+        at(row)
+        each = next(coming)
+        if isinstance(each, Failure):
+            yield each
+        elif size() == 1:
+            yield Batch([each[0]], spec.stack([each[1]]))
+        else:
+            found.append(each)
+    found.sort(key=lambda each: -min(len(each[1]), spec.shape[0]))
+    start = 0
+    while start < len(found):
+        longest = min(len(found[start][1]), spec.shape[0])
+        count = max(1, min(size(), MOST_TOKENS // max(1, longest)))
+        some = found[start : start + count]
+        at(some[0][0].row)
+        yield Batch([example for example, _ in some], spec.stack([array for _, array in some]))
+        start += count
+
+
 def _decoded(
     reader: Reader, paths: Sequence[str], spec: InputSpec
 ) -> Iterator[tuple[Example, np.ndarray] | Failure]:
@@ -143,10 +181,10 @@ def _decoded(
             array = spec.decode(content)
         except DecodeError as error:
             return Failure(row, "decode", error.reason, error.message, stamp)
-        return Example(row, stamp, digest(content)), array
+        return Example(row, stamp, digest(content), spec.tally(array)), array
 
     local = isinstance(folder, LocalFolder)
-    # Rows of a Parquet file come one after the other.
-    readers = 0 if local else 1 if any(map(IN_PARQUET.fullmatch, paths)) else READERS
+    # Rows of a table come one after the other.
+    readers = 0 if local else 1 if any(map(IN_TABLE.fullmatch, paths)) else READERS
     contents = prefetch(read, enumerate(paths), readers, readers)  # files may be large
     return map(decode, contents)

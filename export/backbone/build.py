@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headstart.data.common.errors import BackboneError, Checklist
 from headstart.data.common.onnx_graphs import IR_VERSION, OPSET
-from headstart.data.contracts.backbone import Backbone, BackboneSpec, load_backbone
+from headstart.data.contracts.backbone import BackboneSpec, load_backbone
 from headstart.data.modalities.image.preprocessing import Preprocessing
 from headstart.data.storage.files import check_output, local_path, write_whole
-from headstart.export.backbone.check import check
+from headstart.export.backbone.check import LIKENESS, check, check_photographs
 from headstart.export.backbone.embedding import Recipe, assemble, plan, width
-from headstart.export.backbone.quantize import Quantized, quantize, read_calibration
+from headstart.export.backbone.quantize import quantize, read_calibration
+from headstart.export.backbone.written import BackboneExport
 from headstart.export.networks.network import Original
 from headstart.export.networks.onnx.surgery import check_limits, refuse_huge, to_opset
 from headstart.export.networks.resolve import DEFAULT, open_original
 from headstart.export.options import BackboneOptions, FeatureOptions, PrecisionOptions
+from headstart.export.text.build import export_text, is_text
 
 FEW = 16  # numbers of an embedding, below which they may be a network's answers
-
-
-@dataclass(frozen=True)
-class BackboneExport:
-    """A backbone file that was written, and how it compares with its original.
-
-    Parameters
-    ----------
-    backbone
-        The file.
-    parity
-        Largest relative difference from the original, of the fp32 form.
-    quantized
-        How the lower precision compares with fp32; none for fp32 itself.
-    warnings
-        What a user should know before using it.
-    """
-
-    backbone: Backbone
-    parity: float
-    quantized: Quantized | None
-    warnings: tuple[str, ...] = ()
 
 
 def export_backbone(
@@ -57,7 +36,7 @@ def export_backbone(
     Parameters
     ----------
     name
-        As `networks.resolve.open_original` takes it, or an open network, such as
+        As `networks.resolve.open_original` takes it, `words:FILE`, or an open network, such as
         `networks.torch.network.TorchNetwork` of a module of your own.
 
     Raises
@@ -65,6 +44,8 @@ def export_backbone(
     InputError
         As `open_original`, `plan` and `check`; also if `output` exists and `overwrite` is not set.
     """
+    if isinstance(name, str) and is_text(name):
+        return export_text(output, name, options, features, precision, overwrite)
     checks = Checklist()
     with checks.item():
         path = local_path(output)
@@ -85,6 +66,10 @@ def export_backbone(
     proto = to_backbone(original, recipe, spec)
     content = serialized(proto, spec)
     parity = check(content, original, recipe, spec)
+    own_resize = (options.resize, options.interpolation, options.crop_fraction) == (None,) * 3
+    likeness: float | None = None
+    if own_resize and options.scaling is None and not original.warnings:
+        likeness = check_photographs(content, original, recipe, spec)
     quantized = None
     if precision.precision != "fp32":
         quantized = quantize(proto, spec, precision.precision, photographs)
@@ -93,8 +78,13 @@ def export_backbone(
     backbone, warnings = load_backbone(path), _doubts(recipe, spec)
     if quantized:
         warnings += quantized.warnings(backbone.spec)
-    if options.resize is None:
+    if own_resize:
         warnings += original.warnings
+    if likeness is not None and likeness < LIKENESS:
+        warnings.append(
+            f"photographs that are resized by {spec.preprocessing} give embeddings a little off "
+            f"those by the network's own preprocessing (cosine {likeness:.3f})"
+        )
     return BackboneExport(backbone, parity, quantized, tuple(warnings))
 
 
@@ -115,6 +105,7 @@ def _doubts(recipe: Recipe, spec: BackboneSpec) -> list[str]:
 
 def describe(original: Original, recipe: Recipe, options: BackboneOptions) -> BackboneSpec:
     """The metadata of the file in fp32."""
+    stated = options.resize is not None or options.crop_fraction is not None
     return BackboneSpec(
         name=original.name,
         preprocessing=Preprocessing(
@@ -122,6 +113,8 @@ def describe(original: Original, recipe: Recipe, options: BackboneOptions) -> Ba
             original.width,
             options.resize or original.resize,
             options.interpolation or original.interpolation,
+            options.crop_fraction if stated else original.crop_fraction,
+            options.crop_offset or ("round" if stated else original.crop_offset),
         ),
         layers=tuple(recipe.layers),
         pooling=recipe.pooling,

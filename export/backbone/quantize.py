@@ -1,4 +1,4 @@
-"""Lower precision: fp16, or int8 calibrated on photographs."""
+"""Lower precision: fp16, or int8 calibrated on photographs; `text.build` has that of texts."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def quantize(
 
     spec = replace(spec, precision=precision)
     before = bytes(proto.SerializeToString())
-    lower = _to_int8(before, photographs) if photographs is not None else _to_fp16(proto)
+    lower = _to_int8(before, photographs) if photographs is not None else to_fp16(proto)
     del lower.metadata_props[:]
     onnx.helper.set_model_props(lower, spec.to_metadata())
     lower.producer_name, lower.producer_version = "headstart", ""
@@ -166,7 +166,8 @@ def _own_nodes(proto: Any) -> list[str]:
     return [node.name for node in proto.graph.node if node.name.startswith(OWN)]
 
 
-def _to_fp16(proto: Any) -> Any:
+def to_fp16(proto: Any) -> Any:
+    """A graph in fp16, but for its inputs and outputs and our own nodes."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -181,7 +182,7 @@ def _to_fp16(proto: Any) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the quantizer, which logs advice through the root logger."""
     root = logging.getLogger()
     level = root.level
@@ -212,7 +213,7 @@ def _to_int8(content: bytes, photographs: np.ndarray) -> Any:
             images = next(self.left, None)
             return None if images is None else {INPUT: images}
 
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         folded, lower = Path(folder, "folded.onnx"), Path(folder, "int8.onnx")
         # Batch normalization is folded into convolutions first: left beside them it stays fp32.
         save_optimized(content, folded)

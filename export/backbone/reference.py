@@ -16,14 +16,19 @@ POWER, FLOOR = 3, 1e-6  # of the generalized mean, Radenovic et al., 2018 (arXiv
 
 def embed(original: Original, recipe: Recipe, images: np.ndarray) -> np.ndarray:
     """The embedding computed by the original network and numpy, before the signed square root."""
-    views = [images]
+    return embed_scaled(original, recipe, original.preprocess(images))
+
+
+def embed_scaled(original: Original, recipe: Recipe, pixels: np.ndarray) -> np.ndarray:
+    """The same of a network's input, `[batch, height, width, 3]`."""
+    views = [pixels]
     if recipe.views != "none":
-        views.append(images[:, :, ::-1])
+        views.append(pixels[:, :, ::-1])
     if recipe.views == "flips":
-        views += [images[:, ::-1], np.rot90(images, axes=(1, 2))]
+        views += [pixels[:, ::-1], np.rot90(pixels, axes=(1, 2))]
     answers = []
     for view in views:
-        features = original.run(original.preprocess(np.ascontiguousarray(view)), recipe.layers)
+        features = original.run(np.ascontiguousarray(view), recipe.layers)
         pieces = [
             pool_array(np.asarray(array, np.float64), part.layer, pool)
             for part, array in zip(recipe.parts, features, strict=True)

@@ -252,9 +252,9 @@ def _answer(
                 if edge.any_size:
                     given = [image[None] for image in images]
                 else:
-                    given = [np.stack(images)] if images else []
+                    given = [edge.input_spec.stack(images)] if images else []
                 for inputs in given:
-                    (labels,) = session.run([LABEL], {edge.input_spec.input: inputs})
+                    (labels,) = session.run([LABEL], edge.input_spec.feed(inputs))
                     found.append(place[labels])
             advance(len(rows))
     nothing = np.empty(0, np.int64)

@@ -29,8 +29,11 @@ def tuned_options(path: Path, options: BackboneOptions) -> tuple[Tuned, Backbone
         )
     tuned = Tuned.open(path)
     card = tuned.card
+    own = options.resize is None and options.crop_fraction is None
     return tuned, replace(
         options,
+        crop_fraction=card.crop_fraction if own else options.crop_fraction,
+        crop_offset=card.crop_offset if own else options.crop_offset,
         weights=str(tuned.weights),
         size=options.size or card.size,
         scaling=options.scaling or card.scaling,

@@ -44,6 +44,7 @@ class TrainableTorch(Trainable):
         self.name, self.height, self.width = network.name, network.height, network.width
         self.scaling, self.weights = network.scaling, network.weights
         self.resize, self.interpolation = network.resize, network.interpolation
+        self.crop_fraction, self.crop_offset = network.crop_fraction, network.crop_offset
         self.layer = network.find(network.default_layers[-1:])[0]
         self.pool = network.default_pools[0]
         self.ready = False  # to be trained; a network that is exported stays as it is

@@ -60,6 +60,8 @@ class Trainable(ABC):
     weights: Weights
     resize: str = "squash"
     interpolation: str = "bilinear"
+    crop_fraction: float | None = None
+    crop_offset: str = "round"
     blocks: list[Block]
     dim: int
     channels_first: bool = True
@@ -67,7 +69,8 @@ class Trainable(ABC):
     @property
     def preprocessing(self) -> Preprocessing:
         """How photographs are resized."""
-        return Preprocessing(self.height, self.width, self.resize, self.interpolation)
+        rule = self.resize, self.interpolation, self.crop_fraction, self.crop_offset
+        return Preprocessing(self.height, self.width, *rule)
 
     @property
     @abstractmethod

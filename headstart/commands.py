@@ -192,6 +192,12 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output if it is there.")
     ] = False,
+    spreadsheet_safe: Annotated[
+        bool,
+        typer.Option(
+            "--spreadsheet-safe", help="A CSV's cells that would be formulas begin with '."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Classify photographs with MODEL, and print the answers."""
@@ -205,11 +211,13 @@ def predict(
     with checks.item():
         options = PredictOptions(address=address, workers=workers)
     with checks.item():
-        path = None if output is None else check_predictions_file(output, overwrite)
+        path = None
+        if output is not None:
+            path = check_predictions_file(output, overwrite, spreadsheet_safe)
     checks.finish()
     table = predicting.answer(edge, files, options)
     if path is not None:
-        write_answers(path, table, edge.classes)
+        write_answers(path, table, edge.classes, spreadsheet_safe)
     if as_json:
         console.show_json(predicting.to_json(table, edge.classes))
     else:

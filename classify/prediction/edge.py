@@ -107,7 +107,7 @@ def predict_examples(
         path = check_predictions_file(output, overwrite, options.spreadsheet_safe)
     checks.finish()
     table = answer_source(edge, examples, options)
-    write_answers(path, table, edge.classes)
+    write_answers(path, table, edge.classes, options.spreadsheet_safe)
     return table
 
 
@@ -134,11 +134,6 @@ def answer_source(
     return answers_table(
         source.examples, answers.labels, answers.probabilities, edge.classes, failed
     ).append_column("error", pa.array(answers.errors, pa.string()))
-<<<<<<< HEAD
-=======
-    write_answers(path, table, edge.classes, options.spreadsheet_safe)
-    return table
->>>>>>> main
 
 
 def _open_source(source: str | Path, output: str | Path, modality: Modality | None) -> Source:

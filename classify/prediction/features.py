@@ -138,7 +138,7 @@ def predict(
         opened, store = open_pair(model, features)
     checks.finish()
     table = answer_store(opened, store)
-    write_answers(path, table, opened.card.classes)
+    write_answers(path, table, opened.card.classes, spreadsheet_safe)
     return table
 
 
@@ -163,10 +163,4 @@ def answer_rows(opened: Model, rows: pa.Table) -> pa.Table:
             f"{probabilities.shape[1]}",
             TRAIN_COMMAND,
         )
-<<<<<<< HEAD
     return answers_table(rows, labels, probabilities, classes)
-=======
-    table = answers_table(rows, labels, probabilities, classes)
-    write_answers(path, table, classes, spreadsheet_safe)
-    return table
->>>>>>> main

@@ -9,6 +9,7 @@ import typer
 from headstart.classify.cli import HEAD_HELP
 from headstart.data.common import console
 from headstart.data.common.errors import Checklist, TooManyBadError
+from headstart.extract.cli import TextColumn
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +49,7 @@ def build(
     pool: Annotated[
         list[str] | None, typer.Option(help="avg, max, std, gem, flatten or token; repeatable.")
     ] = None,
+    text_column: TextColumn = None,
     workers: Workers = None,
     address: Address = None,
     batch_size: Annotated[int, typer.Option(help="Examples per call of the backbone.")] = 16,
@@ -123,6 +125,7 @@ def build(
     from headstart.classify.heads.fitting import FitOptions
     from headstart.classify.splits.splitting import SplitOptions
     from headstart.classify.training import RunOptions
+    from headstart.data.examples.opening import with_column
     from headstart.export.options import BackboneOptions, EdgeOptions, FeatureOptions
     from headstart.extract.job import ExtractOptions
     from headstart.extract.planning.plan import Update
@@ -160,7 +163,7 @@ def build(
         title=title,
         runtime=runtime,
     )
-    built = building.build(source, output, options)
+    built = building.build(with_column(source, text_column), output, options)
     if as_json:
         console.show_json(building.to_json(built))
     else:
@@ -194,9 +197,7 @@ def predict(
     ] = False,
     spreadsheet_safe: Annotated[
         bool,
-        typer.Option(
-            "--spreadsheet-safe", help="A CSV's cells that would be formulas begin with '."
-        ),
+        typer.Option("--spreadsheet-safe", help="In a CSV, what would be a formula begins with '."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -12,6 +12,7 @@ from headstart.backbones import CHOSEN, cached_backbone
 from headstart.cache import cache_folder, key_of
 from headstart.data.contracts.backbone import Backbone
 from headstart.data.contracts.store import FeatureStore, embeddings_of
+from headstart.data.examples.opening import with_column
 from headstart.data.storage.files import write_whole
 from headstart.export.options import BackboneOptions, FeatureOptions
 from headstart.extract import job
@@ -102,6 +103,7 @@ def extract(
     weights: str = "imagenet",
     layer: tuple[str, ...] = (),
     pool: tuple[str, ...] = (),
+    text_column: str | None = None,
     workers: int | None = None,
     address: str | None = None,
     batch_size: int = 16,
@@ -129,8 +131,8 @@ def extract(
         Folder of the feature store; in the cache, by source and backbone, if not given.
     size, weights, layer, pool
         Of a network, as for `export backbone`.
-    workers, address, batch_size, precision, engine, max_bad, allow_unlabelled, retry_failed,
-    rehash, moved_from
+    text_column, workers, address, batch_size, precision, engine, max_bad, allow_unlabelled,
+    retry_failed, rehash, moved_from
         As for `python -m extract`.
     prune
         Drop examples that the source no longer has; by default only in the cache.
@@ -154,6 +156,8 @@ def extract(
     )
     network = BackboneOptions(weights=weights, size=size)
     made = cached_backbone(str(backbone), network, FeatureOptions(tuple(layer), tuple(pool)))
+    if text_column is not None:
+        source = with_column(source, text_column)
     opened = as_source(source, allow_unlabelled, made.spec.modality)
     kept = output is None
     if output is None:

@@ -20,12 +20,12 @@ from headstart.data.common import console
 
 # The main thread waits for itself, in C: it cannot answer.
 BUSY = """
-import ctypes, sys
+import ctypes, sys, threading
 from headstart.data.common import console
 app = console.new_app("Busy.")
 @app.command()
 def work() -> None:
-    print("working", flush=True)
+    threading.Timer(2, print, ["working"], {"flush": True}).start()
     mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
     lock(mutex), lock(mutex)
 @app.command()

@@ -37,8 +37,11 @@ def render(content: ReportContent) -> str:
         f"{len(about.classes):,} classes, head {about.head}, trained on "
         f"{count(about.training, 'example')}."
     )
+    sections = _sections(content)
+    shown = [each for s in sections for card in s.cards for each in card.thumbnails]
+    media = any(each.sound for each in shown)  # the policy allows no more than is there
     page = environment.get_template("template.html")
-    return page.render(lead=lead, sections=_sections(content))
+    return page.render(lead=lead, sections=sections, media=media)
 
 
 def _sections(content: ReportContent) -> list[Section]:

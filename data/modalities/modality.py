@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -68,6 +68,29 @@ class InputSpec(ABC):
         """The rule for a graph that takes examples of any size; by default the same one."""
         return self
 
+    def at(self, path: str) -> InputSpec:
+        """The rule for the part of an example that its path names; by default the same one."""
+        return self
+
+    def parts(self, file: BinaryIO, start: float = 0.0, end: float | None = None) -> list[str]:
+        """The parts of an example that are embedded separately, see `data.examples.parts`.
+
+        Only where the modality is `divided`. An empty name is the whole example.
+
+        Parameters
+        ----------
+        file
+            The example's bytes, of which as few as possible are read.
+        start, end
+            What of the example counts.
+
+        Raises
+        ------
+        DecodeError
+            If it cannot be read.
+        """
+        return [""]
+
     @abstractmethod
     def to_metadata(self) -> dict[str, str]:
         """As entries of the backbone file's metadata, without prefix."""
@@ -87,10 +110,13 @@ class Preview:
         Of the content, such as `image/jpeg`.
     content
         The bytes to show.
+    sound
+        What a player beside it plays, as MP3; nothing by default.
     """
 
     media_type: str
     content: bytes
+    sound: bytes = b""
 
 
 class Modality(ABC):
@@ -104,12 +130,15 @@ class Modality(ABC):
         What an example is called, such as `photograph`.
     extensions
         Of its files, in lower case, with the dot.
+    divided
+        Whether an example may be embedded in several parts, and be a stretch of a file.
     """
 
     name: ClassVar[str]
     noun: ClassVar[str]
     plural: ClassVar[str]
     extensions: ClassVar[frozenset[str]]
+    divided: ClassVar[bool] = False
 
     @abstractmethod
     def input_spec(self, metadata: Mapping[str, str]) -> InputSpec:
@@ -134,3 +163,11 @@ class Modality(ABC):
     @abstractmethod
     def preview(self, content: bytes) -> Preview:
         """What a page shows of an example; raises `DecodeError`."""
+
+    def preview_at(self, path: str, content: bytes) -> Preview:
+        """What a page shows of the part of an example that its path names."""
+        return self.preview(content)
+
+    def page_code(self) -> dict[str, bytes]:
+        """Scripts of the demo page that read files as training did, by name."""
+        return {}

@@ -15,10 +15,12 @@ import numpy as np
 from headstart.data.common.cosine import cosines
 from headstart.data.common.errors import BackboneError
 from headstart.data.common.onnx_runtime import open_session, save_optimized
-from headstart.data.common.speed import BATCH, images_per_second, random_images
-from headstart.data.contracts.backbone import INPUT, OUTPUT, BackboneSpec
+from headstart.data.common.speed import BATCH, images_per_second, random_inputs
+from headstart.data.contracts.backbone import OUTPUT, BackboneSpec
 from headstart.data.examples.opening import open_source
+from headstart.data.examples.parts import in_parts
 from headstart.data.examples.reading import Reader
+from headstart.data.modalities.known import MODALITIES
 from headstart.data.modalities.modality import DecodeError, InputSpec
 from headstart.export.backbone.embedding import OWN
 from headstart.export.options import PrecisionOptions
@@ -99,20 +101,23 @@ def read_calibration(options: PrecisionOptions, preprocessing: InputSpec) -> np.
     """
     if options.calibrate is None:
         return None
-    source = open_source(options.calibrate, allow_unlabelled=True)
+    modality = MODALITIES[preprocessing.modality]
+    source = open_source(options.calibrate, True, modality)
+    source = in_parts(source, preprocessing).source
     paths = source.examples["path"].to_pylist()
     images, reader = [], Reader(source.folder)
     for number in np.random.default_rng(SEED).permutation(len(paths)):
         try:
-            images.append(preprocessing.decode(reader.read(paths[number])))
+            rule = preprocessing.at(paths[number])
+            images.append(rule.decode(reader.read(paths[number])))
         except (OSError, DecodeError):
             continue  # an error below, if too few are left
         if len(images) == PHOTOGRAPHS:
             break
     if len(images) < FEWEST:
         raise BackboneError(
-            f"{options.calibrate} has {len(images)} photographs that can be read; int8 calibration "
-            f"needs at least {FEWEST}, and {PHOTOGRAPHS} are better",
+            f"{options.calibrate} has {len(images)} {modality.plural} that can be read; int8 "
+            f"calibration needs at least {FEWEST}, and {PHOTOGRAPHS} are better",
             "Name another --calibrate SOURCE.",
         )
     return np.stack(images)
@@ -137,7 +142,7 @@ def quantize(
     content = bytes(lower.SerializeToString())
     images, random = photographs, photographs is None
     if images is None:
-        images = random_images(spec.preprocessing.shape[:2], BATCH)
+        images = random_inputs(spec.preprocessing.shape, BATCH)
     found = cosines(_embed(before, images), _embed(content, images))
     fp32_speed, speed = images_per_second([before, content])
     return Quantized(
@@ -155,10 +160,14 @@ def quantize(
 def _embed(content: bytes, images: np.ndarray) -> np.ndarray:
     session = open_session(content, 1)
     parts = [
-        session.run([OUTPUT], {INPUT: images[start : start + BATCH]})[0]
+        session.run([OUTPUT], {_input(session): images[start : start + BATCH]})[0]
         for start in range(0, len(images), BATCH)
     ]
     return np.concatenate(parts)
+
+
+def _input(session: Any) -> str:
+    return str(session.get_inputs()[0].name)
 
 
 def _own_nodes(proto: Any) -> list[str]:
@@ -210,13 +219,14 @@ def _to_int8(content: bytes, photographs: np.ndarray) -> Any:
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             images = next(self.left, None)
-            return None if images is None else {INPUT: images}
+            return None if images is None else {name: images}
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
         folded, lower = Path(folder, "folded.onnx"), Path(folder, "int8.onnx")
         # Batch normalization is folded into convolutions first: left beside them it stays fp32.
         save_optimized(content, folded)
         proto = onnx.load(folded)
+        name = proto.graph.input[0].name
         quantize_static(
             folded,
             lower,

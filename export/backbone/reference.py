@@ -6,6 +6,8 @@ is the network's own word (`Layer.layout`), while the graph goes by its operator
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from headstart.export.backbone.embedding import Recipe
@@ -14,8 +16,22 @@ from headstart.export.networks.network import FIRST, TOKENS, Layer, Original
 POWER, FLOOR = 3, 1e-6  # of the generalized mean, Radenovic et al., 2018 (arXiv:1711.02512)
 
 
-def embed(original: Original, recipe: Recipe, images: np.ndarray) -> np.ndarray:
-    """The embedding computed by the original network and numpy, before the signed square root."""
+def embed(
+    original: Original,
+    recipe: Recipe,
+    images: np.ndarray,
+    scale: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """The embedding computed by the original network and numpy, before the signed square root.
+
+    Parameters
+    ----------
+    images
+        Pixels of 0 to 255, `[batch, height, width, 3]`.
+    scale
+        What scales them; by default the network's own preprocessing.
+    """
+    scale = scale or original.preprocess
     views = [images]
     if recipe.views != "none":
         views.append(images[:, :, ::-1])
@@ -23,7 +39,7 @@ def embed(original: Original, recipe: Recipe, images: np.ndarray) -> np.ndarray:
         views += [images[:, ::-1], np.rot90(images, axes=(1, 2))]
     answers = []
     for view in views:
-        features = original.run(original.preprocess(np.ascontiguousarray(view)), recipe.layers)
+        features = original.run(scale(np.ascontiguousarray(view)), recipe.layers)
         pieces = [
             pool_array(np.asarray(array, np.float64), part.layer, pool)
             for part, array in zip(recipe.parts, features, strict=True)

@@ -147,10 +147,10 @@ def _take_turns(workers: Sequence[Worker], runs: int) -> None:
 
 @contextmanager
 def _worker(edge: Edge, path: Path, threads: int) -> Iterator[Worker]:
-    height, width = edge.spec.preprocessing.shape[:2]
+    shape = edge.spec.preprocessing.shape
     command = [
         *(sys.executable, "-c", SCRIPT.format(str(Path(__file__).parents[3]))),
-        *(str(path), str(threads), str(height), str(width)),
+        *(str(path), str(threads), *map(str, shape)),
     ]
     process = subprocess.Popen(  # noqa: S603  (our own module)
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -132,6 +132,10 @@ class Modality(ABC):
         Of its files, in lower case, with the dot.
     divided
         Whether an example may be embedded in several parts, and be a stretch of a file.
+    skipped
+        Reasons of parts that say nothing of their example: its answer is that of the others.
+    page_scripts
+        Of `page_code`: what the demo page imports as `page`, and its worker as `worker`.
     """
 
     name: ClassVar[str]
@@ -139,6 +143,8 @@ class Modality(ABC):
     plural: ClassVar[str]
     extensions: ClassVar[frozenset[str]]
     divided: ClassVar[bool] = False
+    skipped: ClassVar[frozenset[str]] = frozenset()
+    page_scripts: ClassVar[dict[str, str]] = {}
 
     @abstractmethod
     def input_spec(self, metadata: Mapping[str, str]) -> InputSpec:

@@ -40,7 +40,7 @@ def write_demo(
     """Write the page to a folder; any web server can serve it.
 
     Its graph takes photographs of any size: if the edge model does not, resizing is added before
-    it.
+    it. Other modalities bring scripts of their own.
 
     Parameters
     ----------
@@ -58,7 +58,8 @@ def write_demo(
     with checks.item():
         model = load_edge(edge)
         check_web(model)
-        if not model.any_size:
+        own = model.spec.modality.page_code()
+        if not model.any_size and not own:
             check_any_size(model.spec.preprocessing)
     with checks.item():
         folder = local_path(output)
@@ -66,11 +67,12 @@ def write_demo(
         check_writable(folder)
     checks.finish()
     found = find_runtime(runtime)
-    model = model if model.any_size else with_resizing(model)
+    model = model if model.any_size or own else with_resizing(model)
     (folder / SITE).unlink(missing_ok=True)  # an old page is invalid from here on
     written = {
         name: files("headstart.export.demo").joinpath("page", name).read_bytes() for name in PAGE
     }
+    written |= own
     written |= {MODEL: model.content, SCRIPT: found.script, WASM: found.wasm}
     written[SITE] = _site(model, title, found)  # last: it marks the page as complete
     for name, data in written.items():
@@ -128,6 +130,7 @@ def _site(edge: Edge, title: str, runtime: Runtime) -> bytes:
     about = json.loads(edge.labels()) | {
         "title": title,
         "model": {"path": MODEL, "bytes": len(edge.content)},
+        **({"scripts": scripts} if (scripts := edge.spec.modality.page_scripts) else {}),
         "runtime": {"path": WASM, "bytes": len(runtime.wasm), "version": runtime.version},
     }
     return json.dumps(about, ensure_ascii=False, indent=1).encode()

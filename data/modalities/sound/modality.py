@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.resources import files
+from typing import ClassVar
 
 from headstart.data.common.stretches import stretch_of
 from headstart.data.modalities.modality import Modality, Preview
@@ -22,6 +23,8 @@ class Recordings(Modality):
     noun, plural = "recording", "recordings"
     extensions = EXTENSIONS
     divided = True
+    skipped = frozenset({"silent"})
+    page_scripts: ClassVar[dict[str, str]] = {"page": "recordings.js", "worker": "sound.js"}
 
     def input_spec(self, metadata: Mapping[str, str]) -> Windows:
         """Rate, window, hop, and what becomes of short ones and of silence."""
@@ -51,8 +54,9 @@ class Recordings(Modality):
         return {name: _code(name) for name in CODE}
 
     def page_code(self) -> dict[str, bytes]:
-        """Windows, resampling and WAV, as in Node."""
-        return {"sound.js": _code("sound.mjs")}
+        """Windows, resampling and WAV as in Node; opening files, and the microphone."""
+        names = ("recordings.js", "microphone.js")
+        return {"sound.js": _code("sound.mjs")} | {name: _code(name) for name in names}
 
     def preview(self, content: bytes) -> Preview:
         """The spectrogram of a recording's beginning, and what it sounds like."""

@@ -30,6 +30,7 @@ from headstart.export.options import VIEWS, FeatureOptions, split_layer
 FLOAT, UINT8, FLOAT16 = 1, 2, 10  # TensorProto's codes of element types
 WAVEFORM = Windows.input
 OWN = "headstart/"  # prefix of the names of our own nodes
+SPECTROGRAM = f"{OWN}spectrogram/"
 GEM_POWER, GEM_FLOOR = 3.0, 1e-6  # Radenovic et al., 2018 (arXiv:1711.02512)
 
 

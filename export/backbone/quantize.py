@@ -14,6 +14,7 @@ import numpy as np
 
 from headstart.data.common.cosine import cosines
 from headstart.data.common.errors import BackboneError
+from headstart.data.common.onnx_graphs import BATCH as BATCH_AXIS
 from headstart.data.common.onnx_runtime import open_session, save_optimized
 from headstart.data.common.speed import BATCH, images_per_second, random_inputs
 from headstart.data.contracts.backbone import OUTPUT, BackboneSpec
@@ -22,7 +23,7 @@ from headstart.data.examples.parts import in_parts
 from headstart.data.examples.reading import Reader
 from headstart.data.modalities.known import MODALITIES
 from headstart.data.modalities.modality import DecodeError, InputSpec
-from headstart.export.backbone.embedding import OWN
+from headstart.export.backbone.embedding import OWN, SPECTROGRAM
 from headstart.export.options import PrecisionOptions
 
 PHOTOGRAPHS, FEWEST = 128, 8
@@ -176,17 +177,45 @@ def _own_nodes(proto: Any) -> list[str]:
 
 
 def _to_fp16(proto: Any) -> Any:
+    """All but our own nodes; a spectrogram is set aside, since its constants would be rounded."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    return convert_float_to_float16(
+    graph, inputs = copy.graph, list(copy.graph.input)
+    nodes = _take_spectrogram(graph.node)
+    constants = _take_spectrogram(graph.initializer)
+    if nodes:
+        picture = nodes[-1].output[0]
+        element = onnx.TensorProto.UINT8 if nodes[-1].op_type == "Cast" else onnx.TensorProto.FLOAT
+        del graph.input[:]
+        shape = [BATCH_AXIS, None, None, 3]
+        graph.input.append(onnx.helper.make_tensor_value_info(picture, element, shape))
+    half = convert_float_to_float16(
         copy,
         keep_io_types=True,
-        node_block_list=_own_nodes(proto),
+        node_block_list=_own_nodes(copy),
         disable_shape_infer=False,
     )
+    after = list(half.graph.node)
+    for field, whole in (
+        (half.graph.node, [*nodes, *after]),
+        (half.graph.input, inputs),
+        (half.graph.initializer, [*half.graph.initializer, *constants]),
+    ):
+        del field[:]
+        field.extend(whole)
+    return half
+
+
+def _take_spectrogram(field: Any) -> list[Any]:
+    """Remove the spectrogram's own from a repeated field, and return it."""
+    taken = [each for each in field if each.name.startswith(SPECTROGRAM)]
+    others = [each for each in field if not each.name.startswith(SPECTROGRAM)]
+    del field[:]
+    field.extend(others)
+    return taken
 
 
 @contextmanager

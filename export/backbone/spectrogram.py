@@ -19,7 +19,7 @@ import numpy as np
 from headstart.data.common.onnx_builder import GraphBuilder
 from headstart.data.common.onnx_graphs import BATCH, rename_values
 from headstart.data.contracts.backbone import INPUT
-from headstart.export.backbone.embedding import FLOAT, OWN, UINT8, WAVEFORM
+from headstart.export.backbone.embedding import FLOAT, SPECTROGRAM, UINT8, WAVEFORM
 from headstart.export.options import SoundOptions
 
 FLOOR = 1e-10  # of power: -100 dB, below what 16 bits hold
@@ -109,7 +109,7 @@ class Spectrogram:
         """
         import onnx
 
-        graph = GraphBuilder(f"{OWN}spectrogram/")
+        graph = GraphBuilder(SPECTROGRAM)
         picture = self._nodes(graph)
         if element == UINT8:
             picture = graph.add("Cast", graph.add("Round", picture), to=UINT8)

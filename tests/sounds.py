@@ -13,17 +13,18 @@ import soxr
 from onnx import TensorProto, helper, numpy_helper
 
 from headstart.export.backbone.build import export_backbone
-from headstart.export.options import BackboneOptions, SoundOptions
+from headstart.export.options import BackboneOptions, FeatureOptions, SoundOptions
 
 OWN_RATE = 22_050  # of the recordings: the backbone's is 8,000
-PITCHES = {"ann": (210.0, 1.15), "bob": (110.0, 0.9), "cat": (160.0, 1.0)}  # Hz, vocal tract
+# Of each voice: Hz, the length of the vocal tract, and how much weaker high tones are.
+PITCHES = {"ann": (240.0, 1.3, 0.0), "bob": (95.0, 0.75, 1.6), "cat": (150.0, 1.0, 0.7)}
 VOWELS = ((730, 1090), (270, 2290), (300, 870), (530, 1840), (570, 840))  # Hz, two formants
 
 
 def say(voice: str, sentence: int, rate: int = OWN_RATE) -> np.ndarray:
     """A few vowels, which the number of a sentence chooses: float32 `[samples]`, 0.4 to 1.6 s."""
     random = np.random.default_rng(sentence)
-    pitch, tract = PITCHES[voice]
+    pitch, tract, tilt = PITCHES[voice]
     length = int(rate * 0.2)
     parts = []
     for vowel in random.integers(0, len(VOWELS), random.integers(2, 9)):
@@ -31,6 +32,7 @@ def say(voice: str, sentence: int, rate: int = OWN_RATE) -> np.ndarray:
         number = np.arange(1, int(3800 / pitch))[:, None]
         tone = pitch * (1 + 0.03 * random.normal()) * number
         gains = sum(1 / (1 + ((tone - tract * at) / 120) ** 2) for at in VOWELS[vowel])
+        gains = gains * (tone / 200) ** -tilt
         parts.append((gains * np.sin(2 * np.pi * tone * times)).sum(0) * np.hanning(length))
     spoken = np.concatenate(parts)
     noise = np.random.default_rng([sentence, len(voice)]).normal(0, 0.002, len(spoken))
@@ -78,7 +80,8 @@ SOUND = SoundOptions("logmel", rate=8_000, window=0.5, hop=0.25, bands=32)
 def write_sound_backbone(path: Path, sound: SoundOptions = SOUND) -> None:
     """A backbone file of the network, for windows of half a second."""
     network = write_picture_network(path.with_name("pictures.onnx"))
-    export_backbone(path, str(network), BackboneOptions(scaling="unit"), sound=sound)
+    features, options = FeatureOptions(pools=("avg", "std", "max")), BackboneOptions(scaling="unit")
+    export_backbone(path, str(network), options, features, sound=sound)
 
 
 def encoded(samples: np.ndarray, rate: int = 8_000, **how: str) -> bytes:

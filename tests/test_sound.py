@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import pytest
 import soundfile
 from browser import open_fresh, served
 from compiled import SANITIZED, SOURCES, compiled
+from conftest import copy
 from elsewhere import NODE, WEB, choose
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -33,7 +33,10 @@ from headstart.data.contracts.backbone import load_backbone
 from headstart.data.contracts.edge import load_edge
 from headstart.data.contracts.model import Model
 from headstart.data.contracts.store import FeatureStore
+from headstart.data.examples.opening import open_source
+from headstart.data.examples.parts import in_parts
 from headstart.data.modalities.modality import DecodeError
+from headstart.data.storage.places import folder_at
 from headstart.data.verification import verify
 from headstart.export.demo.site import write_demo
 from headstart.export.edge.classifier import export_classifier
@@ -41,17 +44,25 @@ from headstart.export.edge.parity import training_answers
 from headstart.export.edge.ready_code import write_code
 from headstart.export.measure.measure import measure
 from headstart.export.options import MeasureOptions
-from headstart.extract.job import extract
-from headstart.extract.planning.plan import Update
+from headstart.extract.job import ExtractOptions, extract
+from headstart.extract.planning.plan import Plan, Update, plan
+
+ODD = odd()
 
 
 @pytest.fixture(scope="session")
 def job(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
-    """A folder with `voices`, `backbone.onnx`, `features`, `model` and `edge.onnx`; not changed."""
+    """A folder with `voices`, `backbone.onnx`, `features`, `model` and `edge.onnx`; not changed.
+
+    Odd files without a label lie beside the folders of the voices.
+    """
     folder = tmp_path_factory.mktemp("sound")
     write_voices(folder / "voices")
+    for name, (content, _) in ODD.items():
+        (folder / "voices" / name).write_bytes(content)
     write_sound_backbone(folder / "backbone.onnx")
-    extract(folder / "voices", folder / "backbone.onnx", folder / "features")
+    options = ExtractOptions(allow_unlabelled=True)
+    extract(folder / "voices", folder / "backbone.onnx", folder / "features", options)
     train(folder / "features", folder / "model")
     export_classifier(folder / "model", folder / "backbone.onnx", folder / "edge.onnx")
     return folder
@@ -78,9 +89,11 @@ def expected(job: Path, samples: np.ndarray, rate: int, folder: Path) -> np.ndar
 def test_rows_are_windows_and_recordings_groups(job: Path) -> None:
     store = FeatureStore.open(job / "features")
     rows = store.read(["id", "path", "group", "label"]).to_pylist()
-    assert (store.manifest.modality, store.manifest.errors) == ("sound", 0)
-    assert len({whole_of(row["id"]) for row in rows}) == 36
-    assert len(rows) == store.manifest.rows == store.manifest.inferences > 100
+    assert store.manifest.modality == "sound"
+    voices = [row for row in rows if row["label"]]
+    assert len({whole_of(row["id"]) for row in voices}) == 36
+    assert len(voices) > 100
+    assert store.manifest.inferences == len(rows)
     for row in rows:
         assert whole_of(row["path"]) == whole_of(row["id"])
         assert row["group"] == (None if row["id"] == whole_of(row["id"]) else whole_of(row["id"]))
@@ -104,7 +117,7 @@ def test_held_out_voices_are_told_apart(job: Path, command: Callable) -> None:
     assert re.search(r"whole recordings +1\.0000 .* of 9: the mean of the", answer.out)
 
 
-@pytest.mark.parametrize("head", ["centroid", "knn", "sgd"])
+@pytest.mark.parametrize("head", ["lda", "knn", "ridge", "linear-svm"])
 def test_other_heads(head: str, job: Path, tmp_path: Path) -> None:
     options = FitOptions(HeadOptions(head))
     trained = train(job / "features", tmp_path / "m", options, run=RunOptions(report=False))
@@ -116,91 +129,71 @@ def test_other_heads(head: str, job: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("local_ray")
 def test_a_store_follows_its_recordings(job: Path, tmp_path: Path) -> None:
     """What is new, longer, shorter or gone; nothing else is embedded again."""
-    for name in ("voices", "backbone.onnx"):
-        (shutil.copytree if name == "voices" else shutil.copy2)(job / name, tmp_path / name)
-    voices, features = tmp_path / "voices", tmp_path / "features"
+    voices, features = copy(job / "voices", tmp_path), copy(job / "features", tmp_path)
+    backbone = load_backbone(job / "backbone.onnx")
+    before = set(FeatureStore.open(features).read(["id"])["id"].to_pylist())
 
-    def run(**update: bool) -> tuple[int, set[str], int]:
-        done = extract(voices, tmp_path / "backbone.onnx", features, update=Update(**update))
-        ids = FeatureStore.open(features).read(["id"])["id"].to_pylist()
-        assert len(ids) == len(set(ids))
-        return done.inferences, set(ids), done.counts.vanished
+    def planned(**update: bool) -> Plan:
+        source = open_source(voices, True, backbone.spec.modality)
+        parts = in_parts(source, backbone.spec.preprocessing).source
+        return plan(parts, folder_at(features), backbone.fingerprint, Update(**update))
 
-    _, before, _ = run()
-    assert run() == (0, before, 0)
-    soundfile.write(voices / "ann" / "08.wav", say("ann", 8)[: OWN_RATE // 3], OWN_RATE)
-    once, after, vanished = run()
-    assert (once, vanished) == (1, 0)
-    assert {id for id in after if "ann/08" in id} == {"ann/08.wav"}
-    assert {id for id in before if "ann/08" not in id} < after
+    assert planned().finished
+    assert not planned(rehash=True).todo.num_rows
     long = np.concatenate([say("ann", 8), say("ann", 9)])
     soundfile.write(voices / "ann" / "08.wav", long, OWN_RATE)
-    again, after, _ = run()
-    own = {id for id in after if "ann/08" in id}
-    assert len(own) == again > 4
-    assert "ann/08.wav" not in own
+    found = planned()
+    assert {whole_of(id) for id in found.todo["id"].to_pylist()} == {"ann/08.wav"}
+    assert found.todo.num_rows > 4
+    soundfile.write(voices / "ann" / "08.wav", say("ann", 8)[: OWN_RATE // 3], OWN_RATE)
     (voices / "bob" / "00.wav").unlink()
-    assert run()[2] > 0
-    assert not any("bob/00" in id for id in run(prune=True)[1])
-    assert run(rehash=True)[0] == 0
+    found = planned()
+    assert found.todo["id"].to_pylist() == ["ann/08.wav"]
+    assert found.counts.vanished == sum("bob/00" in id for id in before) > 0
+    options = ExtractOptions(allow_unlabelled=True)
+    done = extract(voices, job / "backbone.onnx", features, options, Update(prune=True))
+    assert done.inferences == 1
+    after = FeatureStore.open(features).read(["id"])["id"].to_pylist()
+    assert len(after) == len(set(after))
+    others = {id for id in before if "ann/08" not in id and "bob/00" not in id}
+    assert set(after) == others | {"ann/08.wav"}
     assert verify(features).sound
 
 
-@pytest.mark.usefixtures("local_ray")
-def test_forty_odd_files_are_rows_or_errors(job: Path, tmp_path: Path, command: Callable) -> None:
-    files = odd()
-    for name, (content, _) in files.items():
-        path = tmp_path / "odd" / ("a" if len(name) % 2 else "b") / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    asked = ("--backbone", job / "backbone.onnx", "-o", tmp_path / "f", "--max-bad", 1)
-    answer = command("extract", tmp_path / "odd", *asked, "--json")
-    assert answer.code == 0, answer.err
-    store = FeatureStore.open(tmp_path / "f")
-    rows = {whole_of(id).split("/")[1] for id in store.read(["id"])["id"].to_pylist()}
-    failed = {
-        whole_of(row["id"]).split("/")[1]: row["reason"] for row in store.read_errors().to_pylist()
-    }
-    for name, (_, reason) in files.items():
+def test_odd_files_are_rows_or_errors(job: Path, command: Callable) -> None:
+    store = FeatureStore.open(job / "features")
+    rows = {whole_of(id) for id in store.read(["id"])["id"].to_pylist()}
+    failed = {whole_of(row["id"]): row["reason"] for row in store.read_errors().to_pylist()}
+    for name, (_, reason) in ODD.items():
         assert (failed.get(name) == reason) if reason else (name in rows), name
-    inspected = json.loads(command("data", "inspect", tmp_path / "odd", "--json").out)
-    broken = {name.split("/")[1]: words for name, words in inspected["broken"].items()}
-    silent = {name for name, (_, reason) in files.items() if reason == "silent"}
-    assert set(broken) == {name for name, (_, reason) in files.items() if reason} - silent
-    table = tmp_path / "p.parquet"
-    command("classify", "predict", job / "edge.onnx", tmp_path / "odd", "-o", table)
-    answers = {row["id"].split("/")[1]: row for row in pq.read_table(table).to_pylist()}
-    assert len(answers) == len(files)
-    for name, (_, reason) in files.items():
-        error = answers[name]["error"]
-        assert error.startswith(f"{reason}: ") if reason else error is None, name
+    assert set(failed) <= set(ODD)
+    inspected = json.loads(command("data", "inspect", job / "voices", "--json").out)
+    silent = {name for name, (_, reason) in ODD.items() if reason == "silent"}
+    bad = {name for name, (_, reason) in ODD.items() if reason} - silent
+    assert set(inspected["broken"]) == bad
+    assert inspected["sizes"]["22050 Hz mono, up to 2 s"] > 10
 
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_recording_has_one_answer(job: Path, tmp_path: Path, command: Callable) -> None:
     table = tmp_path / "p.parquet"
     asked = ("classify", "predict", job / "edge.onnx", job / "voices", "-o", table)
-    assert command(*asked).code == 0
-    rows = pq.read_table(table).to_pylist()
-    assert len(rows) == 36
-    assert all(row["prediction"] == row["label"] and row["error"] is None for row in rows)
+    assert command(*asked, "--max-bad", 1).code == 0
+    answers = {row["id"]: row for row in pq.read_table(table).to_pylist()}
+    assert len(answers) == 36 + len(ODD)
+    for name, (_, reason) in ODD.items():
+        error = answers.pop(name)["error"]
+        assert error.startswith(f"{reason}: ") if reason else error is None, name
+    assert [row["error"] for row in answers.values()] == 36 * [None]
     by_store = predict(job / "model", job / "features", tmp_path / "s.parquet", False)
     stored = {row["id"]: row for row in by_store.to_pylist()}
-    assert len(stored) == 36
-    for row in rows:
-        other = stored[row["id"]]
-        assert other["label"] == row["label"]
-        assert np.abs(np.subtract(other["probabilities"], row["probabilities"])).max() < 1e-4
-    samples = say("cat", 3)
-    soundfile.write(tmp_path / "one.wav", samples, OWN_RATE)
+    for id, row in answers.items():
+        assert (row["prediction"], stored[id]["label"]) == (row["label"], row["label"]), id
+        difference = np.subtract(stored[id]["probabilities"], row["probabilities"])
+        assert np.abs(difference).max() < 1e-4
+    samples = say("cat", 10)
     whole = expected(job, samples, OWN_RATE, tmp_path)
-    soundfile.write(tmp_path / "voices.wav", samples, OWN_RATE)
-    (tmp_path / "one").mkdir()
-    shutil.copy2(tmp_path / "one.wav", tmp_path / "one" / "one.wav")
-    asked = ("classify", "predict", job / "edge.onnx", tmp_path / "one", "-o", table)
-    assert command(*asked, "--overwrite").code == 0
-    (row,) = pq.read_table(table).to_pylist()
-    assert np.abs(np.array(row["probabilities"]) - whole).max() < 1e-4
+    assert np.abs(np.array(answers["cat/10.wav"]["probabilities"]) - whole).max() < 1e-4
 
 
 def test_measure_takes_recordings(job: Path) -> None:
@@ -285,15 +278,22 @@ def test_in_c(job: Path, elsewhere: tuple, tmp_path: Path) -> None:
     files, answers = elsewhere
     write_code(job / "edge.onnx", tmp_path, overwrite=False)
     program = compiled(SOURCES / "sounds.c", tmp_path / "sounds", *SANITIZED)
-    others = {name: given for name, given in odd().items() if name.endswith(".wav")}
+    others = {name: given for name, given in ODD.items() if name.endswith(".wav")}
     for name, (content, _) in others.items():
         (tmp_path / name).write_bytes(content)
     given = [*map(str, files), *(str(tmp_path / name) for name in others)]
-    answer = subprocess.run(
-        [program, job / "edge.onnx"], input="\n".join(given), capture_output=True, text=True
-    )
-    assert (answer.returncode, answer.stderr) == (0, "")
-    lines = answer.stdout.splitlines()
+
+    def run(names: list[str]) -> tuple[str, list[str]]:
+        asked = [program, job / "edge.onnx"]
+        answer = subprocess.run(asked, input="\n".join(names), capture_output=True, text=True)
+        return answer.stdout, [s for s in answer.stderr.splitlines() if "SUMMARY" in s]
+
+    (_, before), (out, after) = run([]), run(given)
+    assert before == after  # ONNX Runtime leaks 14 bytes, once, where a graph has a convolution
+    assert not before or before == [
+        "SUMMARY: AddressSanitizer: 14 byte(s) leaked in 1 allocation(s)."
+    ]
+    lines = out.splitlines()
     found = [[float(value) for value in line.split()[1:]] for line in lines[: len(files)]]
     assert compare(found, answers, "C") < 2e-3
     said = dict(zip(others, lines[len(files) :], strict=True))

@@ -24,11 +24,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from threading import Lock
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from headstart.data.common.packages import import_packages
+from headstart.data.common.packages import import_packages, quiet
 from headstart.data.modalities.modality import DecodeError
 
 EXTENSIONS = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
@@ -36,6 +37,7 @@ LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 LONGEST = 48 * 3600  # seconds
 MARGIN = 0.1  # seconds on both sides of a stretch, more than soxr's filter reaches
 BLOCK = 1 << 18  # frames that are looked at together
+ONE_AT_A_TIME = Lock()
 UNKNOWN_LENGTH = 0x7FFFF000  # bytes; what streams write for a length is no less
 
 
@@ -147,10 +149,22 @@ def _header(sound: Any) -> Header:
     return header
 
 
+@contextmanager
+def _quietly(sound: Any, start: int) -> Iterator[None]:
+    """Behind a place that was sought, the decoder of MP3 complains of bits that it skips."""
+    if sound.format != "MP3" or sound.tell() == start:
+        yield
+        return
+    with ONE_AT_A_TIME, quiet():  # stderr is the process's
+        yield
+
+
 def _mono(sound: Any, start: int, stop: int) -> np.ndarray:
     """Frames `start` to `stop`, the mean of all channels, float32."""
-    sound.seek(start)
-    frames = sound.read(stop - start, dtype="float32", always_2d=True)
+    with _quietly(sound, start):
+        if sound.tell() != start:
+            sound.seek(start)
+        frames = sound.read(stop - start, dtype="float32", always_2d=True)
     if len(frames) < stop - start:
         at = (start + len(frames)) / sound.samplerate
         raise DecodeError("truncated", f"it ends after {at:.2f} s, before its header says")

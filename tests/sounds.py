@@ -22,12 +22,12 @@ VOWELS = ((730, 1090), (270, 2290), (300, 870), (530, 1840), (570, 840))  # Hz, 
 
 
 def say(voice: str, sentence: int, rate: int = OWN_RATE) -> np.ndarray:
-    """A few vowels, which the number of a sentence chooses: float32 `[samples]`, 0.4 to 1.6 s."""
+    """A few vowels, which the number of a sentence chooses: float32 `[samples]`, 0.8 to 1.6 s."""
     random = np.random.default_rng(sentence)
     pitch, tract, tilt = PITCHES[voice]
     length = int(rate * 0.2)
     parts = []
-    for vowel in random.integers(0, len(VOWELS), random.integers(2, 9)):
+    for vowel in random.integers(0, len(VOWELS), random.integers(4, 9)):
         times = np.arange(length) / rate
         number = np.arange(1, int(3800 / pitch))[:, None]
         tone = pitch * (1 + 0.03 * random.normal()) * number

@@ -26,5 +26,6 @@ int main(int count, char **arguments)
         printf("\n");
     }
     edge_close(&edge);
+    fflush(stdout); // the sanitizer's own end comes before that of the program
     return done ? 0 : 1;
 }

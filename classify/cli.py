@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headstart.classify.finetune import cli as cli_finetune
 from headstart.data.common import console
 from headstart.data.common.errors import InputError, TooManyBadError
 
@@ -63,6 +64,9 @@ def train(
     group: Annotated[
         str, typer.Option(help="Column of groups; a split never divides a group.")
     ] = "",
+    split_of: Annotated[
+        str, typer.Option(help="Train and test on the same examples as this model.")
+    ] = "",
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     report: Annotated[bool, typer.Option(help="Write report.html as well.")] = True,
     memory: Annotated[
@@ -87,7 +91,7 @@ def train(
     with checks.item():
         answers = AnswerOptions(calibration, precision, coverage)
     with checks.item():
-        splits = SplitOptions(test_size, seed, repeats, samples_per_class, group)
+        splits = SplitOptions(test_size, seed, repeats, samples_per_class, group, split_of)
     with checks.item():
         run = RunOptions(overwrite, report, None if memory is None else int(memory * 1e9))
     checks.finish()
@@ -219,6 +223,12 @@ def predict(
             help="Share of unreadable photographs above which to exit 3; default: 0.05.",
         ),
     ] = None,
+    spreadsheet_safe: Annotated[
+        bool,
+        typer.Option(
+            help="A CSV's cells that a spreadsheet would run as formulas (= + - @) begin with '."
+        ),
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write MODEL's prediction for every embedding or photograph of SOURCE."""
@@ -229,7 +239,7 @@ def predict(
     if is_edge_model(model):
         from headstart.classify.prediction.edge import PredictOptions, predict_examples
 
-        options = PredictOptions(**given)
+        options = PredictOptions(**given, spreadsheet_safe=spreadsheet_safe)
         table = predict_examples(model, source, output, overwrite, options)
         _show_predictions(table.filter(table["error"].is_null()), output)
         _show_failures(table, output, 0.05 if max_bad is None else max_bad)
@@ -240,7 +250,7 @@ def predict(
             "cannot be used with a model folder and features",
             "Leave out what is for an edge model and photographs only.",
         )
-    _show_predictions(predict(model, source, output, overwrite), output)
+    _show_predictions(predict(model, source, output, overwrite, spreadsheet_safe), output)
 
 
 @app.command()
@@ -399,3 +409,6 @@ def _answered(answered: Answered) -> dict[str, str]:
 
 def _with_interval(found: Interval) -> str:
     return f"{found.value:.4f}  (95 %: {found.low:.4f} to {found.high:.4f})"
+
+
+app.command()(cli_finetune.finetune)

@@ -30,6 +30,7 @@ from headstart.classify.scores.metrics import (
 )
 from headstart.classify.splits.held_out import Answers, divide, hold_out
 from headstart.classify.splits.label_checks import copies_with_two_labels, label_warnings
+from headstart.classify.splits.of_model import split_of
 from headstart.classify.splits.splitting import (
     Labelled,
     Split,
@@ -137,7 +138,8 @@ def train(
     if loaded.why_streamed:
         check_streamed(options, loaded.why_streamed)
         console.note(f"the embeddings stay in the store: {loaded.why_streamed}")
-    split = limit_samples(data, choose_split(data, splits), splits)
+    chosen = split_of(data, splits.split_of) if splits.split_of else choose_split(data, splits)
+    split = limit_samples(data, chosen, splits)
     if not len(split.test):
         raise InputError(
             f"all {split.copies:,} test examples are copies of training examples",

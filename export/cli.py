@@ -72,6 +72,13 @@ def backbone(
         str | None,
         typer.Option(help="bilinear, bicubic or lanczos; the network's own if not given."),
     ] = None,
+    crop_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the resized height and width that is kept (timm's crop_pct); the "
+            "network's own if neither this nor --resize is given."
+        ),
+    ] = None,
     include_top: Annotated[
         bool, typer.Option("--include-top", help="Keep the ImageNet classifier: 1,000 logits.")
     ] = False,
@@ -129,6 +136,7 @@ def backbone(
         size=size,
         resize=resize,
         interpolation=interpolation,
+        crop_fraction=crop_fraction,
         include_top=include_top,
         scaling=scaling,
         input=input,

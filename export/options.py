@@ -38,8 +38,9 @@ class BackboneOptions:
         `imagenet`, `none` (random, for tests) or a file of weights.
     size
         Height and width of the input in pixels; the network's own if not given.
-    resize, interpolation
+    resize, interpolation, crop_fraction, crop_offset
         How a photograph is resized, see `Preprocessing`; as the network was trained if not given.
+        A resize rule without a crop fraction has none.
     include_top
         Keep the ImageNet classifier: the embedding is then its 1,000 logits.
     scaling
@@ -54,6 +55,8 @@ class BackboneOptions:
     size: int | None = None
     resize: str | None = None
     interpolation: str | None = None
+    crop_fraction: float | None = None
+    crop_offset: str | None = None
     include_top: bool = False
     scaling: str | None = None
     input: str | None = None
@@ -81,7 +84,10 @@ class BackboneOptions:
                 raise BackboneError(
                     f"--size {self.size} is out of range", f"Give 8 to {LARGEST} pixels."
                 )
-            Preprocessing(8, 8, self.resize or "squash", self.interpolation or "bilinear")
+            Preprocessing(
+                *(8, 8, self.resize or "squash", self.interpolation or "bilinear"),
+                crop_fraction=self.crop_fraction,
+            )
         checks.finish()
 
 

@@ -182,7 +182,7 @@ def extract(
     ExtractionError
         If the work cannot continue; what was done is kept.
     """
-    clock = _Clock()
+    clock = console.Clock()
     checks = Checklist()
     modality: Modality | None = None
     with checks.item():
@@ -243,16 +243,6 @@ class _Done:
         return sum(part.inferences for part in self.embedded) + self.lost
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.last = time.monotonic()
-
-    def stage(self, name: str, now: float | None = None) -> None:
-        now = time.monotonic() if now is None else now
-        self.seconds[name], self.last = now - self.last, now
-
-
 @contextmanager
 def _readable_errors() -> Iterator[None]:
     """Turn what stopped the work into errors of ours."""
@@ -277,7 +267,7 @@ def _work(
     store: Folder,
     options: ExtractOptions,
     todo: Plan,
-    clock: _Clock,
+    clock: console.Clock,
     held: Held,
 ) -> _Done:
     if not todo.todo.num_rows:
@@ -335,7 +325,7 @@ def _work(
 
 
 def _update(
-    source: Source, backbone: Backbone, store: Folder, todo: Plan, clock: _Clock, held: Held
+    source: Source, backbone: Backbone, store: Folder, todo: Plan, clock: console.Clock, held: Held
 ) -> tuple[PartRecord, ...]:
     """Begin the run, and rewrite the parts that keep only some of their examples."""
     held()

@@ -20,7 +20,7 @@ from PIL import Image
 
 from headstart.classify.heads.calibration import AnswerOptions
 from headstart.classify.heads.fitting import FitOptions
-from headstart.classify.training import train
+from headstart.classify.training import RunOptions, train
 from headstart.data.modalities.image.preprocessing import decode
 from headstart.data.modalities.modality import DecodeError
 from headstart.export.edge.classifier import export_classifier
@@ -194,7 +194,8 @@ def test_prints_what_python_prints(
     features: Path, tiny_backbone: Path, photos: Path, tmp_path: Path
 ) -> None:
     """A class, "unknown" below the threshold, what cannot be read, and the exit code."""
-    train(features, tmp_path / "sure", FitOptions(answers=AnswerOptions(coverage=0.5)))
+    options = FitOptions(answers=AnswerOptions(coverage=0.5))
+    train(features, tmp_path / "sure", options, run=RunOptions(report=False))
     edge = tmp_path / "edge.onnx"
     export_classifier(tmp_path / "sure", tiny_backbone, edge, EdgeOptions(any_size=True))
     python, _, source = write_code(edge, None, overwrite=False)

@@ -85,12 +85,14 @@ def test_backbones_cut_off_or_changed(tmp_path: Path) -> None:
         return fails(path)
 
     assert change(kind="classifier") == f"{path} is a headstart classifier, not a backbone{HOW}"
-    assert change(format_version="2") == (
-        f"{path} is a backbone file of format 2; this headstart reads 1\n"
+    assert change(format_version="3") == (
+        f"{path} is a backbone file of format 3; this headstart reads 1 and 2\n"
         "  Update headstart, or export the backbone again."
     )
     assert "has damaged headstart metadata: ValueError" in change(height="tall")
     assert "has damaged headstart metadata: InputError" in change(resize="stretch")
+    for fraction in ("0", "nan", "1.5"):
+        assert "has damaged headstart metadata: InputError" in change(crop_fraction=fraction)
     assert change(height="9") == (
         f"{path} takes inputs of [8, 8, 3], but its metadata says [9, 8, 3]\n"
         "  Export the backbone again."

@@ -20,7 +20,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from headstart.classify.heads.calibration import AnswerOptions
 from headstart.classify.heads.fitting import FitOptions
-from headstart.classify.training import train
+from headstart.classify.training import RunOptions, train
 from headstart.export.demo.site import SITE, write_demo
 from headstart.export.edge.classifier import export_classifier
 
@@ -100,7 +100,8 @@ def test_a_drop(browser: webdriver.Chrome, site: Path) -> None:
 def test_unknown_is_said(
     browser: webdriver.Chrome, features: Path, tiny_backbone: Path, photos: Path, tmp_path: Path
 ) -> None:
-    train(features, tmp_path / "sure", FitOptions(answers=AnswerOptions(coverage=0.5)))
+    options = FitOptions(answers=AnswerOptions(coverage=0.5))
+    train(features, tmp_path / "sure", options, run=RunOptions(report=False))
     export_classifier(tmp_path / "sure", tiny_backbone, tmp_path / "edge.onnx")
     write_demo(tmp_path / "edge.onnx", tmp_path / "site", runtime=WEB)
     with served(tmp_path / "site") as address:

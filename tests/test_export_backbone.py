@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -307,15 +308,16 @@ def test_the_same_network_is_the_same_file(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
-def test_a_conversion_that_needs_more_memory_than_there_is_says_so(
+def test_a_warning_of_short_memory_and_json_for_machines(
     tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A conversion may need more memory than there is."""
     monkeypatch.setattr(
         "headstart.export.networks.keras.network.machine_memory", lambda: 1_000_000_000
     )
     answer = command(
         *("export", "backbone", "mobilenetv2", "-o", tmp_path / "b.onnx", "--weights=none"),
-        "--size=32",
+        *("--size=32", "--json"),
     )
     assert answer.code == 0
     words = re.search(r"warning: .*", answer.err)
@@ -325,13 +327,6 @@ def test_a_conversion_that_needs_more_memory_than_there_is_says_so(
         r"GB: if it is killed, use a larger machine, or choose shallower layers "
         r"\(`python -m export layers`\)",
         words[0],
-    )
-
-
-def test_json_for_machines(tmp_path: Path, command: Callable) -> None:
-    answer = command(
-        *("export", "backbone", "mobilenetv2", "-o", tmp_path / "b.onnx", "--weights=none"),
-        *("--size=32", "--json"),
     )
     about = json.loads(answer.out)
     assert (about["name"], about["dim"], len(about["sha256"])) == ("mobilenetv2", 1280, 64)
@@ -358,3 +353,30 @@ def test_a_network_is_the_same_file_each_time() -> None:
         relus = (node.name.split("/")[-2] for node in proto.graph.node if node.op_type == "Relu")
         found.add(tuple(relus))
     assert found == {tuple(f"left{pair}_1" for pair in range(8))}
+
+
+def test_a_pass_of_the_converter_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half changed by it, the graph is of no use: the conversion begins again."""
+    from tf2onnx.optimizer.identity_optimizer import IdentityOptimizer
+
+    keras = import_keras()
+    pixels = keras.Input((8, 8, 3))
+    features = keras.layers.ReLU(name="features")(keras.layers.Conv2D(2, 3)(pixels))
+    network = KerasNetwork(
+        keras, keras.Model(pixels, features), "small", (8, 8), RULES["none"], NO_WEIGHTS
+    )
+    failed = []
+
+    def fail(_: object, graph: Any) -> None:
+        for node in graph.get_nodes():
+            graph.remove_node(node.name)
+        failed.append(1)
+        raise KeyError("a pass")
+
+    monkeypatch.setattr(IdentityOptimizer, "_optimize", fail)
+    session = onnxruntime.InferenceSession(network.to_onnx(["features"]).SerializeToString())
+    assert len(failed) > 1
+    image = np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
+    (got,) = session.run(None, {session.get_inputs()[0].name: image})
+    (expected,) = network.run(image, ["features"])
+    np.testing.assert_allclose(got.reshape(expected.shape), expected, atol=1e-6)

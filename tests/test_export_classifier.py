@@ -10,6 +10,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -351,9 +352,9 @@ def test_the_example_reads_photographs_as_training_does(edge: Path, tmp_path: Pa
     Image.fromarray(noise[..., 0].astype(np.uint16) * 200).save(tmp_path / "d.png")
     Image.fromarray(noise).quantize(16).save(tmp_path / "e.gif")
     for name in ("a.jpg", "b.png", "c.png", "d.png", "e.gif"):
-        for crop in (False, True):
-            example.crop = crop
-            rule = Preprocessing(8, 8, "crop" if crop else "squash")
+        for crop, fraction in product((False, True), (None, 0.83)):
+            example.crop, example.fraction = crop, fraction
+            rule = Preprocessing(8, 8, "crop" if crop else "squash", crop_fraction=fraction)
             got = example.read(tmp_path / name)
             assert np.array_equal(got, decode((tmp_path / name).read_bytes(), rule))
 
@@ -403,7 +404,7 @@ def test_features_in_bf16_leave_with_the_file_in_fp32(
     photos: Path, features: Path, tiny_backbone: Path, tmp_path: Path, command: Callable
 ) -> None:
     make_bf16(features)
-    assert command("classify", "train", features, "-o", tmp_path / "m").code == 0
+    assert command("classify", "train", features, "-o", tmp_path / "m", "--no-report").code == 0
     out = tmp_path / "e.onnx"
     answer = command("export", "classifier", tmp_path / "m", "--backbone", tiny_backbone, "-o", out)
     assert answer.code == 0, answer.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from PIL import Image
 
 from headstart.data.common.errors import BackboneError
-from headstart.export.backbone.build import describe
+from headstart.data.contracts.backbone import BackboneSpec
+from headstart.export.backbone.build import describe, serialized, to_backbone
+from headstart.export.backbone.check import LIKENESS, check_photographs, photographs
 from headstart.export.backbone.embedding import plan
 from headstart.export.networks.network import Original
 from headstart.export.networks.resolve import open_original
@@ -54,9 +57,9 @@ def _raise(error: Exception) -> Any:
 
 def test_a_cut_is_measured_on_a_photograph() -> None:
     whole = find_resize(own(lambda p: p, crop=1), RULES["none"], 2, "x")
-    assert (whole.resize, whole.interpolation, whole.warnings) == ("crop", "bilinear", ())
-    part = find_resize(own(lambda p: p, crop=0.7), RULES["none"], "bicubic", "x")
-    assert (part.resize, part.interpolation) == ("crop", "bicubic")
+    assert (str(whole.rule), whole.warnings) == ("32x32 crop bilinear", ())
+    part = find_resize(own(lambda p: p, crop=0.4), RULES["none"], "bicubic", "x")
+    assert (part.rule.resize, part.rule.interpolation) == ("crop", "bicubic")
     assert part.warnings[0].startswith("x resizes and cuts photographs in a way that is not ")
     with pytest.raises(BackboneError, match=r"with an interpolation that is not supported \(0\)"):
         find_resize(own(lambda p: p, crop=1), RULES["none"], 0, "x")
@@ -100,7 +103,89 @@ def test_a_checkpoints_own_processor_says_what_pixels_are(
         network.preprocess(NOISE[None]), expected
     )  # what the export is compared with
     assert network.interpolation == ("bicubic" if settings.get("resample") == 3 else "bilinear")
-    assert (network.resize, network.default_pools) == ("squash", ("token",))
+    assert (network.resize, network.crop_fraction) == ("squash", None)
+    assert network.default_pools == ("token",)
+
+
+PROCESSORS = {
+    "CLIPImageProcessor": ({"size": {"shortest_edge": 64}}, "crop bicubic of 64x64 floor"),
+    "ConvNextImageProcessor": (
+        {"size": {"shortest_edge": 64}, "crop_pct": 0.875, "resample": 2},
+        "crop bilinear of 73x73 floor",
+    ),
+    "BitImageProcessor": ({"size": {"shortest_edge": 80}}, "crop bicubic of 80x80 floor"),
+    "DeiTImageProcessor": (
+        {"size": {"height": 73, "width": 73}, "resample": 1},
+        "squash lanczos of 73x73",
+    ),
+    "SiglipImageProcessor": ({"size": {"height": 64, "width": 64}}, "squash bicubic"),
+    "PoolFormerImageProcessor": (
+        {"size": {"shortest_edge": 64}, "crop_pct": 0.9},
+        "crop bicubic of 71x71 floor",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_a_processors_size_crop_and_resample_are_followed_to_the_pixel(
+    tmp_path: Path, name: str
+) -> None:
+    settings, rule = PROCESSORS[name]
+    config = transformers.ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=64,
+        patch_size=8,
+    )
+    torch.manual_seed(0)
+    transformers.ViTModel(config).save_pretrained(tmp_path)
+    about = {"image_processor_type": name, "crop_size": {"height": 64, "width": 64}} | settings
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(about))
+    sees_as_trained(f"hf:{tmp_path}", f"64x64 {rule}")
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("timm:test_vit", "160x160 crop bicubic of 168x168"),  # crop_pct 0.95
+        ("torchvision:squeezenet1_1", "224x224 crop bilinear of 256x256"),
+    ],
+)
+def test_a_checkpoints_crop_is_followed_to_the_pixel(name: str, rule: str) -> None:
+    sees_as_trained(name, rule)
+
+
+def sees_as_trained(name: str, rule: str) -> None:
+    """Whole photographs get the pixels and embeddings that the checkpoint's own code makes."""
+    network = open_original(name, BackboneOptions(weights="none"))
+    recipe = plan(network, FeatureOptions())
+    spec = describe(network, recipe, BackboneOptions())
+    assert (str(spec.preprocessing), network.warnings) == (rule, ())
+    assert spec.preprocessing.format_version == (2 if " of " in rule else 1)
+    assert BackboneSpec.from_metadata(spec.to_metadata()) == spec
+    scale, offset = network.scaling.affine
+    for content in photographs():
+        image = Image.open(BytesIO(content)).convert("RGB")
+        expected = (network.see(image).transpose(1, 2, 0) - offset) / scale
+        got = spec.preprocessing.apply(image)
+        difference = np.abs(got - expected)
+        # Of upright ones, Pillow may resize the height first, which rounds between the two.
+        assert difference.mean() < 0.3
+        assert difference.max() <= (1.01 if image.width > image.height else 12)
+    content = serialized(to_backbone(network, recipe, spec), spec)
+    assert check_photographs(content, network, recipe, spec) >= LIKENESS
+
+
+def test_a_backbone_that_sees_otherwise_is_refused() -> None:
+    network = open_original("torchvision:squeezenet1_1", BackboneOptions(weights="none"))
+    recipe = plan(network, FeatureOptions())
+    network.crop_fraction, network.resize = None, "squash"
+    spec = describe(network, recipe, BackboneOptions())
+    content = serialized(to_backbone(network, recipe, spec), spec)
+    with pytest.raises(BackboneError, match="resized by 224x224 squash bilinear give squeezenet1_"):
+        check_photographs(content, network, recipe, spec)
 
 
 def seen(network: Original, **options: Any) -> str:
@@ -112,10 +197,14 @@ def test_timm_and_torchvision_say_how_photographs_are_resized() -> None:
     random = BackboneOptions(weights="none", size=64)
     network = open_original("timm:test_vit", random)
     config = timm.models.get_pretrained_cfg("test_vit")
-    assert seen(network) == f"64x64 crop {config.interpolation}"
+    resized = int(64 / config.crop_pct)
+    assert seen(network) == f"64x64 crop {config.interpolation} of {resized}x{resized}"
     assert seen(network, resize="squash", interpolation="lanczos") == "64x64 squash lanczos"
-    assert (config.crop_pct < 1) == bool(network.warnings)
-    assert seen(open_original("torchvision:squeezenet1_1", random)) == "64x64 crop bilinear"
+    assert seen(network, resize="crop") == f"64x64 crop {config.interpolation}"
+    assert seen(network, crop_fraction=0.5).endswith(" of 128x128")
+    assert network.warnings == ()
+    other = open_original("torchvision:squeezenet1_1", random)
+    assert seen(other) == "64x64 crop bilinear of 73x73"
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.net.backbone."])

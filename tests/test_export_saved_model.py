@@ -172,9 +172,9 @@ def test_a_saved_model_that_never_answers_is_ended(
 
     module = Endless()
     tf.saved_model.save(module, str(tmp_path / "s"), {"serving_default": module.serve})
-    monkeypatch.setattr("headstart.export.networks.keras.saved_model.LIMIT", 15)
+    monkeypatch.setattr("headstart.export.networks.keras.saved_model.LIMIT", 10)
     assert fails(tmp_path / "s") == (
-        f"{tmp_path / 's'} has loops, and did not answer within 15 seconds for one image\n"
+        f"{tmp_path / 's'} has loops, and did not answer within 10 seconds for one image\n"
         "  Save it without the loop, or choose another network."
     )
 

@@ -186,7 +186,7 @@ def test_a_second_writer_is_refused(
         with pytest.raises(StoreError) as caught:
             extract(photos, tiny_backbone, out)
         assert str(caught.value) == (
-            f"another extraction (process {os.getpid()} on {socket.gethostname()}) is writing to "
+            f"another run (process {os.getpid()} on {socket.gethostname()}) is writing to "
             f"{out}\n"
             "  Wait until it has ended, or choose another folder with -o."
         )
@@ -194,7 +194,6 @@ def test_a_second_writer_is_refused(
     assert not (out / "_lock").exists()
 
 
-@pytest.mark.alone
 def test_ctrl_c_keeps_what_is_done_and_reports_it(tmp_path: Path, photos: Path) -> None:
     write_tiny_backbone(tmp_path / "b.onnx", size=256, dim=64)
     for number in range(600):
@@ -245,7 +244,6 @@ def test_examples_that_vanished_are_kept_and_reported(
     )
 
 
-@pytest.mark.alone
 def test_a_killed_job_continues_where_it_stopped(tmp_path: Path, photos: Path) -> None:
     """SIGKILL in the middle of the embedding; the driver is a process with a Ray of its own."""
     for number in range(300):

@@ -219,6 +219,38 @@ def test_pictures_that_belong_to_an_example_are_not_examples(photos: Path, tmp_p
 # What is left out is said
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "format"),
+    [
+        ("a.HEIC", b"\0\0\0\x18ftypheic", "HEIC"),
+        ("a.heif", b"\0\0\0\x18ftypmif1", "HEIC"),
+        ("a.HIF", b"\0\0\0\x18ftypheix", "HEIC"),
+        ("a.avif", b"\0\0\0\x1cftypavif", "AVIF"),
+        ("a.jxl", b"\xff\x0a\0\0", "JPEG XL"),
+        ("a.jxl", b"\0\0\0\x0cJXL \x0d\x0a", "JPEG XL"),
+        ("a.jp2", b"\0\0\0\x0cjP  \x0d\x0a", "JPEG 2000"),
+    ],
+)
+def test_photographs_that_are_not_read_are_rows_that_say_so(
+    photos: Path, tmp_path: Path, name: str, start: bytes, format: str
+) -> None:
+    """However they come: in a folder, an archive, a manifest."""
+    file = photos / "red" / name
+    file.write_bytes(start + bytes(40))
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(photos / "red", "red")
+    (photos / "list.csv").write_text(f"path,label\nred/{name},red\n")
+    for source in (photos, tmp_path / "a.tar", photos / "list.csv"):
+        found = open_source(source).examples.to_pylist()
+        assert [row["label"] for row in found if row["id"].endswith(name)] == ["red"]
+    with pytest.raises(DecodeError) as caught:
+        open_image(file.read_bytes())
+    assert (caught.value.reason, caught.value.message) == (
+        "unsupported",
+        f"{format} is not read: convert it to JPEG or PNG",
+    )
+
+
 def test_every_file_of_a_folder_is_accounted_for(
     tmp_path: Path, tiny_backbone: Path, command: Callable, local_ray: None
 ) -> None:

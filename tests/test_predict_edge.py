@@ -216,7 +216,8 @@ def test_unknown_has_no_prediction_but_its_probabilities(
     features: Path, tiny_backbone: Path, tmp_path: Path, photos: Path, command: Callable
 ) -> None:
     model, edge, out = tmp_path / "careful", tmp_path / "careful.onnx", tmp_path / "p.parquet"
-    assert command("classify", "train", features, "-o", model, "--coverage", 0.5).code == 0
+    options = ("--coverage", 0.5, "--no-report")
+    assert command("classify", "train", features, "-o", model, *options).code == 0
     export_classifier(model, tiny_backbone, edge)
     threshold = load_edge(edge).threshold
     assert threshold
@@ -270,7 +271,6 @@ def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge_prediction, "SMALLEST_SHARD", 4)
 
 
-@pytest.mark.alone
 @pytest.mark.usefixtures("deadly", "local_ray")
 def test_a_photograph_that_kills_its_workers_is_an_error_and_the_others_are_predicted(
     edge: Path, photos: Path, tmp_path: Path, command: Callable
@@ -298,7 +298,6 @@ def test_a_photograph_that_kills_its_workers_is_an_error_and_the_others_are_pred
     assert ray.available_resources()["CPU"] == 2
 
 
-@pytest.mark.alone
 @pytest.mark.usefixtures("deadly", "local_ray")
 def test_workers_that_are_lost_again_and_again_end_the_work(
     edge: Path, photos: Path, tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch

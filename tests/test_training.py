@@ -130,7 +130,8 @@ def test_groups_are_any_column(digits: Path, tmp_path: Path) -> None:
 def test_a_store_above_the_budget_is_streamed_and_says_so(
     digits: Path, tmp_path: Path, command: Callable
 ) -> None:
-    answer = command("classify", "train", digits, "-o", tmp_path / "m", "--memory", 0.0001)
+    options = ("--memory", 0.0001, "--no-report")
+    answer = command("classify", "train", digits, "-o", tmp_path / "m", *options)
     assert answer.code == 0
     assert "the embeddings stay in the store: training on them in memory takes 614.4 kB, and" in (
         answer.err.replace("\n", " ")

@@ -14,8 +14,9 @@ from headstart.classify.heads.estimators import HEADS, HeadOptions, variants
 from headstart.classify.heads.folds import Fold, OutOfFold, join_folds, score_fold
 from headstart.classify.splits.held_out import Training
 from headstart.data.common import console
-from headstart.data.common.errors import InputError, first_line
+from headstart.data.common.errors import InputError, TrainingError, first_line
 from headstart.data.common.ray_session import ray_session
+from headstart.data.workers.tasks import result_of
 
 FEW = 10_000  # training examples up to which heads of more than linear cost are tried
 FINALISTS = 2  # kinds of head whose parameters are varied
@@ -65,6 +66,8 @@ def search(options: HeadOptions, training: Training, folds: list[Fold], seed: in
     ------
     InputError
         If there are no folds to compare heads on, or no head can be trained on them.
+    TrainingError
+        If a worker fails in another way, or is lost.
     """
     if not folds:
         raise InputError(
@@ -131,7 +134,9 @@ def _try(
     with console.progress(what, len(pending)) as advance:
         while pending:
             (ready,), _ = ray.wait(list(pending), num_returns=1)
-            results[pending.pop(ready)] = ray.get(ready)
+            number, place = pending.pop(ready)
+            name = f"training the head {heads[number].name}"
+            results[number, place] = result_of(ready, name, TrainingError)
             advance(1)
     tried = []
     for number, head in enumerate(heads):

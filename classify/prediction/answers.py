@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -15,22 +16,31 @@ from headstart.data.common.errors import InputError
 from headstart.data.storage.files import check_output, local_path, write_whole
 
 FORMATS = (".parquet", ".csv")
+# How formulas begin, also in the wide characters of East Asian input (OWASP, "CSV Injection").
+_FORMULA = "^([=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])"
 PREDICTION, PROBABILITIES = "prediction", "probabilities"
 
 
-def check_predictions_file(output: str | Path, overwrite: bool) -> Path:
+def check_predictions_file(
+    output: str | Path, overwrite: bool, spreadsheet_safe: bool = False
+) -> Path:
     """Check the name of a predictions file to write; returns its local path.
 
     Raises
     ------
     InputError
-        If its suffix is not supported, or something exists there already.
+        If its suffix is not supported, or something exists there already; if a file is to be safe
+        for spreadsheets that is not a CSV.
     """
     path = local_path(output)
     if path.suffix.lower() not in FORMATS:
         raise InputError(
             f"predictions cannot be written to {output}",
             f"Name a file that ends in {' or '.join(FORMATS)}.",
+        )
+    if spreadsheet_safe and path.suffix.lower() != ".csv":
+        raise InputError(
+            f"--spreadsheet-safe has no effect on {output}", "Name a file that ends in .csv."
         )
     check_output(path, overwrite)
     return path
@@ -81,10 +91,18 @@ def answers_table(
     )
 
 
-def write_answers(path: Path, table: pa.Table, classes: tuple[str, ...]) -> None:
-    """Write a predictions table at once; in a CSV, probabilities are a JSON object by class."""
+def write_answers(
+    path: Path, table: pa.Table, classes: tuple[str, ...], spreadsheet_safe: bool = False
+) -> None:
+    """Write a predictions table at once; in a CSV, probabilities are a JSON object by class.
+
+    Parameters
+    ----------
+    spreadsheet_safe
+        Whether cells of a CSV that a spreadsheet would run as a formula get a `'` in front.
+    """
     csv = path.suffix.lower() == ".csv"
-    write_whole(path, _to_csv(table, classes) if csv else _to_parquet(table))
+    write_whole(path, _to_csv(table, classes, spreadsheet_safe) if csv else _to_parquet(table))
 
 
 def _to_parquet(table: pa.Table) -> bytes:
@@ -93,10 +111,18 @@ def _to_parquet(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def _to_csv(table: pa.Table, classes: tuple[str, ...]) -> bytes:
+def _to_csv(table: pa.Table, classes: tuple[str, ...], spreadsheet_safe: bool) -> bytes:
     texts = [_in_json(row, classes) for row in table[PROBABILITIES].to_pylist()]
     position = table.column_names.index(PROBABILITIES)
     flat = table.set_column(position, PROBABILITIES, pa.array(texts, pa.string()))
+    if spreadsheet_safe:
+        columns = [
+            pc.replace_substring_regex(each, _FORMULA, r"'\1")
+            if pa.types.is_string(each.type) or pa.types.is_large_string(each.type)
+            else each
+            for each in flat.columns
+        ]
+        flat = pa.table(columns, names=flat.column_names)
     sink = BytesIO()
     pa.csv.write_csv(flat, sink)
     return sink.getvalue()

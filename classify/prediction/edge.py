@@ -47,11 +47,14 @@ class PredictOptions:
         Number of workers, one CPU each; all free CPUs where none is given.
     batch
         Examples that go through the edge model at once.
+    spreadsheet_safe
+        As in `answers.write_answers`.
     """
 
     address: str | None = None
     workers: int | None = None
     batch: int = 16
+    spreadsheet_safe: bool = False
 
     def __post_init__(self) -> None:
         checks = Checklist()
@@ -103,7 +106,7 @@ def predict_examples(
     with checks.item():
         examples = _open_source(source, output, modality)
     with checks.item():
-        path = check_predictions_file(output, overwrite)
+        path = check_predictions_file(output, overwrite, options.spreadsheet_safe)
     checks.finish()
     divided = in_parts(examples, edge.input_spec)
     try:
@@ -116,7 +119,7 @@ def predict_examples(
     table = answers_table(
         examples.examples, answers.labels, answers.probabilities, edge.classes, failed
     ).append_column("error", pa.array(answers.errors, pa.string()))
-    write_answers(path, table, edge.classes)
+    write_answers(path, table, edge.classes, options.spreadsheet_safe)
     return table
 
 

@@ -111,11 +111,20 @@ def _holds_photographs(path: str | Path) -> bool:
 
 
 def predict(
-    model: str | Path, features: str | Path, output: str | Path, overwrite: bool
+    model: str | Path,
+    features: str | Path,
+    output: str | Path,
+    overwrite: bool,
+    spreadsheet_safe: bool = False,
 ) -> pa.Table:
     """Predict a class for every embedding of a store and write it to a `.parquet` or `.csv` file.
 
     Parts of an example are one row: the mean of their probabilities.
+
+    Parameters
+    ----------
+    spreadsheet_safe
+        As in `answers.write_answers`.
 
     Returns the table: `id`, `prediction` (none below the model's threshold), `confidence`,
     `probabilities` (in the order of the model's classes; in a CSV a JSON object by class), `label`.
@@ -127,7 +136,7 @@ def predict(
     """
     checks = Checklist()
     with checks.item():
-        path = check_predictions_file(output, overwrite)
+        path = check_predictions_file(output, overwrite, spreadsheet_safe)
     with checks.item():
         opened, store = open_pair(model, features)
     checks.finish()
@@ -146,5 +155,5 @@ def predict(
         names = pa.array(wholes.ids, pa.string())
         rows = rows.select(["id", "label"]).take(pa.array(wholes.first)).set_column(0, "id", names)
     table = answers_table(rows, labels, probabilities, classes)
-    write_answers(path, table, classes)
+    write_answers(path, table, classes, spreadsheet_safe)
     return table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from headstart.classify.report.content import ReportContent
@@ -23,13 +25,6 @@ def render(content: ReportContent) -> str:
     loading anything and running scripts. For a photograph that cannot be read, the reason is shown;
     sections without data are left out or say why.
     """
-    environment = Environment(
-        loader=PackageLoader("headstart.classify.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     about, accuracy = content.about, content.summary.accuracy
     lead = (
         f"{percent(accuracy.value)} of {count(about.held_out, 'held-out example')} are classified "
@@ -37,11 +32,22 @@ def render(content: ReportContent) -> str:
         f"{len(about.classes):,} classes, head {about.head}, trained on "
         f"{count(about.training, 'example')}."
     )
-    sections = _sections(content)
+    return render_sections("How good is this classifier?", lead, _sections(content))
+
+
+def render_sections(heading: str, lead: str, sections: Sequence[Section]) -> str:
+    """Sections as the text of one HTML file, under a heading and a sentence that sums them up."""
+    environment = Environment(
+        loader=PackageLoader("headstart.classify.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     shown = [each for s in sections for card in s.cards for each in card.thumbnails]
     media = any(each.sound for each in shown)  # the policy allows no more than is there
     page = environment.get_template("template.html")
-    return page.render(lead=lead, sections=sections, media=media)
+    return page.render(heading=heading, lead=lead, sections=sections, media=media)
 
 
 def _sections(content: ReportContent) -> list[Section]:

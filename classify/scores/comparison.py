@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,18 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
         if len(models) == 2:
             _check_classes(models[0], models[1], (a, b))
     checks.finish()
+    return compare_examples((a, b), examples)
+
+
+def compare_examples(names: Sequence[str | Path], examples: Sequence[pa.Table]) -> Comparison:
+    """Compare two tables of examples with answers, as `examples.parquet` has them.
+
+    Raises
+    ------
+    InputError
+        If they have no test example in common.
+    """
+    a, b = names
     pairs, left_out, seen = _pair(*examples)
     if not pairs.num_rows:
         raise InputError(

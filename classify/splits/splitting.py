@@ -27,6 +27,8 @@ class SplitOptions:
         Train on this many examples of each class, drawn at random; none for all.
     group
         Column of the store with the groups; empty for its column `group`.
+    split_of
+        A model folder or tuned network whose split is taken over; empty for none.
     """
 
     test_size: float = 0.25
@@ -34,6 +36,7 @@ class SplitOptions:
     repeats: int = 0
     samples_per_class: int | None = None
     group: str = ""
+    split_of: str = ""
 
     def __post_init__(self) -> None:
         checks = Checklist()
@@ -56,6 +59,12 @@ class SplitOptions:
                 raise InputError(
                     f"--samples-per-class {self.samples_per_class} is not possible",
                     "Give 1 or more.",
+                )
+        with checks.item():
+            if self.split_of and self.repeats:
+                raise InputError(
+                    "--split-of takes one split over, --repeats draws others",
+                    "Give one of the two.",
                 )
         checks.finish()
 

@@ -20,6 +20,8 @@ from sklearn.preprocessing import LabelBinarizer, StandardScaler
 
 from headstart.classify.features.batches import Batches, check_classes, check_finite
 from headstart.data.common import console
+from headstart.data.common.errors import TrainingError
+from headstart.data.workers.tasks import result_of
 
 
 @dataclass
@@ -214,10 +216,7 @@ def _by_ray(
     pieces = batches.divided(max(1, int(ray.cluster_resources().get("CPU", 1))))
     pending = [task.remote(piece, shared, offset, classes) for piece in pieces]
     moments = Moments.zero(offset, classes)
-    try:
-        for piece, answer in zip(pieces, pending, strict=True):
-            moments.merge(ray.get(answer))
-            advance(piece.rows)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
+    for piece, answer in zip(pieces, pending, strict=True):
+        moments.merge(result_of(answer, "a pass over the embeddings", TrainingError))
+        advance(piece.rows)
     return moments

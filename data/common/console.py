@@ -152,6 +152,19 @@ def human_bytes(size: float) -> str:
     return f"{size:.1f} GB"
 
 
+class Clock:
+    """Seconds by the stages of a work, for its summary."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.last = time.monotonic()
+
+    def stage(self, name: str, now: float | None = None) -> None:
+        """A stage has ended, now or at another value of `time.monotonic`."""
+        now = time.monotonic() if now is None else now
+        self.seconds[name], self.last = now - self.last, now
+
+
 @contextmanager
 def status(what: str) -> Iterator[None]:
     """Show what is going on where progress cannot be measured: a spinner, or a line in a log."""

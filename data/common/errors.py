@@ -89,6 +89,10 @@ class ExtractionError(HeadstartError):
     """Extraction stopped; what is done is kept and the next run continues from there."""
 
 
+class TrainingError(HeadstartError):
+    """Training stopped; no model was written."""
+
+
 class PredictionError(HeadstartError):
     """Prediction stopped; no file was written."""
 

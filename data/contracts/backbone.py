@@ -1,8 +1,10 @@
 """The backbone file: one ONNX file that describes itself in its metadata.
 
-Format version 1. The input is its modality's; that of photographs is `image`, uint8 `[batch,
-height, width, 3]`, RGB, 0..255. Output `embedding`: float32 `[batch, dim]`. The version is bumped
-when a reader of the old version would read a new file wrongly; a new optional key does not bump it.
+Format version 2, or 1 where the preprocessing can be described in that (version 2 added the key
+`crop_fraction`, without which photographs would be resized otherwise). The input is its modality's;
+that of photographs is `image`, uint8 `[batch, height, width, 3]`, RGB, 0..255. Output `embedding`:
+float32 `[batch, dim]`. The version is bumped when a reader of the old version would read a new file
+wrongly; a new optional key does not bump it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from headstart.data.storage.places import folder_holding
 if TYPE_CHECKING:
     import onnx
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = ("1", "2")
 PREFIX = "headstart."
 KIND = "backbone"
 INPUT, OUTPUT = "image", "embedding"
@@ -82,7 +85,7 @@ class BackboneSpec:
         """As ONNX `metadata_props`."""
         values = {
             "kind": KIND,
-            "format_version": str(FORMAT_VERSION),
+            "format_version": str(self.preprocessing.format_version),
             "name": self.name,
             "modality": self.preprocessing.modality,
             **self.preprocessing.to_metadata(),
@@ -251,9 +254,10 @@ def load_backbone(path: str | Path) -> Backbone:
     if kind != KIND:
         raise BackboneError(f"{path} is a headstart {kind}, not a backbone", EXPORT_COMMAND)
     version = metadata.get(PREFIX + "format_version", "")
-    if version != str(FORMAT_VERSION):
+    if version not in READABLE:
         raise BackboneError(
-            f"{path} is a backbone file of format {version}; this headstart reads {FORMAT_VERSION}",
+            f"{path} is a backbone file of format {version}; this headstart reads "
+            f"{' and '.join(READABLE)}",
             "Update headstart, or export the backbone again.",
         )
     modality = metadata.get(PREFIX + "modality")

@@ -1,12 +1,12 @@
 """The edge model: its inputs, outputs and metadata.
 
-Format version 1. One ONNX file: input `image` as the backbone's, or uint8 `[batch, height, width,
-3]` of any height and width; outputs `label` (int64 index of the class, -1 for "unknown", `[batch]`)
-and `probabilities` (float32 `[batch, classes]`), and where it was asked for `top_labels` and
-`top_probabilities` (`[batch, count]`, best first). The metadata is the backbone's with kind
-`classifier`, and `headstart.classes` (a JSON list, in order), `headstart.threshold` (empty for
-none) and `headstart.fingerprint` (JSON). The version is bumped when a reader of the old version
-would read a new file wrongly.
+Format version 2, or 1, as its backbone's. One ONNX file: input `image` as the backbone's, or uint8
+`[batch, height, width, 3]` of any height and width; outputs `label` (int64 index of the class, -1
+for "unknown", `[batch]`) and `probabilities` (float32 `[batch, classes]`), and where it was asked
+for `top_labels` and `top_probabilities` (`[batch, count]`, best first). The metadata is the
+backbone's with kind `classifier`, and `headstart.classes` (a JSON list, in order),
+`headstart.threshold` (empty for none) and `headstart.fingerprint` (JSON). The version is bumped
+when a reader of the old version would read a new file wrongly.
 
 `NAME.labels.json` beside it contains the same for programs that cannot read ONNX metadata.
 """
@@ -21,6 +21,7 @@ from typing import Any
 from headstart.data.common.errors import InputError, ModelError
 from headstart.data.contracts.backbone import (
     PREFIX,
+    READABLE,
     BackboneSpec,
     parse_onnx,
     read_content,
@@ -33,7 +34,6 @@ from headstart.data.contracts.json_reader import read_json
 from headstart.data.contracts.model import LABEL, PROBABILITIES, ModelCard
 from headstart.data.modalities.modality import InputSpec
 
-FORMAT_VERSION = 1
 KIND = "classifier"
 LABELS = ".labels.json"  # takes the place of .onnx
 CLASSIFIER_COMMAND = (
@@ -45,7 +45,6 @@ def edge_metadata(spec: BackboneSpec, card: ModelCard) -> dict[str, str]:
     """The `metadata_props` of an edge model."""
     own = {
         "kind": KIND,
-        "format_version": str(FORMAT_VERSION),
         "classes": json.dumps(card.classes, ensure_ascii=False),
         "threshold": "" if card.threshold is None else str(card.threshold),
         "fingerprint": json.dumps(card.fingerprint.to_json()),
@@ -115,9 +114,10 @@ def read_edge(path: str, content: bytes) -> Edge:
         what = f"a headstart {kind}" if kind else "an ONNX file of another program"
         raise ModelError(f"{path} is {what}, not an edge model", CLASSIFIER_COMMAND)
     version = metadata.get(PREFIX + "format_version", "")
-    if version != str(FORMAT_VERSION):
+    if version not in READABLE:
         raise ModelError(
-            f"{path} is an edge model of format {version}; this headstart reads {FORMAT_VERSION}",
+            f"{path} is an edge model of format {version}; this headstart reads "
+            f"{' and '.join(READABLE)}",
             "Update headstart, or export the classifier again.",
         )
     refuse_files(path, model, ModelError)

@@ -188,9 +188,11 @@ def _named(schema: pa.Schema, labels: pa.ChunkedArray) -> pa.ChunkedArray:
     if written:
         try:
             feature = json.loads(written)["info"]["features"]["label"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             feature = {}
     names = feature.get("names") if isinstance(feature, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return labels
     if not names:
         return labels
     numbers = pc.cast(labels, pa.int64(), safe=False)

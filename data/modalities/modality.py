@@ -64,6 +64,11 @@ class InputSpec(ABC):
             With a reason code.
         """
 
+    @property
+    def format_version(self) -> int:
+        """The oldest format of a backbone file whose readers understand this rule."""
+        return 1
+
     def unsized(self) -> InputSpec:
         """The rule for a graph that takes examples of any size; by default the same one."""
         return self

@@ -51,7 +51,7 @@ def sole_writer(folder: Folder) -> Iterator[Held]:
 
 def _busy(folder: Folder, holder: str) -> StoreError:
     return StoreError(
-        f"another extraction{holder} is writing to {folder}",
+        f"another run{holder} is writing to {folder}",
         "Wait until it has ended, or choose another folder with -o.",
     )
 
@@ -191,5 +191,5 @@ def _holder(content: bytes) -> str:
     try:
         value = json.loads(content)
         return f" (process {value['pid']} on {value['host']})"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""

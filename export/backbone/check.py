@@ -5,9 +5,11 @@ Converters write broken files without failing.
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from headstart.data.common.errors import BackboneError
 from headstart.data.common.onnx_graphs import STANDARD_DOMAINS
@@ -15,13 +17,17 @@ from headstart.data.common.onnx_runtime import open_session
 from headstart.data.common.speed import random_inputs
 from headstart.data.contracts.backbone import INPUT, OUTPUT, BackboneSpec
 from headstart.export.backbone.embedding import Recipe
-from headstart.export.backbone.reference import embed
+from headstart.export.backbone.reference import embed, embed_scaled
 from headstart.export.backbone.spectrogram import Spectrogram
 from headstart.export.networks.network import NO_WEIGHTS, Original
 
 TOLERANCE = 1e-4  # largest relative difference of the embeddings
 SOUND_TOLERANCE = 1e-3  # the logarithm of what is almost nothing magnifies rounding
 BATCHES = (1, 3)
+# Cosine of photographs' embeddings with those by the network's own preprocessing: below the first
+# they are not the same; below the second, rounding shows (small inputs, random weights).
+LEAST, LIKENESS = 0.9, 0.99
+TINY = float(np.finfo(np.float32).tiny)
 
 
 def check(
@@ -59,7 +65,7 @@ def check(
             expected = embed(original, recipe, given)
         else:
             pictures = spectrogram.pictures(given)
-            expected = embed(original, recipe, pictures, original.scaling.apply)
+            expected = embed_scaled(original, recipe, original.scaling.apply(pictures))
         _refuse_degenerate(expected, spec.name)
         try:
             (got,) = session.run([OUTPUT], {spec.preprocessing.input: given})
@@ -90,11 +96,64 @@ def check(
     return worst
 
 
+def check_photographs(
+    content: bytes, original: Original, recipe: Recipe, spec: BackboneSpec
+) -> float | None:
+    """Compare embeddings of whole photographs with those by the network's own preprocessing.
+
+    Returns the lowest cosine, of embeddings less their mean, which all photographs share; None if
+    the network has no preprocessing of its own for this size.
+
+    Raises
+    ------
+    BackboneError
+        If it is below `LEAST`.
+    """
+    if original.see is None:
+        return None
+    files = photographs()
+    seen = np.stack([original.see(Image.open(BytesIO(file)).convert("RGB")) for file in files])
+    pixels = seen.transpose(0, 2, 3, 1).astype(np.float32)
+    wanted = embed_scaled(original, recipe, pixels)
+    images = np.stack([spec.preprocessing.decode(file) for file in files])
+    (got,) = open_session(content).run([OUTPUT], {INPUT: images})
+    got = got * np.abs(got) if recipe.power else got
+    centre = wanted.mean(axis=0)
+    got, wanted = got - centre, wanted - centre
+    lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(wanted, axis=1)
+    likeness = float(((got * wanted).sum(axis=1) / np.maximum(lengths, TINY)).min())
+    if likeness < LEAST:
+        raise BackboneError(
+            f"photographs that are resized by {spec.preprocessing} give {spec.name} other "
+            f"embeddings than by its own preprocessing (cosine {likeness:.3f}, at least "
+            f"{LEAST} is wanted)",
+            "State the rule: --resize RULE --interpolation NAME --crop-fraction SHARE.",
+        )
+    return likeness
+
+
+def photographs() -> list[bytes]:
+    """Photographs as JPEG files: lying and upright, larger and smaller than most inputs."""
+    from sklearn.datasets import load_sample_images
+
+    found = []
+    for pixels in load_sample_images().images:
+        lying = Image.fromarray(pixels)
+        small = lying.crop((200, 60, 390, 330))
+        found += [lying, lying.rotate(90, expand=True), small]
+    files = []
+    for image in found:
+        buffer = BytesIO()
+        image.save(buffer, "JPEG", quality=95)
+        files.append(buffer.getvalue())
+    return files
+
+
 def _refuse_degenerate(embedding: np.ndarray, name: str) -> None:
     """Raise `BackboneError` if the original's embedding of noise cannot be compared with."""
     if not np.isfinite(embedding).all():
         what = "has NaN or infinite numbers"
-    elif np.abs(embedding).max() < np.finfo(np.float32).tiny:
+    elif np.abs(embedding).max() < TINY:
         what = "is all zeros"
     else:
         return

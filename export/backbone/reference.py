@@ -6,8 +6,6 @@ is the network's own word (`Layer.layout`), while the graph goes by its operator
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from headstart.export.backbone.embedding import Recipe
@@ -16,30 +14,21 @@ from headstart.export.networks.network import FIRST, TOKENS, Layer, Original
 POWER, FLOOR = 3, 1e-6  # of the generalized mean, Radenovic et al., 2018 (arXiv:1711.02512)
 
 
-def embed(
-    original: Original,
-    recipe: Recipe,
-    images: np.ndarray,
-    scale: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> np.ndarray:
-    """The embedding computed by the original network and numpy, before the signed square root.
+def embed(original: Original, recipe: Recipe, images: np.ndarray) -> np.ndarray:
+    """The embedding computed by the original network and numpy, before the signed square root."""
+    return embed_scaled(original, recipe, original.preprocess(images))
 
-    Parameters
-    ----------
-    images
-        Pixels of 0 to 255, `[batch, height, width, 3]`.
-    scale
-        What scales them; by default the network's own preprocessing.
-    """
-    scale = scale or original.preprocess
-    views = [images]
+
+def embed_scaled(original: Original, recipe: Recipe, pixels: np.ndarray) -> np.ndarray:
+    """The same of a network's input, `[batch, height, width, 3]`."""
+    views = [pixels]
     if recipe.views != "none":
-        views.append(images[:, :, ::-1])
+        views.append(pixels[:, :, ::-1])
     if recipe.views == "flips":
-        views += [images[:, ::-1], np.rot90(images, axes=(1, 2))]
+        views += [pixels[:, ::-1], np.rot90(pixels, axes=(1, 2))]
     answers = []
     for view in views:
-        features = original.run(scale(np.ascontiguousarray(view)), recipe.layers)
+        features = original.run(np.ascontiguousarray(view), recipe.layers)
         pieces = [
             pool_array(np.asarray(array, np.float64), part.layer, pool)
             for part, array in zip(recipe.parts, features, strict=True)

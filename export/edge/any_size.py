@@ -7,7 +7,8 @@ operator `Resize` is faster, but up to 1.5 % of its pixels differ by a level, wh
 embeddings by up to 0.7 % and probabilities by some hundredths.
 
 Pillow 13 resizes the height first if that shrinks much more than the width. Some of its pixels
-then differ by a level (by more where bicubic overshoots, between black and white).
+then differ by a level (by more where bicubic overshoots, between black and white); with a crop
+fraction, a pixel whose sum ends in one half may.
 """
 
 from __future__ import annotations
@@ -124,6 +125,33 @@ _CROP = """
     {a}_stop = Cast <to = 11> ({a}_end_single)
 """
 
+# As `resizing.cut`: resized to whole pixels, of which the centre is cut out.
+_RESIZED = {
+    "squash": """
+    {a}_new = Identity ({a}_resized)
+""",
+    "crop": """
+    {a}_fit0 = Mul ({b}_resized, {a}_length)
+    {a}_fit1 = Div ({a}_fit0, {b}_length)
+    {a}_fit = Floor ({a}_fit1)
+    {a}_new = Max ({a}_resized, {a}_fit)
+""",
+}
+_PART = """
+    {a}_margin0 = Sub ({a}_new, {a}_out)
+    {a}_margin1 = Mul ({a}_margin0, half)
+    {a}_first = {offset} ({a}_margin1)
+    {a}_step = Div ({a}_length, {a}_new)
+    {a}_begin = Mul ({a}_first, {a}_step)
+    {a}_beyond = Add ({a}_first, {a}_out)
+    {a}_end0 = Mul ({a}_beyond, {a}_step)
+    {a}_end = Min ({a}_end0, {a}_length)
+    {a}_begin_single = Cast <to = 1> ({a}_begin)
+    {a}_end_single = Cast <to = 1> ({a}_end)
+    {a}_start = Cast <to = 11> ({a}_begin_single)
+    {a}_stop = Cast <to = 11> ({a}_end_single)
+"""
+
 _MODEL = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
 resize (uint8[batch, height, width, 3] image) => (uint8[batch, {height}, {width}, 3] resized)
@@ -215,6 +243,8 @@ def _text(rule: Preprocessing, ir_version: int) -> str:
     height, width = rule.height, rule.width
     reach, kernel = KERNELS[rule.interpolation]
     box = _CROP if rule.resize == "crop" else _SQUASH
+    if rule.crop_fraction is not None:
+        box = (_RESIZED[rule.resize] + _PART).replace("{offset}", rule.crop_offset.capitalize())
     axes = ("h", "w"), ("w", "h")
     boxes = "".join(box.format(a=a, b=b) for a, b in axes)
     taps = "".join(_TAPS.format(a=a, reach=reach, kernel=kernel.format(a=a)) for a, _ in axes)
@@ -224,7 +254,7 @@ def _text(rule: Preprocessing, ir_version: int) -> str:
         height=height,
         width=width,
         block=BLOCK,
-        constants=", ".join(_constants(height, width, boxes + taps)),
+        constants=", ".join(_constants(rule, boxes + taps)),
         boxes=boxes,
         taps=taps,
         w_sum=_SUM.format(p="w", weights="w_weights", n=2),
@@ -232,11 +262,13 @@ def _text(rule: Preprocessing, ir_version: int) -> str:
     )
 
 
-def _constants(height: int, width: int, text: str) -> list[str]:
+def _constants(rule: Preprocessing, text: str) -> list[str]:
+    height, width = rule.height, rule.width
     doubles = {"zero": 0, "one": 1, "two": 2, "four": 4, "five": 5, "eight": 8, "half": 0.5}
     doubles |= {"minus_half": -0.5, "c1_5": 1.5, "c2_5": 2.5, "bits": 1 << 22}
     doubles |= {"h_out": height, "w_out": width}
     doubles |= {"h_per_w": height / width, "w_per_h": width / height}
+    doubles |= dict(zip(("w_resized", "h_resized"), rule.resized, strict=True))
     used = set(re.findall(r"\w+", text))
     found = [
         f"double {name} = {{{float(value)!r}}}" for name, value in doubles.items() if name in used

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from headstart.data.common.errors import BackboneError
 from headstart.data.storage.files import digest
@@ -107,8 +108,10 @@ class Original(ABC):
         Of the input in pixels.
     default_pools
         What is used if the user names nothing.
-    resize, interpolation
+    resize, interpolation, crop_fraction, crop_offset
         How the network was trained to see photographs, see `Preprocessing`.
+    see
+        Its own preprocessing of a whole photograph: to the network's input, `[3, height, width]`.
     warnings
         What a user should know about the network's own settings.
     """
@@ -121,6 +124,9 @@ class Original(ABC):
     default_pools: tuple[str, ...] = ("avg",)
     resize: str = "squash"
     interpolation: str = "bilinear"
+    crop_fraction: float | None = None
+    crop_offset: str = "round"
+    see: Callable[[Image.Image], np.ndarray] | None = None
     warnings: tuple[str, ...] = ()
 
     @cached_property

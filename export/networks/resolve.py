@@ -6,9 +6,11 @@ import difflib
 from pathlib import Path
 
 from headstart.data.common.errors import BackboneError
+from headstart.data.contracts.tuned import TUNED
 from headstart.data.storage.files import local_path
 from headstart.export.networks.catalogue import APPLICATIONS, LITE
 from headstart.export.networks.network import Original
+from headstart.export.networks.tuned import tuned_options, tuned_reference, tuned_weights
 from headstart.export.options import BackboneOptions
 
 DEFAULT = "efficientnet_lite0"
@@ -23,7 +25,8 @@ def open_original(reference: str, options: BackboneOptions) -> Original:
     ----------
     reference
         A name in the catalogue (`export list`); `timm:NAME` or `torchvision:NAME`; `hf:FOLDER` of a
-        Hugging Face checkpoint; a file `.keras`, `.h5` or `.onnx`; the folder of a SavedModel.
+        Hugging Face checkpoint; a file `.keras`, `.h5` or `.onnx`; the folder of a SavedModel, or
+        of a tuned network.
 
     Raises
     ------
@@ -38,7 +41,7 @@ def open_original(reference: str, options: BackboneOptions) -> Original:
         from headstart.export.networks.torch.zoo import open_named
 
         return open_named(framework, rest, options)
-    lite, application = reference.lower().replace("-", "_"), _plain(reference)
+    lite, application = plain_name(reference), application_name(reference)
     if lite in LITE:
         from headstart.export.networks.keras.efficientnet_lite import open_lite
 
@@ -53,6 +56,8 @@ def open_original(reference: str, options: BackboneOptions) -> Original:
         raise _unknown(reference)
     if not path.exists():
         raise BackboneError(f"{reference}: no such file", "Check the path.")
+    if (path / TUNED).is_file():
+        return _open_tuned(path, options)
     _refuse_for_files(reference, options)
     if path.is_dir():
         from headstart.export.networks.keras.saved_model import open_saved_model
@@ -69,7 +74,21 @@ def open_original(reference: str, options: BackboneOptions) -> Original:
     raise _not_a_network(path, reference)
 
 
-def _plain(name: str) -> str:
+def _open_tuned(path: Path, options: BackboneOptions) -> Original:
+    tuned, own = tuned_options(path, options)
+    network = open_original(*tuned_reference(tuned, own))
+    network.name, network.weights = tuned.card.name, tuned_weights(tuned)
+    network.resize, network.interpolation = tuned.card.resize, tuned.card.interpolation
+    return network
+
+
+def plain_name(name: str) -> str:
+    """A name as the catalogue writes those of EfficientNet-Lite."""
+    return name.lower().replace("-", "_")
+
+
+def application_name(name: str) -> str:
+    """A name as the catalogue writes those of `keras.applications`."""
     return name.lower().replace("_", "").replace("-", "")
 
 

@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from headstart.data.common import console
 from headstart.data.common.cosine import cosines
-from headstart.data.common.errors import BackboneError, InputError
+from headstart.data.common.errors import BackboneError, ExtractionError, InputError
 from headstart.data.contracts.backbone import Backbone, BackboneSpec
 from headstart.data.examples.reading import Reader
 from headstart.data.modalities.modality import DecodeError
 from headstart.data.storage.folder import Folder
+from headstart.data.workers.tasks import result_of
 from headstart.extract.engines.runtimes import (
     ENGINES,
     Engine,
@@ -169,12 +170,8 @@ def fastest_config(
     some = paths.take(pa.array(rows)).to_pylist()
     with console.status("measuring engines and precisions on some of the examples"):
         task: Any = ray.remote(num_cpus=1, max_retries=0)(measure)
-        try:
-            measured = ray.get(task.remote(content, spec, config, folder, some))
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, InputError):
-                raise error.cause from None
-            raise
+        answer = task.remote(content, spec, config, folder, some)
+        measured = result_of(answer, "measuring engines and precisions", ExtractionError)
     chosen = choose(measured)
     for line in explain(measured, chosen):
         console.note(line)

@@ -19,6 +19,8 @@ quarter or an eighth of its size, never below the input's: libjpeg then computes
 frequencies (libjpeg's documentation, `libjpeg.txt`, `scale_num`), which is several times faster
 for large photographs. docs/speed.md has measured the effect on heads.
 
+A photograph of which a part is missing is an error; `truncation.py` says what counts as whole.
+
 Memory: a photograph has at most `MOST_PIXELS`, and decoding one takes less than `MOST_MEMORY`.
 """
 
@@ -30,7 +32,6 @@ import re
 import struct
 import warnings
 import zlib
-from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
 
@@ -38,13 +39,21 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
+from headstart.data.modalities.image.truncation import (
+    JPEG_ENDS,
+    ends_in_header,
+    is_truncated,
+    lacks_rows,
+    lacks_tiles,
+)
 from headstart.data.modalities.modality import DecodeError
 
 # Only formats that Pillow decodes itself: no EPS (which would start Ghostscript), no plugins.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 # Photographs that are not read: they are listed, and become errors that say so.
-UNREAD = {".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF", ".jxl": "JPEG XL", ".jp2": "JPEG 2000"}
+UNREAD = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2")
 EXTENSIONS = frozenset(
     [
         ".jpg",
@@ -95,7 +104,7 @@ _UNREAD = {
 MOST_SCANS = 500  # of a JPEG: more are an attack (libjpeg-turbo's own fuzzers stop there)
 MOST_COMMENTS = 1 << 16  # bytes of comments in a PPM's header, which Pillow reads one by one
 _PPM = re.compile(rb"P[1-7]([\s\d]+|#[^\r\n]*[\r\n]?)*")
-_CUT = re.compile("truncated|not enough image data", re.IGNORECASE)  # in Pillow's words
+_JPEG_MODES = {"RGB": ("RGBX", "RGBX"), "L": ("GRAY", "L"), "CMYK": ("CMYK", "CMYK;I")}
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -161,14 +170,13 @@ def open_image(content: bytes, at_least: tuple[int, int] | None = None) -> Image
             raise DecodeError(
                 "not_an_image", f"no supported image format begins with {content[:8]!r}"
             ) from None
-        if _ends_in_header(content):
+        if ends_in_header(content, FORMATS):
             raise DecodeError("truncated", "the file ends in its header") from None
         raise DecodeError(
             "damaged", "the header is damaged, or of a kind that is not supported"
         ) from None
     except Exception as error:  # Pillow's decoders raise all kinds of errors for damaged bytes
-        cut = _ends_in_header(content) or _ends_early(content) or _CUT.search(str(error))
-        reason = "truncated" if cut else "damaged"
+        reason = "truncated" if is_truncated(error, content, FORMATS) else "damaged"
         raise DecodeError(reason, str(error) or type(error).__name__) from None
 
 
@@ -194,47 +202,33 @@ def _load(image: Image.Image, content: bytes) -> Image.Image:
     """The photograph with its pixels.
 
     An ordinary JPEG is decoded by TurboJPEG: the pixels are the same as Pillow's, but faster
-    (docs/speed.md). If it reports any problem, Pillow decodes, whose messages become our reasons.
+    (docs/speed.md). If it reports any problem, Pillow decodes, whose messages become our reasons;
+    it takes no notice of an end of the data before the end of the picture.
     """
-    if isinstance(image, JpegImageFile) and image.mode == "RGB":
+    if isinstance(image, JpegImageFile) and image.mode in _JPEG_MODES:
         width, height = image.size  # of the draft
+        # RGB has an unused byte after each pixel, as in Pillow's own memory.
+        colours, raw_mode = _JPEG_MODES[image.mode]
         try:
-            # With an unused byte after each pixel, as in Pillow's own memory.
-            pixels = simplejpeg.decode_jpeg(content, "RGBX", min_height=height, min_width=width)
-        except ValueError:
+            pixels = simplejpeg.decode_jpeg(content, colours, min_height=height, min_width=width)
+        except ValueError as error:
+            if JPEG_ENDS.search(str(error)):
+                raise _ends_early() from None
             pixels = None
-        if pixels is not None and pixels.shape == (height, width, 4):
-            fast = Image.frombytes("RGB", (width, height), pixels, "raw", "RGBX")
-            fast.info = image.info
+        if pixels is not None and pixels.shape[:2] == (height, width):
+            fast = Image.frombytes(image.mode, (width, height), pixels, "raw", raw_mode)
+            fast.info, fast.format = image.info, image.format
             return fast
     image.load()
+    if isinstance(image, TiffImageFile) and lacks_tiles(image):
+        raise _ends_early()
+    if image.format == "PNG" and lacks_rows(image, content):
+        raise _ends_early()
     return image
 
 
-class _EndDetector(BytesIO):
-    """Records whether more bytes were requested than there are."""
-
-    ended = False
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        found = super().read(size)
-        if size is not None and len(found) < size:
-            self.ended = True
-        return found
-
-
-def _ends_in_header(content: bytes) -> bool:
-    """Whether Pillow reaches the end of the file while it reads the header."""
-    file = _EndDetector(content)
-    with suppress(Exception):  # the error has been handled before
-        Image.open(file, formats=FORMATS)
-    return file.ended
-
-
-def _ends_early(content: bytes) -> bool:
-    """Whether a WebP is shorter than its header says; Pillow only reports a missing decoder."""
-    expected = int.from_bytes(content[4:8], "little") + 8
-    return content[8:12] == b"WEBP" and len(content) < expected
+def _ends_early() -> DecodeError:
+    return DecodeError("truncated", "the pixels end before the height and width of the header")
 
 
 def _check_sums(content: bytes) -> None:

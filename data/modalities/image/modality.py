@@ -28,12 +28,15 @@ class Photographs(Modality):
     extensions = EXTENSIONS
 
     def input_spec(self, metadata: Mapping[str, str]) -> Preprocessing:
-        """Height, width, resize rule and interpolation."""
+        """Height, width, resize rule, interpolation, and the crop fraction if there is one."""
+        fraction = metadata.get("crop_fraction")
         return Preprocessing(
             int(metadata["height"]),
             int(metadata["width"]),
             metadata["resize"],
             metadata["interpolation"],
+            None if fraction is None else float(fraction),
+            metadata.get("crop_offset", "round"),
         )
 
     def size_of(self, content: bytes) -> str:

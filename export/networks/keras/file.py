@@ -18,7 +18,7 @@ from headstart.export.networks.network import (
     input_size,
 )
 from headstart.export.networks.onnx.surgery import MOST_BYTES
-from headstart.export.networks.scaling import RULES
+from headstart.export.networks.scaling import RULES, Scaling
 from headstart.export.options import BackboneOptions
 
 SCALING_LAYERS = ("Rescaling", "Normalization")
@@ -34,6 +34,14 @@ def open_keras_file(path: Path, options: BackboneOptions) -> Original:
         image.
     """
     keras = import_keras()
+    model, size, scaling, weights = load_keras_file(keras, path, options)
+    return KerasNetwork(keras, model, path.stem, size, scaling, weights)
+
+
+def load_keras_file(
+    keras: Any, path: Path, options: BackboneOptions
+) -> tuple[Any, tuple[int, int], Scaling, Weights]:
+    """The Keras model in a file, its height and width, scaling and weights; see above."""
     config = _read_config(path)
     code = sorted({kind for kind in _classes(config) if kind == "Lambda"})
     if code and not options.trust:
@@ -52,7 +60,6 @@ def open_keras_file(path: Path, options: BackboneOptions) -> Original:
             "headstart.export.networks.keras.network.KerasNetwork to export_backbone; "
             "if it is damaged, save it again.",
         ) from error
-    name = path.stem
     inputs = model.inputs or []
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[-1] != 3:
         shapes = [list(value.shape) for value in inputs]
@@ -65,7 +72,7 @@ def open_keras_file(path: Path, options: BackboneOptions) -> Original:
         own = RULES["none"]
     size = input_size(inputs[0].shape[1:3], options, str(path))
     scaling = chosen_scaling(options, own, str(path))
-    return KerasNetwork(keras, model, name, size, scaling, Weights.of_file(path))
+    return model, size, scaling, Weights.of_file(path)
 
 
 def _of_keras_2(keras: Any) -> dict[str, Any]:

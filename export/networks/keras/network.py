@@ -12,7 +12,6 @@ import numpy as np
 from headstart.data.common import console
 from headstart.data.common.errors import BackboneError
 from headstart.data.common.memory import machine_memory
-from headstart.data.common.onnx_graphs import OPSET
 from headstart.export.networks.features import (
     ACTIVATION,
     CONV,
@@ -26,7 +25,7 @@ from headstart.export.networks.features import (
     find_features,
     nearest_layer,
 )
-from headstart.export.networks.keras.conversion import deterministic_conversion
+from headstart.export.networks.keras.conversion import convert
 from headstart.export.networks.keras.stack import plain_operators
 from headstart.export.networks.network import Layer, Original, Weights, layout_of, prefix_of
 from headstart.export.networks.onnx.surgery import make_constants
@@ -143,25 +142,19 @@ class KerasNetwork(Original):
         variables = (each for each in kernels.values() if isinstance(each, self.keras.Variable))
         return {f"dense_kernel_{number}": each for number, each in enumerate(variables)}
 
-    def _model_of_outputs(self, names: Sequence[str], kernels: dict[str, Any]) -> Any:
-        """A Keras model from pixels and these kernels to the outputs of the named layers."""
-        keras, model, inside = self.keras, self.model, self._inside
+    def _outputs_by_kernels(self, names: Sequence[str], kernels: dict[str, Any]) -> Any:
+        """A function of pixels and these kernels that gives the outputs of the named layers."""
 
-        class LayerOutputs(keras.layers.Layer):  # type: ignore[name-defined,misc]
-            def call(self, given: list) -> list:
-                pixels, *values = given
-                instead = list(zip(kernels.values(), values, strict=True))
-                with keras.StatelessScope(instead), _recorded_outputs(inside, names) as seen:
-                    model(pixels, training=False)
-                return [seen[name] for name in names]
+        def outputs(pixels: Any, *values: Any) -> list[Any]:
+            instead = list(zip(kernels.values(), values, strict=True))
+            with (
+                self.keras.StatelessScope(instead),
+                _recorded_outputs(self._inside, names) as seen,
+            ):
+                self.model(pixels, training=False)
+            return [seen[name] for name in names]
 
-        pixels = keras.Input((self.height, self.width, 3), dtype=self._dtype, name="pixels")
-        given = [
-            keras.Input(batch_shape=kernel.shape, dtype=kernel.dtype, name=name)
-            for name, kernel in kernels.items()
-        ]
-        outputs = LayerOutputs(name=self.name.replace("/", "_"))
-        return keras.Model([pixels, *given], outputs([pixels, *given]))
+        return outputs
 
     def to_onnx(self, layers: Sequence[str]) -> Any:
         """By tf2onnx, which removes what no named layer needs.
@@ -178,12 +171,11 @@ class KerasNetwork(Original):
         signature = [tf.TensorSpec(shape, self._dtype, name="pixels")]
         signature += [tf.TensorSpec(k.shape, k.dtype, name=name) for name, k in kernels.items()]
         try:
-            with plain_operators(), deterministic_conversion() as tf2onnx:
-                proto, _ = tf2onnx.convert.from_keras(
-                    self._model_of_outputs(layers, kernels),
-                    input_signature=tuple(signature),
-                    opset=OPSET,
+            with plain_operators():
+                outputs = tf.function(
+                    self._outputs_by_kernels(layers, kernels), input_signature=signature
                 )
+                proto = convert(outputs, signature)
         except Exception as error:  # tf2onnx raises errors of many classes
             raise BackboneError(
                 f"{self.name} cannot be converted to ONNX: {error}",

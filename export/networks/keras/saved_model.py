@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from headstart.data.common.errors import BackboneError, first_line
-from headstart.data.common.onnx_graphs import OPSET
 from headstart.export.backbone.check import BATCHES, TOLERANCE
-from headstart.export.networks.keras.conversion import deterministic_conversion
+from headstart.export.networks.keras.conversion import convert
 from headstart.export.networks.keras.operators import SAFE
 from headstart.export.networks.keras.stack import import_keras
 from headstart.export.networks.network import Original, Weights, chosen_scaling
 from headstart.export.networks.onnx.network import OnnxNetwork
-from headstart.export.networks.onnx.surgery import check_limits, make_constants
+from headstart.export.networks.onnx.surgery import check_limits
 from headstart.export.options import BackboneOptions
 
 SIGNATURE = "serving_default"
@@ -250,13 +249,7 @@ def _convert(signature: Any, path: Path) -> Any:
     try:
         # It has no Python code to convert, and autograph's errors begin with "in user code:".
         function = tf.function(forward, input_signature=named, autograph=False)
-        with deterministic_conversion() as tf2onnx:
-            proto, _ = tf2onnx.convert.from_function(
-                function, named, opset=OPSET, custom_op_handlers={"Erfc": (_erfc, [])}
-            )
-        # tf2onnx makes inputs of the tensors that the function captured.
-        captures = function.get_concrete_function(*named).graph.captures
-        make_constants(proto, {inside.name: outside for outside, inside in captures})
+        proto = convert(function, named, custom_op_handlers={"Erfc": (_erfc, [])})
     except Exception as error:  # tf2onnx raises errors of many classes
         raise BackboneError(
             f"{path} cannot be converted to ONNX: {first_line(error)}",

@@ -16,9 +16,11 @@ from typing import IO, Any
 import numpy as np
 
 from headstart.data.common.errors import BackboneError
+from headstart.data.common.packages import import_packages
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
+SAFE = ".safetensors"
 
 STORAGE_DTYPES = {
     "DoubleStorage": np.dtype("<f8"),
@@ -111,6 +113,27 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
             f"{path} is not a readable PyTorch state dict of the legacy format: {error}",
             "Save it again with torch.save(model.state_dict(), FILE, "
             "_use_new_zipfile_serialization=False).",
+        ) from error
+
+
+def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
+    """Read a safetensors file as arrays by name.
+
+    Raises
+    ------
+    BackboneError
+        If it is not one.
+    MissingPackageError
+        If the package safetensors is not installed.
+    """
+    (safetensors,) = import_packages(
+        ["safetensors.numpy"], "reading safetensors needs the package safetensors", "torch"
+    )
+    try:
+        return dict(safetensors.load_file(path))
+    except Exception as error:  # safetensors has a class of its own for damage
+        raise BackboneError(
+            f"{path} cannot be read as safetensors: {error}", "Write or download it again."
         ) from error
 
 

@@ -12,24 +12,28 @@ import numpy as np
 from PIL import Image
 
 from headstart.data.common.errors import BackboneError, first_line
-from headstart.data.modalities.image.preprocessing import RESIZE_RULES, Preprocessing
+from headstart.data.modalities.image.preprocessing import OFFSETS, RESIZE_RULES, Preprocessing
 from headstart.export.networks.scaling import Scaling, from_affine
 
 INTERPOLATIONS = {"2": "bilinear", "3": "bicubic", "1": "lanczos"}  # by Pillow's numbers
 INTERPOLATIONS |= {name: name for name in INTERPOLATIONS.values()}
-LEVELS = 2.0  # mean difference of pixels above which two ways to resize are not the same
-STATE_IT = "Say how photographs are to be seen: --scaling RULE --resize RULE --interpolation NAME."
+LEVELS = 1.0  # mean difference of pixels above which two ways to resize are not the same
+MOST = 2  # times the input's size that photographs are resized to before the centre is cut out
+STATE_IT = (
+    "Say how photographs are to be seen: --scaling RULE --resize RULE --interpolation NAME "
+    "--crop-fraction SHARE."
+)
 
 Own = Callable[[Image.Image], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """How photographs become a network's input."""
+    """How photographs become a network's input: scaling, resizing, and both by its own code."""
 
     scaling: Scaling
-    resize: str
-    interpolation: str
+    rule: Preprocessing
+    see: Own
     warnings: tuple[str, ...] = ()
 
 
@@ -70,7 +74,7 @@ def find_scaling(own: Own, size: tuple[int, int], what: str) -> Scaling:
 
 
 def find_resize(own: Own, scaling: Scaling, interpolation: object, what: str) -> Seen:
-    """The rule for resizing that comes nearest to a preprocessing, for a photograph of 3:2.
+    """The rule for resizing that comes nearest to a preprocessing, for photographs of some shapes.
 
     A warning says so where it is not the same.
 
@@ -86,33 +90,63 @@ def find_resize(own: Own, scaling: Scaling, interpolation: object, what: str) ->
             f"({interpolation})",
             STATE_IT,
         )
-    photograph = _photograph()
-    seen = _run(own, photograph, what).transpose(1, 2, 0)
     scale, offset = scaling.affine
-    levels = (seen - offset) / scale
-    levels = levels[..., ::-1] if scaling.reverse else levels
-    height, width = levels.shape[:2]
-    differences = {
-        rule: float(
-            np.abs(Preprocessing(height, width, rule, name).apply(photograph) - levels).mean()
+
+    def see(photograph: Image.Image) -> np.ndarray:
+        return _run(own, photograph, what)
+
+    def levels(photograph: Image.Image) -> np.ndarray:
+        seen = (see(photograph).transpose(1, 2, 0) - offset) / scale
+        return seen[..., ::-1] if scaling.reverse else seen
+
+    photographs = [_photograph(720, 480), _photograph(333, 501)]
+    wanted = [levels(photograph) for photograph in photographs]
+    height, width = wanted[0].shape[:2]
+
+    def rule_of(resized: int, resize: str, offset: str = "round") -> Preprocessing:
+        whole = resize == "squash" and resized == height
+        fraction = None if whole else height / resized
+        return Preprocessing(height, width, resize, name, fraction, offset)
+
+    def difference(rule: Preprocessing, most: int = 3) -> float:
+        return max(
+            float(np.abs(rule.apply(photograph) - pixels).mean())
+            for photograph, pixels in zip(photographs[:most], wanted, strict=False)
         )
-        for rule in RESIZE_RULES
-    }
-    rule = min(differences, key=lambda each: differences[each])
+
+    step, rules = max(1, height // 32), [Preprocessing(height, width, "crop", name)]
+    for resize in RESIZE_RULES:  # the difference grows with the distance from the right size
+        coarse = [rule_of(size, resize) for size in range(height, MOST * height + 1, step)]
+        near = min(coarse, key=lambda rule: difference(rule, 1)).resized[1]
+        rules += [
+            rule_of(size, resize, offset)
+            for offset in OFFSETS
+            for size in range(max(height, near - step), near + step + 1)
+        ]
+    rule = min(rules, key=difference)
+    if (
+        rule.resize == "crop" and rule.crop_fraction
+    ):  # the offsets differ where three pixels of four are left over
+        tall = rule.resized[1]
+        long = next(n for n in range(400, 900) if (int(tall * n / 300) - width) % 4 == 3)
+        photographs.append(_photograph(long, 300))
+        wanted.append(levels(photographs[-1]))
+        rule = min((rule_of(tall, "crop", offset) for offset in OFFSETS), key=difference)
+    off = difference(rule)
     warnings: tuple[str, ...] = ()
-    if differences[rule] > LEVELS:
+    if off > LEVELS:
         warnings = (
             f"{what} resizes and cuts photographs in a way that is not supported exactly; nearest "
-            f"is --resize {rule}, whose pixels differ by {differences[rule]:.0f} of 255 levels on "
-            "average. Compare the accuracy of heads with --resize squash and --resize crop",
+            f"is {rule}, whose pixels differ by {off:.0f} of 255 levels on average. Compare the "
+            "accuracy of heads with --resize squash and --resize crop",
         )
-    return Seen(scaling, rule, name, warnings)
+    return Seen(scaling, rule, see, warnings)
 
 
-def _photograph() -> Image.Image:
+def _photograph(width: int, height: int) -> Image.Image:
     """Smooth colours, so that another cut differs much, and another interpolation little."""
     noise = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
-    return Image.fromarray(noise).resize((720, 480), Image.Resampling.BICUBIC)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def _run(own: Own, photograph: Image.Image, what: str) -> np.ndarray:

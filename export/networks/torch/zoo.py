@@ -72,6 +72,7 @@ def _open_timm(name: str, options: BackboneOptions) -> Original:
     token = getattr(module, "global_pool", "") == "token"
     scaling = from_unit(pretrained.mean, pretrained.std)
     about = timm.data.resolve_data_config(pretrained_cfg=pretrained.to_dict())
+    about["input_size"] = (3, *size)
     seen = find_resize(
         timm.data.create_transform(**about), scaling, pretrained.interpolation, f"timm:{name}"
     )
@@ -117,8 +118,12 @@ def _open_torchvision(name: str, options: BackboneOptions) -> Original:
 
 def _as_seen(network: TorchNetwork, seen: Seen) -> TorchNetwork:
     """A network that says how photographs are resized for it."""
-    network.resize, network.interpolation = seen.resize, seen.interpolation
+    rule = seen.rule
+    network.resize, network.interpolation = rule.resize, rule.interpolation
+    network.crop_fraction, network.crop_offset = rule.crop_fraction, rule.crop_offset
     network.warnings = seen.warnings
+    if (rule.height, rule.width) == (network.height, network.width):
+        network.see = seen.see
     return network
 
 

@@ -116,8 +116,10 @@ static void jpeg_failed(j_common_ptr jpeg)
 
 static void jpeg_warned(j_common_ptr jpeg, int level)
 {
-    if (level < 0 && jpeg->err->msg_code == JWRN_JPEG_EOF) // the rest would be grey
-        jpeg_failed(jpeg);
+    int code = jpeg->err->msg_code;
+    bool ended = code == JWRN_MUST_RESYNC && jpeg->err->msg_parm.i[0] == JPEG_EOI;
+    if (level < 0 && (ended || code == JWRN_JPEG_EOF || code == JWRN_HIT_MARKER))
+        jpeg_failed(jpeg); // the rest would be grey
 }
 
 static bool decode_jpeg(struct jpeg_decompress_struct *jpeg, struct photo *photo)

@@ -8,6 +8,7 @@ your own program; it does not import headstart.
 """
 
 import json
+import math
 import sys
 
 import numpy as np
@@ -27,6 +28,8 @@ class EdgeModel:
         self.any_size = not isinstance(self.session.get_inputs()[0].shape[1], int)
         self.size = int(about["headstart.width"]), int(about["headstart.height"])
         self.crop = about["headstart.resize"] == "crop"
+        self.fraction = float(about.get("headstart.crop_fraction", 0))  # 0: none
+        self.offset = {"floor": math.floor}.get(about.get("headstart.crop_offset", ""), round)
         self.filter = Image.Resampling[about["headstart.interpolation"].upper()]
 
     def read(self, path: str) -> np.ndarray:
@@ -34,7 +37,8 @@ class EdgeModel:
         with Image.open(path) as file:
             if not self.any_size:  # a large JPEG is decoded at a reduced size, as in training
                 sideways = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-                file.draft(file.mode, self.size[::-1] if sideways else self.size)
+                enough = self.resized()
+                file.draft(file.mode, enough[::-1] if sideways else enough)
             image = ImageOps.exif_transpose(file)
         if image.mode.startswith("I"):  # 16 bits of grey
             image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
@@ -44,9 +48,28 @@ class EdgeModel:
         image = image.convert("RGB")
         if self.any_size:
             return np.asarray(image)
+        if self.fraction:
+            return np.asarray(image.resize(self.size, self.filter, self.box(image.size)))
         if self.crop:
             return np.asarray(ImageOps.fit(image, self.size, self.filter))
         return np.asarray(image.resize(self.size, self.filter))
+
+    def resized(self) -> tuple[int, int]:
+        """Width and height before the centre is cut out, or what they must cover."""
+        part = self.fraction or 1
+        return round(self.size[0] / part), round(self.size[1] / part)
+
+    def box(self, whole: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of what remains of a photograph of this width and height."""
+        (width, height), (new_width, new_height) = whole, self.resized()
+        if self.crop:  # in its own proportions
+            across, down = new_height * width / height, new_width * height / width
+            new_width, new_height = max(new_width, int(across)), max(new_height, int(down))
+        left = self.offset((new_width - self.size[0]) / 2)
+        top = self.offset((new_height - self.size[1]) / 2)
+        right, bottom = left + self.size[0], top + self.size[1]
+        x, y = width / new_width, height / new_height
+        return left * x, top * y, min(right * x, width), min(bottom * y, height)
 
     def classify(self, path: str) -> tuple[str, np.ndarray]:
         """The class of a photograph ("unknown" if unsure), and the probability of every class."""

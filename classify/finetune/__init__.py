@@ -1,0 +1,1 @@
+"""Photographs, a frozen model and its network in, a tuned network and a comparison out."""

@@ -1,0 +1,224 @@
+"""Which blocks are trained and whether the frozen ones are cached, by their cost, said before."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from headstart.classify.finetune.activations import size_of
+from headstart.classify.finetune.options import ALL, AUTO, Recipe, ScopeOptions
+from headstart.classify.finetune.training.augmentation import CAN_BE_CACHED, VIEWS
+from headstart.classify.finetune.training.optimization import choose_parameters, first_block_of
+from headstart.data.common.console import human_bytes
+from headstart.data.common.errors import InputError
+from headstart.data.common.onnx_runtime import open_session
+from headstart.export.networks.trainable.trainable import Trainable
+
+MEASURED = 8  # photographs that go through the network to measure it
+SHARES = (1.0, 0.75, 0.5, 0.33, 0.15)  # of the blocks, that `auto` tries, largest first
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, and what it is expected to take on this machine.
+
+    Parameters
+    ----------
+    first
+        Number of the first trained block.
+    front
+        The frozen blocks as an ONNX file, if they are cached; none otherwise.
+    shape
+        Of what they give for one photograph.
+    views
+        That are cached of each.
+    seconds
+        Of the whole training.
+    words
+        How that was found, for people.
+    """
+
+    first: int
+    front: bytes | None
+    shape: tuple[int, ...]
+    views: int
+    seconds: float
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much there is to do.
+
+    Parameters
+    ----------
+    examples
+        All, which a cache holds.
+    trained
+        Of them are trained on in every epoch.
+    cpus
+        That work at the same time.
+    """
+
+    examples: int
+    trained: int
+    cpus: int
+
+
+def make_plan(network: Trainable, scope: ScopeOptions, recipe: Recipe, work: Work) -> Plan:
+    """Choose blocks and cache.
+
+    Raises
+    ------
+    InputError
+        If there are fewer blocks than asked for, or a cache is asked for that cannot be.
+    """
+    if scope.cache == "yes" and recipe.augmentation not in CAN_BE_CACHED:
+        raise InputError(
+            f"--augment {recipe.augmentation} changes pictures anew in every epoch, which --cache "
+            "yes would not see",
+            f"Give --cache no, or one of {', '.join(CAN_BE_CACHED)}.",
+        )
+    if recipe.augmentation == "turns" and network.height != network.width:
+        raise InputError(
+            f"--augment turns needs square pictures, and {network.name} takes "
+            f"{network.height}x{network.width}",
+            "Give --augment flips.",
+        )
+    count = len(network.blocks)
+    if scope.convolutions is not None:
+        here = sum(len(block.convolutions) for block in network.blocks)
+        if scope.convolutions > here:
+            raise InputError(
+                f"--retrained-conv-layers {scope.convolutions}: {network.name} has {here} "
+                "convolutions",
+                f"Give 0 to {here}.",
+            )
+        return _plan(network, first_block_of(network, scope.convolutions), scope, recipe, work)
+    if scope.blocks == ALL:
+        return _plan(network, 0, scope, recipe, work)
+    if scope.blocks != AUTO:
+        return _plan(network, network.first_trained(int(scope.blocks)), scope, recipe, work)
+    tried = sorted({max(1, round(share * count)) for share in SHARES}, reverse=True)
+    for blocks in tried:
+        if _roughly(network, count - blocks, scope, recipe, work) <= 60 * scope.minutes:
+            break
+    return _plan(network, count - blocks, scope, recipe, work)
+
+
+def _roughly(
+    network: Trainable, first: int, scope: ScopeOptions, recipe: Recipe, work: Work
+) -> float:
+    """Seconds of a training, without converting the frozen blocks to ONNX, which is faster."""
+    import torch
+
+    pixels = _tensor(network, _photographs(network))
+    online = recipe.epochs * work.trained * _seconds_of_step(network, pixels, first, 0)
+    if not first or scope.cache == "no" or recipe.augmentation not in CAN_BE_CACHED:
+        return online
+    with torch.no_grad():
+        began = time.perf_counter()
+        values = network.front(pixels, first)
+        front = (time.perf_counter() - began) / len(pixels)
+    views = VIEWS[recipe.augmentation]
+    if size_of(work.examples, views, tuple(values.shape[1:])) > scope.gigabytes * 1e9:
+        return online
+    tail = recipe.epochs * work.trained * _seconds_of_step(network, values, first, first)
+    return min(online, work.examples * views * front + tail)
+
+
+def _photographs(network: Trainable) -> np.ndarray:
+    return np.random.default_rng(0).integers(
+        0, 256, (MEASURED, network.height, network.width, 3), np.uint8
+    )
+
+
+def _plan(network: Trainable, first: int, scope: ScopeOptions, recipe: Recipe, work: Work) -> Plan:
+    views = VIEWS[recipe.augmentation]
+    photographs = _photographs(network)
+    pixels = _tensor(network, photographs)
+    whole = _seconds_of_step(network, pixels, first, 0)
+    online = recipe.epochs * work.trained * whole
+    blocks = f"{len(network.blocks) - first} of {len(network.blocks)} blocks"
+    trained = f"training {blocks} and the head"
+    if first < len(network.blocks):
+        trained += f" (from {network.blocks[first].name} on)"
+    plain = f"{recipe.epochs} epochs of {_time(work.trained * whole)} = {_time(online)}"
+    allowed = scope.cache != "no" and recipe.augmentation in CAN_BE_CACHED
+    if not first or not allowed:
+        if scope.cache == "yes":
+            raise InputError(
+                "--cache yes with all blocks trained: no block is frozen, so nothing can be kept",
+                "Leave --cache out.",
+            )
+        return Plan(first, None, (), 0, online, (trained, f"from photographs: {plain}"))
+    content = network.front_to_onnx(first)
+    values, front = _front(content, network, photographs)
+    tail = _seconds_of_step(network, values, first, first)
+    make = work.examples * views * front / work.cpus
+    cached = make + recipe.epochs * work.trained * tail
+    shape = tuple(values.shape[1:])
+    size = size_of(work.examples, views, shape)
+    said = (
+        f"with a cache of {work.examples:,} photographs in {views} views ({human_bytes(size)}): "
+        f"{_time(make)} once, then {recipe.epochs} epochs of {_time(work.trained * tail)} = "
+        f"{_time(cached)}"
+    )
+    fits = size <= scope.gigabytes * 1e9
+    if scope.cache == "yes" or (fits and cached < online):
+        return Plan(first, content, shape, views, cached, (trained, said, f"without: {plain}"))
+    why = "which is less" if fits else f"since --gigabytes is {scope.gigabytes:g}"
+    return Plan(first, None, (), 0, online, (trained, said, f"without, {why}: {plain}"))
+
+
+def _tensor(network: Trainable, photographs: np.ndarray) -> Any:
+    import torch
+
+    pixels = network.scaling.apply(photographs)
+    if network.channels_first:
+        pixels = pixels.transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(pixels))
+
+
+def _front(content: bytes, network: Trainable, photographs: np.ndarray) -> tuple[Any, float]:
+    """The output of the frozen blocks, and seconds for one photograph on one thread."""
+    import torch
+
+    session = open_session(content, threads=1)
+    pixels = _tensor(network, photographs).numpy()
+    name = session.get_inputs()[0].name
+    session.run(None, {name: pixels[:1]})
+    began = time.perf_counter()
+    (values,) = session.run(None, {name: pixels})
+    return torch.from_numpy(values), (time.perf_counter() - began) / len(pixels)
+
+
+def _seconds_of_step(network: Trainable, values: Any, first: int, cut: int) -> float:
+    """Seconds that training takes for one photograph, forwards and backwards."""
+    choose_parameters(network, first, None)
+    taken = []
+    for _ in range(3):  # the first one allocates
+        began = time.perf_counter()
+        features = network.module(values, cut)
+        if features.requires_grad:
+            features.sum().backward()
+        taken.append(time.perf_counter() - began)
+    for block in network.blocks:
+        for parameter in block.parameters:
+            parameter.grad = None
+    return min(taken) / len(values)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def parameters_of(network: Trainable, first: int, convolutions: int | None) -> tuple[int, int]:
+    """How many parameters are trained, without the head, and how many there are."""
+    chosen = choose_parameters(network, first, convolutions)
+    trained = sum(prod(each.shape) for block in chosen for each in block)
+    return trained, sum(prod(p.shape) for block in network.blocks for p in block.parameters)

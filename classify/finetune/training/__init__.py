@@ -1,0 +1,1 @@
+"""What runs on the workers: examples in batches in, trained weights out."""

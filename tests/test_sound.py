@@ -28,7 +28,6 @@ from headstart.classify.heads.fitting import FitOptions
 from headstart.classify.prediction.features import predict
 from headstart.classify.scores.evaluation import evaluate
 from headstart.classify.training import RunOptions, train
-from headstart.data.common.stretches import whole_of
 from headstart.data.contracts.backbone import load_backbone
 from headstart.data.contracts.edge import load_edge
 from headstart.data.contracts.model import Model
@@ -36,6 +35,7 @@ from headstart.data.contracts.store import FeatureStore
 from headstart.data.examples.opening import open_source
 from headstart.data.examples.parts import in_parts
 from headstart.data.modalities.modality import DecodeError
+from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.places import folder_at
 from headstart.data.verification import verify
 from headstart.export.demo.site import write_demo

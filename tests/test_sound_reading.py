@@ -12,13 +12,13 @@ import soxr
 from sounds import OWN_RATE, encoded, odd, say
 
 from headstart.data.common.errors import InputError, SourceError
-from headstart.data.common.stretches import named, stretch_of, whole_of
 from headstart.data.examples.opening import open_source
 from headstart.data.examples.parts import in_parts
 from headstart.data.modalities.modality import DecodeError
 from headstart.data.modalities.sound.modality import Recordings
 from headstart.data.modalities.sound.reading import read_stretch
 from headstart.data.modalities.sound.windows import Windows
+from headstart.data.modalities.stretches import named, stretch_of, whole_of
 
 HALF = Windows(8_000, 4_000, 2_000)
 ODD = odd()

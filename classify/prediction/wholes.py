@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headstart.data.common.stretches import whole_of
 from headstart.data.contracts.calibration import UNKNOWN
+from headstart.data.modalities.stretches import whole_of
 
 
 @dataclass(frozen=True)

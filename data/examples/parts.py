@@ -22,10 +22,10 @@ from headstart.data.common import console
 from headstart.data.common.arrays import strings
 from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import SourceError
-from headstart.data.common.stretches import named, stretch
 from headstart.data.examples.reading import Reader, container_of
 from headstart.data.examples.source import Source
 from headstart.data.modalities.modality import DecodeError, InputSpec
+from headstart.data.modalities.stretches import named, stretch
 from headstart.data.storage.folder import Folder
 
 READERS = 16

@@ -2,7 +2,7 @@
 
 A path names a file relative to the source's folder, or a part of one: `a.tar#bytes=START+LENGTH`,
 or `a.parquet#COLUMN=ROW` (a column of bytes, or of structs with a field `bytes`). A stretch
-of a recording may stand behind it (`data.common.stretches`); the bytes are those of the whole.
+of a recording may stand behind it (`data.modalities.stretches`); the bytes are those of the whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headstart.data.common.stretches import whole_of
+from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.folder import Folder
 
 IN_TAR = re.compile(r"(.+\.tar)#bytes=(\d+)\+(\d+)", re.DOTALL)

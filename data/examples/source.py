@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 
 from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import Checklist, SourceError
-from headstart.data.common.stretches import whole_of
 from headstart.data.examples.layout import SPLIT_NAMES, SPLITS
 from headstart.data.examples.reading import container_of
 from headstart.data.modalities.modality import Modality
+from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.folder import Folder
 
 COLUMNS = ("id", "path", "label", "split", "group")

@@ -8,9 +8,9 @@ from itertools import groupby
 
 import numpy as np
 
-from headstart.data.common.stretches import whole_of
 from headstart.data.examples.reading import IN_PARQUET, Reader, container_of, why_unread
 from headstart.data.modalities.modality import DecodeError, InputSpec
+from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.files import digest
 from headstart.data.storage.local import LocalFolder
 from headstart.data.workers.prefetch import prefetch

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from headstart.data.common import console
-from headstart.data.common.stretches import whole_of
 from headstart.data.contracts.store import read_part
 from headstart.data.examples.opening import Source
 from headstart.data.examples.reading import Reader
+from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.files import digest
 from headstart.data.storage.folder import Folder
 from headstart.extract.planning.known import Known

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headstart.data.common.stretches import whole_of
 from headstart.data.contracts.store import PartRecord, part_columns, read_part
 from headstart.data.examples.opening import Source
+from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.folder import Folder
 
 BATCH = 2_000_000  # examples compared at once: a bound on memory, since each batch looks up all ids

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import ClassVar
 
-from headstart.data.common.stretches import stretch_of
 from headstart.data.modalities.modality import Modality, Preview
 from headstart.data.modalities.sound import preview
 from headstart.data.modalities.sound.reading import EXTENSIONS, check_whole
 from headstart.data.modalities.sound.windows import Windows
+from headstart.data.modalities.stretches import stretch_of
 
 CODE = ("classify_sound.py", "classify_sound.mjs", "sound.mjs", "classify_sound.c")
 STEPS = (0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200)  # seconds, for counting

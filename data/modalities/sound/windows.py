@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from headstart.data.common.errors import InputError
-from headstart.data.common.stretches import stretch, stretch_of
 from headstart.data.modalities.modality import DecodeError, InputSpec
 from headstart.data.modalities.sound.reading import read_header, read_stretch, samples_at
+from headstart.data.modalities.stretches import stretch, stretch_of
 
 SHORT = ("pad", "repeat")
 MOST_SAMPLES = 1 << 22  # of a window

@@ -385,6 +385,11 @@ def _show_scores(scores: Scores) -> None:
         figures["calibration error"] += f"  (before calibration: {scores.uncalibrated_error:.4f})"
     if scores.answered:
         figures |= _answered(scores.answered)
+    if whole := scores.wholes:
+        figures["whole recordings"] = (
+            f"{_with_interval(whole.accuracy)} of {whole.examples:,}: the mean of the "
+            "probabilities of their windows"
+        )
     console.show(figures)
     console.out.print()
     listed = scores.per_class

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -101,12 +101,46 @@ def backbone(
         str | None, typer.Option(help="Source of photographs to calibrate int8 on.")
     ] = None,
     trust: Trust = False,
+    sound: Annotated[
+        str | None,
+        typer.Option(
+            help="For recordings: logmel or stft (the network sees a spectrogram), or raw (an ONNX "
+            "file that takes samples itself)."
+        ),
+    ] = None,
+    rate: Annotated[int | None, typer.Option(help="Sound: samples per second; 16000.")] = None,
+    window: Annotated[float | None, typer.Option(help="Sound: seconds of a window; 1.")] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(help="Sound: seconds between windows' starts; default: a window."),
+    ] = None,
+    short: Annotated[
+        str | None,
+        typer.Option(help="Sound: recordings shorter than a window: pad (zeros) or repeat."),
+    ] = None,
+    silence: Annotated[
+        float | None,
+        typer.Option(help="Sound: decibels below which a window is silent, an error; -80."),
+    ] = None,
+    frame: Annotated[
+        float | None, typer.Option(help="Sound: seconds of a spectrogram's frame; 0.032.")
+    ] = None,
+    step: Annotated[
+        float | None, typer.Option(help="Sound: seconds between frames' starts; 0.01.")
+    ] = None,
+    bands: Annotated[int | None, typer.Option(help="Sound: mel bands of logmel; 64.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a pretrained network, with its preprocessing, as a backbone file."""
+    from headstart.data.common.errors import BackboneError
     from headstart.export.backbone.build import export_backbone
-    from headstart.export.options import BackboneOptions, FeatureOptions, PrecisionOptions
+    from headstart.export.options import (
+        BackboneOptions,
+        FeatureOptions,
+        PrecisionOptions,
+        SoundOptions,
+    )
 
     if bool(name) == bool(words):
         raise InputError(
@@ -129,8 +163,23 @@ def backbone(
     )
     features = FeatureOptions(tuple(layer or ()), tuple(pool or ()), power, views)
     lower = PrecisionOptions(precision, calibrate)
+    heard: dict[str, Any] = {
+        "rate": rate,
+        "window": window,
+        "hop": hop,
+        "short": short,
+        "silence": silence,
+    }
+    heard |= {"frame": frame, "step": step, "bands": bands}
+    given = {flag: value for flag, value in heard.items() if value is not None}
+    if given and sound is None:
+        raise BackboneError(
+            f"{' and '.join(f'--{flag}' for flag in given)} can only be used with --sound",
+            "Add --sound logmel for recordings.",
+        )
+    sounds = SoundOptions(sound, **given) if sound is not None else None
     with console.status(f"building, converting and checking {name}"):
-        written = export_backbone(output, name, options, features, lower, overwrite)
+        written = export_backbone(output, name, options, features, lower, overwrite, sounds)
     _show_backbone(written, time.monotonic() - start, as_json)
 
 
@@ -161,9 +210,10 @@ def _show_backbone(written: BackboneExport, took: float, as_json: bool) -> None:
     }
     if lower:
         size, whole = console.human_bytes(len(lower.content)), console.human_bytes(lower.fp32_bytes)
-        text = spec.preprocessing.ragged
-        kinds = ("random texts", "texts") if text else ("random images", "photographs")
-        what, unit = kinds[not lower.random], "texts" if text else "img"
+        ragged, of = spec.preprocessing.ragged, spec.modality.plural
+        noise = "random texts" if ragged else "random noise"
+        what = ("random images" if of == "photographs" else noise) if lower.random else of
+        unit = "texts" if ragged else "img"
         rows["size"] = f"{size}, fp32 {whole}"
         rows["speed"] = (
             f"{lower.speed:.0f} {unit}/s, fp32 {lower.fp32_speed:.0f}: {lower.ratio:.2f} times as "

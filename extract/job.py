@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -31,6 +31,7 @@ from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import begin, finish, sweep
 from headstart.data.contracts.store import FeatureStore, PartRecord, StoreManifest, read_part
 from headstart.data.examples.opening import Source, open_source
+from headstart.data.examples.parts import in_parts
 from headstart.data.examples.source import describe_left_out
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
@@ -212,6 +213,7 @@ def extract(
         store = folder_at(output)
         store.check()
     checks.finish()
+    examples = in_parts(examples, loaded.spec.preprocessing).source
     _note_what_is_left_out(examples)
     seen = state(store)
     wanted = loaded.fingerprint.run_in(asked)
@@ -228,7 +230,8 @@ def extract(
         backbone_here = loaded.run_in(todo.fingerprint.precision)
         done = _work(examples, backbone_here, store, options, todo, clock, held)
         fingerprint = loaded.fingerprint.run_in(done.precision)
-        finish(store, _manifest(examples, fingerprint, store, todo, update, done), held)
+        manifest = _manifest(examples, fingerprint, store, todo, update, done)
+        finish(store, replace(manifest, input=loaded.spec.preprocessing.to_metadata()), held)
     return _summary(store, examples, todo, update, done, clock.seconds)
 
 

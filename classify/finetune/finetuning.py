@@ -46,6 +46,7 @@ from headstart.export.options import BackboneOptions
 
 SETTINGS, CHECKPOINTS, CACHE, SWEEP = "settings.json", "checkpoints", "cache", "sweep"
 FEW = 50  # labels of a class, below which a frozen head is the safer choice (docs/finetune.md)
+IMAGE = "image"  # the modality whose networks can be trained
 PACKAGES = ("headstart", "torch", "ray", "numpy")
 
 
@@ -222,6 +223,11 @@ def _network(
             "Give the backbone file that the model's features were made with.",
         )
     spec = loaded.spec
+    if spec.modality.name != IMAGE:
+        raise InputError(
+            f"{backbone} is a backbone for {spec.modality.plural}; fine-tuning is for photographs",
+            "Choose another head (`--head auto`) or another encoder.",
+        )
     known = spec.name in LITE and spec.weights.startswith("imagenet")
     if asked.name is None and not known:
         raise InputError(

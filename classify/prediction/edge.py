@@ -19,11 +19,13 @@ from headstart.classify.prediction.answers import (
     write_answers,
 )
 from headstart.classify.prediction.edge_worker import Answers, EdgeJob, EdgeSession
+from headstart.classify.prediction.wholes import Wholes, labels_of
 from headstart.data.common.errors import Checklist, InputError, StoppedError
 from headstart.data.common.ray_session import ray_session
 from headstart.data.contracts.edge import Edge, load_edge
 from headstart.data.contracts.store import MANIFEST, RECORDS
 from headstart.data.examples.opening import Source, open_source
+from headstart.data.examples.parts import in_parts
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.places import folder_at
 from headstart.data.workers.pool import WorkerPool
@@ -126,14 +128,35 @@ def answer_source(
     PredictionError, StorageError, StoppedError
         If the work cannot go on, or the user stopped it.
     """
+    divided = in_parts(source, edge.input_spec)
+    predict = _predict_here if here else _predict
     try:
-        answers = _predict_here(edge, source, options) if here else _predict(edge, source, options)
+        answers = predict(edge, divided.source, options)
     except KeyboardInterrupt:
         raise StoppedError("stopped; no predictions were written") from None
+    if len(divided.rows) > len(source):
+        answers = _of_wholes(answers, divided.rows, edge)
     failed = np.array([error is not None for error in answers.errors], bool)
     return answers_table(
         source.examples, answers.labels, answers.probabilities, edge.classes, failed
     ).append_column("error", pa.array(answers.errors, pa.string()))
+
+
+def _of_wholes(parts: Answers, rows: np.ndarray, edge: Edge) -> Answers:
+    """The mean over the parts of each example; an error of one is the example's."""
+    first = np.unique(rows, return_index=True)[1]
+    wholes = Wholes(rows, [], first)
+    good = np.array([error is None for error in parts.errors], bool)
+    probabilities = wholes.mean(parts.probabilities, good)
+    answered = np.bincount(rows[good], minlength=len(first)) > 0
+    errors: list[str | None] = [None] * len(first)
+    skipped = edge.spec.modality.skipped
+    for row in np.flatnonzero(~good)[::-1]:  # the first of an example is the last that is written
+        error, whole = parts.errors[row], rows[row]
+        if not answered[whole] or str(error).partition(":")[0] not in skipped:
+            errors[whole] = error
+    labels = labels_of(probabilities, edge.threshold)
+    return Answers(np.arange(len(first)), labels, probabilities, errors)
 
 
 def _open_source(source: str | Path, output: str | Path, modality: Modality | None) -> Source:

@@ -27,12 +27,12 @@ def images_per_second(contents: Sequence[bytes], seconds: float = 2.0) -> list[f
     Parameters
     ----------
     contents
-        Graphs of one input, uint8 `[batch, height, width, 3]`.
+        Graphs of one input, uint8 pixels or float32 samples.
     seconds
         Time for all of them together; every graph is run at least three times.
     """
     sessions = [open_session(content, 1) for content in contents]
-    given = [random_images(session.get_inputs()[0].shape[1:3], BATCH) for session in sessions]
+    given = [random_rows(session.get_inputs()[0].shape[1:], BATCH) for session in sessions]
     start = time.perf_counter()
     for session, images in zip(sessions, given, strict=True):
         time_runs(session, images[:1], 1)
@@ -51,6 +51,19 @@ def images_per_second(contents: Sequence[bytes], seconds: float = 2.0) -> list[f
 def random_images(size: Sequence[int], count: int = 1) -> np.ndarray:
     """Noise, uint8 `[count, height, width, 3]`, the same every time; `size` is height and width."""
     return np.random.default_rng(SEED).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+
+
+def random_rows(shape: Sequence[int], count: int = 1) -> np.ndarray:
+    """Noise for a graph: `random_images`, or a waveform's samples, float32 `[count, samples]`.
+
+    Parameters
+    ----------
+    shape
+        Of one row: `[height, width, 3]` or `[samples]`.
+    """
+    if len(shape) > 1:
+        return random_images(shape[:2], count)
+    return np.random.default_rng(SEED).normal(0, 0.1, (count, *shape)).astype(np.float32)
 
 
 def random_inputs(session: Any, shape: Sequence[int]) -> dict[str, np.ndarray]:

@@ -2,7 +2,8 @@
 
 A path names a file relative to the source's folder, or a part of one: `a.tar#bytes=START+LENGTH`,
 or `a.parquet#COLUMN=ROW` (a column of bytes, of structs with a field `bytes`, or of text), also
-with a CSV, TSV or JSON lines file.
+with a CSV, TSV or JSON lines file. A stretch of a recording may stand behind it
+(`data.modalities.stretches`); the bytes are those of the whole.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from headstart.data.common.errors import SourceError
 from headstart.data.examples.tables import cells
+from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.folder import Folder
 
 IN_TAR = re.compile(r"(.+\.tar)#bytes=(\d+)\+(\d+)", re.DOTALL)
@@ -30,6 +32,7 @@ def container_of(path: str) -> str:
     """The file that a path leads into: the path itself, if the example is a whole file."""
     if "#" not in path:
         return path
+    path = whole_of(path)
     found = IN_TAR.fullmatch(path) or IN_TABLE.fullmatch(path)
     return found[1] if found else path
 
@@ -80,6 +83,7 @@ class Reader:
         if leads_outside(path):  # a store may have been written by someone else
             raise OSError("its path leads outside the source's folder")
         if "#" in path:
+            path = whole_of(path)
             if place := IN_TAR.fullmatch(path):
                 start, length = int(place[2]), int(place[3])
                 return self._range(place[1], start, length), self._stamp(place[1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -95,6 +95,29 @@ class InputSpec(ABC):
         """The rule for a graph that takes examples of any size; by default the same one."""
         return self
 
+    def at(self, path: str) -> InputSpec:
+        """The rule for the part of an example that its path names; by default the same one."""
+        return self
+
+    def parts(self, file: BinaryIO, start: float = 0.0, end: float | None = None) -> list[str]:
+        """The parts of an example that are embedded separately, see `data.examples.parts`.
+
+        Only where the modality is `divided`. An empty name is the whole example.
+
+        Parameters
+        ----------
+        file
+            The example's bytes, of which as few as possible are read.
+        start, end
+            What of the example counts.
+
+        Raises
+        ------
+        DecodeError
+            If it cannot be read.
+        """
+        return [""]
+
     @abstractmethod
     def to_metadata(self) -> dict[str, str]:
         """As entries of the backbone file's metadata, without prefix."""
@@ -114,10 +137,13 @@ class Preview:
         Of the content, such as `image/jpeg`.
     content
         The bytes to show.
+    sound
+        What a player beside it plays, as MP3; nothing by default.
     """
 
     media_type: str
     content: bytes
+    sound: bytes = b""
 
 
 class Modality(ABC):
@@ -133,6 +159,12 @@ class Modality(ABC):
         Of its files, in lower case, with the dot.
     in_tables
         Whether the cells of a table's column may be examples.
+    divided
+        Whether an example may be embedded in several parts, and be a stretch of a file.
+    skipped
+        Reasons of parts that say nothing of their example: its answer is that of the others.
+    page_scripts
+        Of `page_code`: what the demo page imports as `page`, and its worker as `worker`.
     """
 
     name: ClassVar[str]
@@ -140,6 +172,9 @@ class Modality(ABC):
     plural: ClassVar[str]
     extensions: ClassVar[frozenset[str]]
     in_tables: ClassVar[bool] = False
+    divided: ClassVar[bool] = False
+    skipped: ClassVar[frozenset[str]] = frozenset()
+    page_scripts: ClassVar[dict[str, str]] = {}
 
     @abstractmethod
     def input_spec(self, metadata: Mapping[str, str]) -> InputSpec:
@@ -161,10 +196,6 @@ class Modality(ABC):
         """Programs that classify with an edge model and read files as training did, by name."""
         return {}
 
-    def page(self) -> dict[str, bytes]:
-        """A page for the browser that classifies with an edge model, as files by name."""
-        return {}
-
     @property
     def page_packages(self) -> tuple[str, ...]:
         """The npm packages that the page needs beside ONNX Runtime's."""
@@ -173,3 +204,14 @@ class Modality(ABC):
     @abstractmethod
     def preview(self, content: bytes) -> Preview:
         """What a page shows of an example; raises `DecodeError`."""
+
+    def preview_at(self, path: str, content: bytes) -> Preview:
+        """What a page shows of the part of an example that its path names."""
+        return self.preview(content)
+
+    def page_code(self) -> dict[str, bytes]:
+        """Files of the demo page by name: scripts that read files as training did, or a page.
+
+        They take the place of files of the page for photographs that have the same names.
+        """
+        return {}

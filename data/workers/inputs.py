@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 
 from headstart.data.examples.reading import IN_TABLE, Reader, container_of, why_unread
 from headstart.data.modalities.modality import DecodeError, InputSpec
+from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.files import digest
 from headstart.data.storage.local import LocalFolder
 from headstart.data.workers.prefetch import prefetch
@@ -164,27 +166,36 @@ def _decoded(
     folder = reader.folder
     reader.start()
 
-    def read(numbered: tuple[int, str]) -> tuple[int, str, bytes] | Failure:
-        row, path = numbered
+    def read(rows: list[int]) -> tuple[list[int], bytes, str] | list[Failure]:
+        path = whole_of(paths[rows[0]])
         try:
-            content, stamp = reader.read_stamped(path)
+            return rows, *reader.read_stamped(path)
         except OSError as error:
             (last,) = folder.stamps([container_of(path)])
-            return Failure(row, "read", *why_unread(error), last)
-        return row, stamp, content
+            return [Failure(row, "read", *why_unread(error), last) for row in rows]
 
-    def decode(found: tuple[int, str, bytes] | Failure) -> tuple[Example, np.ndarray] | Failure:
-        if isinstance(found, Failure):
-            return found
-        row, stamp, content = found
+    def decode(row: int, content: bytes, stamp: str) -> np.ndarray | Failure:
         try:
-            array = spec.decode(content)
+            return spec.at(paths[row]).decode(content)
         except DecodeError as error:
             return Failure(row, "decode", error.reason, error.message, stamp)
-        return Example(row, stamp, digest(content), spec.tally(array)), array
 
     local = isinstance(folder, LocalFolder)
     # Rows of a table come one after the other.
-    readers = 0 if local else 1 if any(map(IN_TABLE.fullmatch, paths)) else READERS
-    contents = prefetch(read, enumerate(paths), readers, readers)  # files may be large
-    return map(decode, contents)
+    in_table = any(IN_TABLE.fullmatch(whole_of(path)) for path in paths)
+    readers = 0 if local else 1 if in_table else READERS
+    # Parts of one file, which follow each other, are read at once.
+    files = [list(rows) for _, rows in groupby(range(len(paths)), lambda row: whole_of(paths[row]))]
+    for found in prefetch(read, files, readers, readers):  # files may be large
+        if isinstance(found, list):
+            yield from found
+            continue
+        rows, content, stamp = found
+        hashed = ""
+        for row in rows:
+            decoded = decode(row, content, stamp)
+            if isinstance(decoded, Failure):
+                yield decoded
+            else:
+                hashed = hashed or digest(content)
+                yield Example(row, stamp, hashed, spec.tally(decoded)), decoded

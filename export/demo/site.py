@@ -58,7 +58,7 @@ def write_demo(
     with checks.item():
         model = load_edge(edge)
         check_web(model)
-        own = model.spec.modality.page()
+        own = model.spec.modality.page_code()
         if not own and not model.any_size:
             check_any_size(model.spec.preprocessing)
     with checks.item():
@@ -135,6 +135,7 @@ def _site(edge: Edge, title: str, runtime: Runtime) -> bytes:
     about = json.loads(edge.labels()) | {
         "title": title,
         "model": {"path": MODEL, "bytes": len(edge.content)},
+        **({"scripts": scripts} if (scripts := edge.spec.modality.page_scripts) else {}),
         "runtime": {"path": WASM, "bytes": len(runtime.wasm), "version": runtime.version},
     }
     return json.dumps(about, ensure_ascii=False, indent=1).encode()

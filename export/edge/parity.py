@@ -143,7 +143,7 @@ def _photographs(
     for row in known.select(["id", "path", "split"]).to_pylist():
         try:
             content = reader.read(row["path"])
-            image = backbone.spec.preprocessing.decode(content, fast=not whole)
+            image = backbone.spec.preprocessing.at(row["path"]).decode(content, fast=not whole)
         except (OSError, DecodeError):
             continue  # an error below, if too few are left
         yield _Photograph(row["id"], row["split"] == "test", content, image)

@@ -227,7 +227,7 @@ def _some(folder: Folder, paths: Sequence[str], spec: BackboneSpec) -> np.ndarra
     reader, images = Reader(folder), []
     for path in paths:
         try:
-            images.append(spec.preprocessing.decode(reader.read(path)))
+            images.append(spec.preprocessing.at(path).decode(reader.read(path)))
         except (OSError, DecodeError):
             continue  # extraction itself will report it
         if len(images) == EXAMPLES:

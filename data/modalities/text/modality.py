@@ -40,7 +40,7 @@ class Texts(Modality):
         folder = files("headstart.data.modalities.text.code")
         return {name: (folder / name).read_bytes() for name in CODE}
 
-    def page(self) -> dict[str, bytes]:
+    def page_code(self) -> dict[str, bytes]:
         """For texts that are typed in, and for files; it needs the package of tokenizers."""
         folder = files("headstart.data.modalities.text.code")
         own = {name: folder.joinpath("page", name).read_bytes() for name in PAGE}

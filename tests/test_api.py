@@ -190,7 +190,9 @@ def test_the_notebook(
     settings = next(cell for cell in notebook.cells if cell.source.startswith("PHOTOS"))
     settings.source = f"PHOTOS, BACKBONE = {str(photos)!r}, {str(tiny_backbone)!r}"
     where = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=240, kernel_name="ours", resources=where).execute()
+    nbclient.NotebookClient(
+        notebook, timeout=240, startup_timeout=240, kernel_name="ours", resources=where
+    ).execute()
     shown = "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
     for part in ("<th>held-out examples</th>", "image/png", "Features(60 x 12 by tiny"):
         assert part in shown

@@ -201,7 +201,8 @@ def to_fp16(proto: Any) -> Any:
         node_block_list=_own_nodes(copy),
         disable_shape_infer=False,
     )
-    after = list(half.graph.node)
+    # The converter casts a value once for each reader, every time under the same name.
+    after = list({node.output[0]: node for node in half.graph.node}.values())
     for field, whole in (
         (half.graph.node, [*nodes, *after]),
         (half.graph.input, inputs),

@@ -51,6 +51,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	touch $@ $(VENV)/.demo
 
 tests/node/node_modules: tests/node/package.json
+	rm -rf $@ # npm leaves out the parts of packages for this platform where it updates them
 	npm install --prefix tests/node --ignore-scripts --no-package-lock --no-audit --no-fund --silent
 	touch $@
 

@@ -9,6 +9,7 @@ import typer
 
 from headstart.classify.finetune import cli as cli_finetune
 from headstart.data.common import console
+from headstart.data.common.console import counted
 from headstart.data.common.errors import InputError, TooManyBadError
 
 if TYPE_CHECKING:
@@ -26,14 +27,18 @@ ModelFolder = Annotated[str, typer.Argument(help="Model folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it is there.")]
 
-MOST_IN_MATRIX, MOST_LISTED = 20, 100  # classes that still fit a terminal
+MOST_CHANGES, MOST_LISTED = 20, 100  # lines and classes that still fit a terminal
+HEAD_HELP = (
+    "Kind of head: logistic, linear-svm, rbf-svm, knn, ridge, lda, boosting, keras; auto tries "
+    "all; or package.module:factory."
+)
 
 
 @app.command()
 def train(
     features: Features,
     output: Annotated[str, typer.Option("-o", "--output", help="Model folder to write.")],
-    head: Annotated[str, typer.Option(help="Kind of head; auto tries all.")] = "logistic",
+    head: Annotated[str, typer.Option(help=HEAD_HELP)] = "logistic",
     param: Annotated[
         list[str] | None,
         typer.Option(help="A parameter of the head, as NAME=VALUE; may be repeated."),
@@ -104,8 +109,8 @@ def train(
         _show_trials(fitted.trials)
     console.show(
         {
-            "trained on": f"{len(split.train):,} examples",
-            "tested on": f"{len(split.test):,} held-out examples",
+            "trained on": counted(len(split.train), "example"),
+            "tested on": counted(len(split.test), "held-out example"),
             "split": split.how,
             "head": " ".join([fitted.head.name, *_in_words(fitted.head.all_parameters)]),
         }
@@ -145,7 +150,7 @@ def evaluate(model: ModelFolder, features: Features, as_json: AsJson = False) ->
     unknown = evaluation.unknown
     console.show(
         {
-            "tested on": f"{evaluation.scores.examples:,} examples",
+            "tested on": counted(evaluation.scores.examples, "example"),
             "left out": f"{evaluation.left_out:,} used in training or reserved for validation",
         }
         | (
@@ -176,7 +181,7 @@ def compare(
         return
     console.show(
         {
-            "tested on": f"{found.examples:,} examples",
+            "tested on": counted(found.examples, "example"),
             "left out": f"{found.left_out:,}; the other model trained on {found.seen:,} of them",
             "accuracy of A": _with_interval(found.accuracy_a),
             "accuracy of B": _with_interval(found.accuracy_b),
@@ -186,7 +191,7 @@ def compare(
         }
     )
     if found.changes:
-        shown = found.changes[:MOST_IN_MATRIX]
+        shown = found.changes[:MOST_CHANGES]
         console.out.print(f"\n{len(found.changes):,} predictions differ; the first {len(shown)}:")
         console.show_table(
             ["example", "true", "A", "B"],
@@ -206,6 +211,9 @@ def predict(
         ),
     ],
     output: Annotated[str, typer.Option("-o", "--output", help="A .parquet or .csv file.")],
+    text_column: Annotated[
+        str | None, typer.Option(help="Texts: the column of a table that holds them.")
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="Photographs: Ray cluster to run on; default: this machine.")
     ] = None,
@@ -238,12 +246,15 @@ def predict(
     given = {name: value for name, value in run.items() if value is not None}
     if is_edge_model(model):
         from headstart.classify.prediction.edge import PredictOptions, predict_examples
+        from headstart.data.examples.opening import with_column
 
+        source = str(with_column(source, text_column))
         options = PredictOptions(**given, spreadsheet_safe=spreadsheet_safe)
         table = predict_examples(model, source, output, overwrite, options)
         _show_predictions(table.filter(table["error"].is_null()), output)
         _show_failures(table, output, 0.05 if max_bad is None else max_bad)
         return
+    given |= {"text-column": text_column} if text_column is not None else {}
     if useless := [*given, *(["max-bad"] if max_bad is not None else [])]:
         raise InputError(
             f"{' and '.join(f'--{name}' for name in useless)} "
@@ -294,7 +305,7 @@ def _show_predictions(table: pa.Table, output: str) -> None:
         ["predicted", "examples"],
         [[row["prediction"] or "unknown", f"{row['count_all']:,}"] for row in counts.to_pylist()],
     )
-    _show_line(f"wrote {table.num_rows:,} predictions to {output}")
+    _show_line(f"wrote {counted(table.num_rows, 'prediction')} to {output}")
 
 
 def _show_failures(table: pa.Table, output: str, max_bad: float) -> None:
@@ -374,6 +385,11 @@ def _show_scores(scores: Scores) -> None:
         figures["calibration error"] += f"  (before calibration: {scores.uncalibrated_error:.4f})"
     if scores.answered:
         figures |= _answered(scores.answered)
+    if whole := scores.wholes:
+        figures["whole recordings"] = (
+            f"{_with_interval(whole.accuracy)} of {whole.examples:,}: the mean of the "
+            "probabilities of their windows"
+        )
     console.show(figures)
     console.out.print()
     listed = scores.per_class
@@ -388,11 +404,13 @@ def _show_scores(scores: Scores) -> None:
             for c in listed
         ],
     )
-    if len(scores.per_class) <= MOST_IN_MATRIX:
-        names = [c.name for c in scores.per_class]
-        rows = [[name, *counts] for name, counts in zip(names, scores.confusion, strict=True)]
+    from headstart.classify.scores.confusion import confusion_table
+
+    names = [c.name for c in scores.per_class]
+    columns, rows = confusion_table(names, scores.confusion, console.width())
+    if rows:
         console.out.print()
-        console.show_table(["true \\ predicted", *names], rows)
+        console.show_table(columns, rows)
 
 
 def _answered(answered: Answered) -> dict[str, str]:

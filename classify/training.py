@@ -20,7 +20,14 @@ from headstart.classify.heads.fitting import FitOptions, Fitted, fit, steps
 from headstart.classify.heads.keras_head import KerasHead
 from headstart.classify.prediction.answers import answers_in_words
 from headstart.classify.prediction.features import HeadSession
-from headstart.classify.scores.metrics import RepeatedScores, Scores, reliability, score, summarize
+from headstart.classify.scores.metrics import (
+    RepeatedScores,
+    Scores,
+    reliability,
+    score,
+    score_wholes,
+    summarize,
+)
 from headstart.classify.splits.held_out import Answers, divide, hold_out
 from headstart.classify.splits.label_checks import copies_with_two_labels, label_warnings
 from headstart.classify.splits.of_model import split_of
@@ -217,7 +224,9 @@ def _fit_and_score(
     threshold = fitted.answering.threshold
     scores = score(answers.labels, answers.probabilities, data.classes, threshold, answers.groups)
     before = reliability(answers.labels, answers.uncalibrated).expected_calibration_error
-    return fitted, answers, replace(scores, uncalibrated_error=before)
+    ids = data.examples["id"].take(pa.array(split.test)).to_pylist()
+    wholes = score_wholes(ids, answers.labels, answers.probabilities, answers.groups)
+    return fitted, answers, replace(scores, uncalibrated_error=before, wholes=wholes)
 
 
 def _card(

@@ -22,12 +22,16 @@ MOST_ROWS = 20
 @app.command()
 def inspect(
     source: Annotated[str, typer.Argument(help="Folder with one folder per class, or a manifest.")],
+    text_column: Annotated[
+        str | None, typer.Option(help="Column of a table that holds the texts.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Show what is in SOURCE: counts, classes, splits, sizes, and broken files."""
+    from headstart.data.examples.opening import with_column
     from headstart.data.inspection import inspect
 
-    found = inspect(source)
+    found = inspect(with_column(source, text_column))
     if as_json:
         console.show_json(asdict(found))
     else:

@@ -23,14 +23,15 @@ from headstart.data.contracts.store import (
     RECORDS,
     TEXT_COLUMNS,
     PartRecord,
+    StoreManifest,
     embeddings_of,
     fingerprint_of,
     read_manifest,
 )
 from headstart.data.examples.opening import open_source
+from headstart.data.examples.parts import in_parts
 from headstart.data.examples.source import has_repeats
 from headstart.data.modalities.known import MODALITIES
-from headstart.data.modalities.modality import Modality
 from headstart.data.storage.files import UNFINISHED, digest
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import sole_writer
@@ -107,8 +108,7 @@ def verify(path: str | Path) -> Verification:
     sound = [look for look in looks if not look.problem]
     damaged |= _repeated(sound)
     ids = _concat([look.ids for look in sound if look.part not in damaged])
-    modality = MODALITIES.get(manifest.modality) if manifest else None
-    problem, missing, vanished = _compare(recorded.source, modality, ids)
+    problem, missing, vanished = _compare(recorded.source, manifest, ids)
     kept = {file for part in recorded.parts for file in (part.rows_file, part.errors_file)}
     return Verification(
         store=str(folder),
@@ -205,9 +205,15 @@ def _repeated(looks: list[_Look]) -> dict[str, str]:
     return found
 
 
-def _compare(source: str, modality: Modality | None, ids: pa.ChunkedArray) -> tuple[str, int, int]:
+def _compare(
+    source: str, manifest: StoreManifest | None, ids: pa.ChunkedArray
+) -> tuple[str, int, int]:
+    modality = MODALITIES.get(manifest.modality) if manifest else None
     try:
-        wanted = open_source(source, allow_unlabelled=True, modality=modality).examples["id"]
+        opened = open_source(source, allow_unlabelled=True, modality=modality)
+        if manifest and modality and manifest.input:
+            opened = in_parts(opened, modality.input_spec(manifest.input)).source
+        wanted = opened.examples["id"]
     except HeadstartError as error:
         return error.message, 0, 0
     return (

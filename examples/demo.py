@@ -1,72 +1,35 @@
-"""The main job, end to end, on real photographs: the same commands that a user types.
+"""The main job on real photographs, by the commands that a user types.
 
     python examples/demo.py [FOLDER]
 
-Everything is written to FOLDER (`demo` by default), which must be new or from an earlier demo.
+Everything is written to FOLDER (`demo` by default); a second run does only what is not done.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
-import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-CLASSIFY = os.path.relpath(
-    Path(__file__).parents[1] / "data/modalities/image/code/classify_photo.py"
-)
-MARK = ".headstart-demo"  # marks folders of earlier demos, which may be replaced
 
-
-def run(title: str, *command: object) -> None:
-    """Run one command as the user would, and print how long it took."""
-    print(f"\n\033[1m== {title}\033[0m\n$ {shlex.join(map(str, ('python', *command)))}", flush=True)
-    start = time.monotonic()
-    subprocess.run([sys.executable, *map(str, command)], check=True)
-    print(f"({time.monotonic() - start:.1f} s)", flush=True)
+def run(*command: object) -> None:
+    """Run one command as the user would."""
+    print(f"\n\033[1m$ python -m {shlex.join(map(str, command))}\033[0m", flush=True)
+    subprocess.run([sys.executable, "-m", *map(str, command)], check=True)
 
 
 def main(folder: Path) -> None:
-    """Run the job and print its results."""
-    if folder.exists():
-        if not (folder / MARK).exists():
-            sys.exit(f"{folder} is not from an earlier demo: choose another folder")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    (folder / MARK).touch()
-    photos, backbone, features = folder / "elpv", folder / "backbone.onnx", folder / "features"
-    model, edge = folder / "model", folder / "edge.onnx"
-    start = time.monotonic()
-    run("write the sample set", "-m", "data", "sample", "elpv", photos)
-    run("export the backbone", "-m", "export", "backbone", "efficientnet_lite0", "-o", backbone)
-    run("extract the embeddings", "-m", "extract", photos, "--backbone", backbone, "-o", features)
-    run("train a head", "-m", "classify", "train", features, "-o", model, "--repeats=5")
-    run("evaluate it", "-m", "classify", "evaluate", model, features)
-    run(
-        "export the edge model",
-        *("-m", "export", "classifier", model, "--backbone", backbone, "-o", edge),
-    )
-    examples = pq.read_table(model / "examples.parquet").to_pylist()
+    """Write the sample set, build, and classify photographs that training never saw."""
+    photos, work = folder / "elpv", folder / "work"
+    if not photos.exists():
+        run("data", "sample", "elpv", photos)
+    run("headstart", "build", photos, "-o", work, "--repeats", 5, "--title", "Solar cells")
+    examples = pq.read_table(work / "model" / "examples.parquet").to_pylist()
     unseen = [photos / example["path"] for example in examples if example["split"] == "test"]
-    run(
-        "classify held-out photographs with the edge model alone (onnxruntime, numpy, Pillow)",
-        *(CLASSIFY, edge, *unseen[:4], *unseen[-4:]),
-    )
-    took = time.monotonic() - start
-    repeats = json.loads((model / "model.json").read_text())["metrics"]["repeats"]
-    print("\n\033[1m== the job\033[0m")
-    print(
-        f"accuracy    {repeats['mean']['accuracy']:.4f} +- {repeats['std']['accuracy']:.4f} "
-        f"(mean and standard deviation of {repeats['repeats']} stratified 75/25 splits)"
-    )
-    print(f"edge model  {edge} ({edge.stat().st_size / 1e6:.1f} MB)")
-    print(f"took        {took:.0f} s")
+    run("headstart", "predict", work / "edge.onnx", *unseen[:4], *unseen[-4:])
 
 
 if __name__ == "__main__":

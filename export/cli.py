@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headstart.data.common import console
+from headstart.data.common.errors import InputError
 from headstart.export.measure import cli as cli_measure
 
 if TYPE_CHECKING:
@@ -41,11 +42,22 @@ def backbone(
     name: Annotated[
         str,
         typer.Argument(
-            help="A name of `export list`, timm:NAME, torchvision:NAME, hf:FOLDER, a .keras, .h5 "
-            "or .onnx file, or a SavedModel's folder."
+            help="A name of `export list`, timm:NAME, torchvision:NAME, hf:FOLDER (pictures or "
+            "texts), a .keras, .h5 or .onnx file, or a SavedModel's folder.",
+            show_default=False,
         ),
-    ],
+    ] = "",
+    *,
     output: Output,
+    words: Annotated[
+        str | None, typer.Option(help="File of word vectors, instead of NAME: GloVe or Word2Vec.")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="Texts are cut at this many tokens; the encoder's own.")
+    ] = None,
+    most_words: Annotated[
+        int | None, typer.Option(help="Words taken from --words, the first ones; default: 100000.")
+    ] = None,
     weights: Weights = "imagenet",
     layer: Annotated[
         list[str] | None,
@@ -89,13 +101,52 @@ def backbone(
         str | None, typer.Option(help="Source of photographs to calibrate int8 on.")
     ] = None,
     trust: Trust = False,
+    sound: Annotated[
+        str | None,
+        typer.Option(
+            help="For recordings: logmel or stft (the network sees a spectrogram), or raw (an ONNX "
+            "file that takes samples itself)."
+        ),
+    ] = None,
+    rate: Annotated[int | None, typer.Option(help="Sound: samples per second; 16000.")] = None,
+    window: Annotated[float | None, typer.Option(help="Sound: seconds of a window; 1.")] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(help="Sound: seconds between windows' starts; default: a window."),
+    ] = None,
+    short: Annotated[
+        str | None,
+        typer.Option(help="Sound: recordings shorter than a window: pad (zeros) or repeat."),
+    ] = None,
+    silence: Annotated[
+        float | None,
+        typer.Option(help="Sound: decibels below which a window is silent, an error; -80."),
+    ] = None,
+    frame: Annotated[
+        float | None, typer.Option(help="Sound: seconds of a spectrogram's frame; 0.032.")
+    ] = None,
+    step: Annotated[
+        float | None, typer.Option(help="Sound: seconds between frames' starts; 0.01.")
+    ] = None,
+    bands: Annotated[int | None, typer.Option(help="Sound: mel bands of logmel; 64.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a pretrained network, with its preprocessing, as a backbone file."""
+    from headstart.data.common.errors import BackboneError
     from headstart.export.backbone.build import export_backbone
-    from headstart.export.options import BackboneOptions, FeatureOptions, PrecisionOptions
+    from headstart.export.options import (
+        BackboneOptions,
+        FeatureOptions,
+        PrecisionOptions,
+        SoundOptions,
+    )
 
+    if bool(name) == bool(words):
+        raise InputError(
+            "give either the NAME of a network or --words FILE", "`export list` has names."
+        )
+    name = name or f"words:{words}"
     start = time.monotonic()
     options = BackboneOptions(
         weights=weights,
@@ -107,18 +158,40 @@ def backbone(
         scaling=scaling,
         input=input,
         trust=trust,
+        tokens=tokens,
+        most_words=most_words,
     )
     features = FeatureOptions(tuple(layer or ()), tuple(pool or ()), power, views)
     lower = PrecisionOptions(precision, calibrate)
+    heard: dict[str, Any] = {
+        "rate": rate,
+        "window": window,
+        "hop": hop,
+        "short": short,
+        "silence": silence,
+    }
+    heard |= {"frame": frame, "step": step, "bands": bands}
+    given = {flag: value for flag, value in heard.items() if value is not None}
+    if given and sound is None:
+        raise BackboneError(
+            f"{' and '.join(f'--{flag}' for flag in given)} can only be used with --sound",
+            "Add --sound logmel for recordings.",
+        )
+    sounds = SoundOptions(sound, **given) if sound is not None else None
     with console.status(f"building, converting and checking {name}"):
-        written = export_backbone(output, name, options, features, lower, overwrite)
+        written = export_backbone(output, name, options, features, lower, overwrite, sounds)
     _show_backbone(written, time.monotonic() - start, as_json)
 
 
 def _show_backbone(written: BackboneExport, took: float, as_json: bool) -> None:
     file, spec, lower = written.backbone, written.backbone.spec, written.quantized
     if as_json:
-        about = asdict(spec) | {"path": file.path, "sha256": file.fingerprint.sha256}
+        about = {name: getattr(spec, name) for name in spec.__dataclass_fields__}
+        about |= {
+            "preprocessing": spec.preprocessing.to_json(),
+            "path": file.path,
+            "sha256": file.fingerprint.sha256,
+        }
         about |= {"bytes": len(file.content), "parity": written.parity}
         about |= {"warnings": written.warnings}
         if lower:
@@ -137,10 +210,13 @@ def _show_backbone(written: BackboneExport, took: float, as_json: bool) -> None:
     }
     if lower:
         size, whole = console.human_bytes(len(lower.content)), console.human_bytes(lower.fp32_bytes)
-        what = "random images" if lower.random else "photographs"
+        ragged, of = spec.preprocessing.ragged, spec.modality.plural
+        noise = "random texts" if ragged else "random noise"
+        what = ("random images" if of == "photographs" else noise) if lower.random else of
+        unit = "texts" if ragged else "img"
         rows["size"] = f"{size}, fp32 {whole}"
         rows["speed"] = (
-            f"{lower.speed:.0f} img/s, fp32 {lower.fp32_speed:.0f}: {lower.ratio:.2f} times as "
+            f"{lower.speed:.0f} {unit}/s, fp32 {lower.fp32_speed:.0f}: {lower.ratio:.2f} times as "
             "fast (this machine, one thread)"
         )
         rows["cosine"] = (

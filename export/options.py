@@ -8,12 +8,14 @@ from pathlib import Path
 
 from headstart.data.common.errors import BackboneError, Checklist, InputError
 from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.modalities.sound.windows import Windows
 from headstart.export.networks.scaling import find_rule
 
 LARGEST = 2048  # pixels of height and width; beyond it converters run out of memory
 POOLS = ("avg", "max", "std", "gem", "flatten", "token", "none")
 VIEWS = {"none": 1, "mirror": 2, "flips": 4}  # and the passes of the network
 PRECISIONS = ("fp32", "fp16", "int8")
+SOUNDS = ("logmel", "stft", "raw")
 FEWEST_RUNS = 20  # for a 95th percentile: one of them is above it
 
 
@@ -47,6 +49,10 @@ class BackboneOptions:
         Which input of a file is the image, if it has several.
     trust
         Run code that a file contains (a Keras Lambda layer, file operations of a SavedModel).
+    tokens
+        The most tokens of a text, which is cut there; the encoder's own if not given.
+    most_words
+        How many words of a file of word vectors are taken, from its beginning.
     """
 
     weights: str = "imagenet"
@@ -59,6 +65,8 @@ class BackboneOptions:
     scaling: str | None = None
     input: str | None = None
     trust: bool = False
+    tokens: int | None = None
+    most_words: int | None = None
 
     @property
     def weights_file(self) -> Path | None:
@@ -82,10 +90,78 @@ class BackboneOptions:
                 raise BackboneError(
                     f"--size {self.size} is out of range", f"Give 8 to {LARGEST} pixels."
                 )
+        with checks.item():
+            if self.tokens is not None or self.most_words is not None:
+                raise BackboneError(
+                    "--tokens and --most-words are for texts alone", "Leave them out."
+                )
+        with checks.item():
             Preprocessing(
                 *(8, 8, self.resize or "squash", self.interpolation or "bilinear"),
                 crop_fraction=self.crop_fraction,
             )
+        checks.finish()
+
+
+@dataclass(frozen=True)
+class SoundOptions:
+    """How a network takes recordings.
+
+    Parameters
+    ----------
+    kind
+        `logmel` or `stft`: the picture of a network for photographs is a spectrogram; `raw`: the
+        network takes samples itself.
+    rate
+        Samples per second.
+    window, hop
+        Seconds of a window, and between the starts of two; a window's length if not given.
+    short, silence
+        See `data.modalities.sound.windows`.
+    frame, step
+        Seconds of a frame of the spectrogram, and between the starts of two.
+    bands
+        Mel bands of `logmel`.
+    """
+
+    kind: str
+    rate: int = 16_000
+    window: float = 1.0
+    hop: float | None = None
+    short: str = "pad"
+    silence: float = -80.0
+    frame: float = 0.032
+    step: float = 0.010
+    bands: int = 64
+
+    @property
+    def windows(self) -> Windows:
+        """The rule of the backbone file; raises `InputError` if it is impossible."""
+        samples = round(self.window * self.rate)
+        hop = samples if self.hop is None else round(self.hop * self.rate)
+        return Windows(self.rate, samples, hop, self.short, self.silence)
+
+    def check(self) -> None:
+        """Raise `InputError` with everything that is wrong with the options themselves."""
+        checks = Checklist()
+        with checks.item():
+            _known("--sound", self.kind, SOUNDS)
+        with checks.item():
+            _ = self.windows
+        with checks.item():
+            if not 16 <= round(self.frame * self.rate) <= round(self.window * self.rate):
+                raise BackboneError(
+                    f"--frame {self.frame:g} is not possible",
+                    f"Give seconds, from 16 samples to a window ({self.window:g}).",
+                )
+            if not 1 <= round(self.step * self.rate) <= round(self.frame * self.rate):
+                raise BackboneError(
+                    f"--step {self.step:g} is not possible",
+                    f"Give seconds, up to those of a frame ({self.frame:g}).",
+                )
+        with checks.item():
+            if not 8 <= self.bands <= 512:
+                raise BackboneError(f"--bands {self.bands} is not possible", "Give 8 to 512.")
         checks.finish()
 
 
@@ -145,17 +221,21 @@ class PrecisionOptions:
     precision
         `fp32`, `fp16` (half the size; for GPUs) or `int8` (a quarter).
     calibrate
-        The source of photographs that int8 is calibrated on.
+        The source of photographs that int8 is calibrated on; that of texts needs none.
     """
 
     precision: str = "fp32"
     calibrate: str | None = None
 
+    def check_name(self) -> None:
+        """Raise `InputError` if there is no such precision."""
+        _known("--precision", self.precision, PRECISIONS)
+
     def check(self) -> None:
         """Raise `InputError` with everything that is wrong with the options themselves."""
         checks = Checklist()
         with checks.item():
-            _known("--precision", self.precision, PRECISIONS)
+            self.check_name()
         with checks.item():
             if self.precision == "int8" and self.calibrate is None:
                 raise BackboneError(

@@ -9,19 +9,20 @@ import typer
 
 from headstart.data.common import console
 from headstart.data.common.console import counted
-from headstart.data.common.errors import TooManyBadError
 
 if TYPE_CHECKING:
     from headstart.extract.job import Summary
 
+TextColumn = Annotated[str | None, typer.Option(help="Column of a table that holds the texts.")]
 app = console.new_app("Turn files into embeddings, once, in parallel on Ray.")
 
 
-@app.command()
+@app.command(context_settings=console.HELP)
 def extract(
     source: Annotated[str, typer.Argument(help="Folder with one folder per class, or a manifest.")],
     backbone: Annotated[str, typer.Option(help="Backbone file (ONNX).")],
     output: Annotated[str, typer.Option("-o", "--output", help="Folder of the feature store.")],
+    text_column: TextColumn = None,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to run on; default: this machine.")
     ] = None,
@@ -76,6 +77,7 @@ def extract(
     labels, or does nothing. SOURCE, backbone and output may be local or in object storage (s3://,
     gs://).
     """
+    from headstart.data.examples.opening import with_column
     from headstart.extract import job
     from headstart.extract.planning.plan import Update
 
@@ -88,19 +90,13 @@ def extract(
         stall_after=stall_after,
         allow_unlabelled=allow_unlabelled,
     )
-    summary = job.extract(
-        source, backbone, output, options, Update(retry_failed, prune, rehash, moved_from)
-    )
+    update = Update(retry_failed, prune, rehash, moved_from)
+    summary = job.extract(with_column(source, text_column), backbone, output, options, update)
     if as_json:
         console.show_json(asdict(summary))
     else:
         _show(summary)
-    if summary.bad_share > max_bad:
-        raise TooManyBadError(
-            f"{summary.bad_share:.1%} of the examples failed, more than --max-bad {max_bad:.1%}",
-            f"The reasons are in {console.place(summary.store)}/_errors "
-            "(Parquet: id, stage, reason, message).",
-        )
+    summary.check(max_bad)
 
 
 def _show(summary: Summary) -> None:
@@ -132,6 +128,8 @@ def _show(summary: Summary) -> None:
         if summary.failed:
             rows["failed"] = f"{summary.failed:,}"
         console.show(rows)
+    for what, number in summary.tally.items():
+        console.note(f"  {number:,} {what}")
     if counts.vanished and not summary.pruned:
         console.note(
             f"{counts.vanished:,} of the examples in {place} are no longer in the source; "

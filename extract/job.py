@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -18,6 +18,7 @@ from headstart.data.common.errors import (
     InputError,
     StoppedError,
     StorageError,
+    TooManyBadError,
 )
 from headstart.data.common.ray_session import (
     chosen_address,
@@ -30,6 +31,7 @@ from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import begin, finish, sweep
 from headstart.data.contracts.store import FeatureStore, PartRecord, StoreManifest, read_part
 from headstart.data.examples.opening import Source, open_source
+from headstart.data.examples.parts import in_parts
 from headstart.data.examples.source import describe_left_out
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
@@ -130,6 +132,8 @@ class Summary:
         That ran the backbone; empty if nothing was embedded.
     first_embedding
         Seconds from when Ray had started to the first embedding; None if nothing was embedded.
+    tally
+        What the modality counts of the examples embedded by this run, such as texts that were cut.
     seconds
         By stage: `plan`, `start Ray`, `choose precision`, `start workers`, `embed`, `stop Ray`.
     """
@@ -148,6 +152,7 @@ class Summary:
     precision: str
     engines: tuple[str, ...]
     first_embedding: float | None
+    tally: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -156,6 +161,15 @@ class Summary:
         bad = sum(self.errors.values())
         return bad / max(1, bad + self.rows)
 
+    def check(self, max_bad: float) -> None:
+        """Raise `TooManyBadError` if a larger share than `max_bad` failed."""
+        if self.bad_share > max_bad:
+            raise TooManyBadError(
+                f"{self.bad_share:.1%} of the examples failed, more than --max-bad {max_bad:.1%}",
+                f"The reasons are in {console.place(self.store)}/_errors "
+                "(Parquet: id, stage, reason, message).",
+            )
+
     @property
     def rate(self) -> float:
         """Examples per second, without start-up and shut-down."""
@@ -163,13 +177,13 @@ class Summary:
 
 
 def extract(
-    source: str | Path,
+    source: str | Path | Source,
     backbone: str | Path,
     output: str | Path,
     options: ExtractOptions = ExtractOptions(),
     update: Update = Update(),
 ) -> Summary:
-    """Update a feature store to match a source; no inference is made twice.
+    """Update a feature store to match a source, by its path or opened; no inference is made twice.
 
     Running it again continues where the last run stopped, embeds what is new or was changed,
     copies new labels, or does nothing on a finished store.
@@ -191,11 +205,15 @@ def extract(
         if options.local:
             check_config(EngineConfig(asked, options.engine))
     with checks.item():
-        examples = open_source(source, options.allow_unlabelled, modality)
+        if isinstance(source, Source):
+            examples = source
+        else:
+            examples = open_source(source, options.allow_unlabelled, modality)
     with checks.item():
         store = folder_at(output)
         store.check()
     checks.finish()
+    examples = in_parts(examples, loaded.spec.preprocessing).source
     _note_what_is_left_out(examples)
     seen = state(store)
     wanted = loaded.fingerprint.run_in(asked)
@@ -212,7 +230,8 @@ def extract(
         backbone_here = loaded.run_in(todo.fingerprint.precision)
         done = _work(examples, backbone_here, store, options, todo, clock, held)
         fingerprint = loaded.fingerprint.run_in(done.precision)
-        finish(store, _manifest(examples, fingerprint, store, todo, update, done), held)
+        manifest = _manifest(examples, fingerprint, store, todo, update, done)
+        finish(store, replace(manifest, input=loaded.spec.preprocessing.to_metadata()), held)
     return _summary(store, examples, todo, update, done, clock.seconds)
 
 
@@ -234,6 +253,7 @@ class _Done:
     workers: int = 0
     engines: tuple[str, ...] = ()
     first: float | None = None
+    tally: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def inferences(self) -> int:
@@ -318,7 +338,16 @@ def _work(
         workers=workers,
         engines=tuple(sorted({name for names in engines.values() for name in names})),
         first=min(firsts, default=None),
+        tally=_added(part.tally for part in parts),
     )
+
+
+def _added(tallies: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Counts by name, also those that are 0."""
+    total: Counter[str] = Counter()
+    for each in tallies:
+        total.update(each)
+    return dict(total)
 
 
 def _update(
@@ -395,5 +424,6 @@ def _summary(
         precision=done.precision,
         engines=done.engines,
         first_embedding=done.first,
+        tally=dict(sorted(done.tally.items())),
         seconds=seconds,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +31,7 @@ class Part:
         self.embeddings = np.empty((len(examples), dim), np.float32)
         self.bad: list[Failure] = []
         self.inferences = 0
+        self.tally: Counter[str] = Counter()
 
     def add(self, examples: list[Example], embeddings: np.ndarray) -> None:
         """Add a batch and its embeddings, float32 `[batch, dim]`."""
@@ -49,6 +51,8 @@ class Part:
                 self.fail(Failure(example.row, "embed", "not_finite", message, example.stamp))
         self.embeddings[start : len(self.good)] = embeddings[finite]
         self.inferences += len(examples)
+        for example in examples:
+            self.tally.update(example.tally)
 
     def fail(self, failure: Failure) -> None:
         """Add a row that has no embedding."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -70,11 +71,14 @@ class Embedded:
         That made the embeddings.
     first
         Seconds from the worker's start to its first embedding; None if there is none.
+    tally
+        What the modality counts of the embedded examples.
     """
 
     record: PartRecord
     engines: tuple[str, ...] = ()
     first: float | None = None
+    tally: Mapping[str, int] = field(default_factory=dict)
 
 
 def _new_part(shard: Shard) -> str:
@@ -120,4 +124,4 @@ class EmbeddingWorker(Worker):
                     self.first = time.monotonic() - self.started
         content = PartContent(self.job.fingerprint, part.rows(), part.errors())
         record = write_part(self.job.store, name, content, part.inferences)
-        return Embedded(record, self.engine.names, self.first)
+        return Embedded(record, self.engine.names, self.first, part.tally)

@@ -1,5 +1,12 @@
-"""The front door: `headstart ROOM ...` is the same as `python -m ROOM ...`."""
+"""The front door: the whole job, and the rooms: `headstart ROOM ...` is `python -m ROOM ...`."""
 
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headstart import commands
 from headstart.classify.cli import app as classify
 from headstart.cluster.cli import app as cluster
 from headstart.data.cli import app as data
@@ -8,6 +15,29 @@ from headstart.export.cli import app as export
 from headstart.extract.cli import extract
 
 app = console.new_app("From a pile of labelled files to a classifier that runs anywhere.")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        console.say(f"headstart {version('headstart')}")
+        raise typer.Exit
+
+
+@app.callback()
+def front(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """From a pile of labelled files to a classifier that runs anywhere."""
+
+
+app.command()(commands.build)
+app.command()(commands.predict)
+app.command()(commands.serve)
 app.add_typer(data, name="data")
 app.add_typer(export, name="export")
 app.command()(extract)
@@ -17,4 +47,5 @@ app.add_typer(cluster, name="cluster")
 
 def main() -> None:
     """Entry point of the command `headstart`."""
+    console.hints_as_typed(Path(sys.argv[0]).name)
     console.run(app, "headstart")

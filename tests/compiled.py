@@ -42,7 +42,10 @@ def compiled(source: Path, program: Path, *options: str) -> Path:
     command = ["gcc", *STRICT, *options, source, "-o", program, f"-I{program.parent}"]
     command += ["-isystem", header[0], *flags.stdout.split(), library]
     answer = subprocess.run(
-        [*command, f"-Wl,-rpath,{library.parent}"], capture_output=True, text=True, check=False
+        [*command, f"-Wl,-rpath,{library.parent}", "-lm"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert answer.returncode == 0, answer.stderr
     return program

@@ -127,5 +127,5 @@ def test_a_backbone_of_an_unknown_modality(
     assert answer.code == 2
     assert answer.err == (
         f"error: {tmp_path / 'backbone.onnx'} is a backbone of an unknown modality 'vector'\n"
-        "  Supported: image. Update headstart, or use another backbone.\n"
+        "  Supported: image, sound, text. Update headstart, or use another backbone.\n"
     )

@@ -265,7 +265,7 @@ def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class FragileJob(EdgeJob):
         def worker(self, content: bytes) -> EdgeWorker:
-            return FragileWorker(self, EdgeSession(self.path, content, self.spec.input))
+            return FragileWorker(self, EdgeSession(self.path, content, self.spec))
 
     monkeypatch.setattr(edge_prediction, "EdgeJob", FragileJob)
     monkeypatch.setattr(edge_prediction, "SMALLEST_SHARD", 4)
@@ -413,7 +413,7 @@ def test_a_model_of_one_size_is_given_that_size(photos: Path) -> None:
 
 def test_a_file_that_onnxruntime_cannot_load() -> None:
     with pytest.raises(ModelError) as caught:
-        EdgeSession("e.onnx", b"nothing", "image")
+        EdgeSession("e.onnx", b"nothing", Preprocessing(8, 8))
     assert str(caught.value).startswith("e.onnx cannot be loaded: ")
     assert str(caught.value).endswith("\n  Export the classifier again.")
 

@@ -117,9 +117,9 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_other_files(tmp_path: Path) -> None:
-    touch(tmp_path, "a/x.txt", "a/y.md")
+    touch(tmp_path, "a/x.log", "a/y.md")
     assert message(tmp_path).startswith(
-        f"{tmp_path} holds no photographs; it has .md, .txt files\n  Known extensions are .avif"
+        f"{tmp_path} holds no photographs; it has .log, .md files\n  Known extensions are .avif"
     )
 
 

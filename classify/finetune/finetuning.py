@@ -38,7 +38,7 @@ from headstart.data.contracts.model import Model
 from headstart.data.contracts.tuned import EXAMPLES, REPORT, TUNED, Tuned, TunedCard
 from headstart.data.storage.files import check_writable, local_path
 from headstart.data.storage.local import LocalFolder
-from headstart.data.storage.lock import sole_writer
+from headstart.data.storage.lock import LOCK, sole_writer
 from headstart.export.networks.catalogue import LITE
 from headstart.export.networks.trainable.opening import CAN_BE_TRAINED, open_trainable
 from headstart.export.networks.trainable.trainable import Trainable
@@ -46,6 +46,7 @@ from headstart.export.options import BackboneOptions
 
 SETTINGS, CHECKPOINTS, CACHE, SWEEP = "settings.json", "checkpoints", "cache", "sweep"
 FEW = 50  # labels of a class, below which a frozen head is the safer choice (docs/finetune.md)
+IMAGE = "image"  # the modality whose networks can be trained
 PACKAGES = ("headstart", "torch", "ray", "numpy")
 
 
@@ -138,8 +139,17 @@ def finetune(
     settings = _settings(reference, opening, options, examples)
     with _kept_if_stopped(), sole_writer(folder):
         _begin(folder, settings, options.overwrite)
-        done = _train(Path(folder.path()), reference, opening, network, examples, options)
+        done = _train(folder, settings, _Opened(reference, opening, network), examples, options)
         return _write(folder, frozen, network, done)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The network, and what opens it again in a worker."""
+
+    reference: str
+    options: BackboneOptions
+    network: Trainable
 
 
 @dataclass(frozen=True)
@@ -153,15 +163,15 @@ class _Done:
 
 
 def _train(
-    place: Path,
-    reference: str,
-    opening: BackboneOptions,
-    network: Trainable,
+    folder: LocalFolder,
+    settings: dict[str, Any],
+    opened: _Opened,
     examples: TuningExamples,
     options: FinetuneOptions,
 ) -> _Done:
     """Plan, cache, sweep and train."""
     recipe, machine, scope = options.recipe, options.machine, options.scope
+    network, place = opened.network, Path(folder.path())
     clock, count = console.Clock(), len(examples.paths)
     with ray_session(machine.address, None) as workers:
         cpus = min(check_machines(machine, place), workers)
@@ -173,12 +183,13 @@ def _train(
         trained, whole = parameters_of(network, plan.first, scope.convolutions)
         console.note(f"{trained:,} of {whole:,} parameters are trained, and the head's")
         clock.stage("plan")
+        folder.write(SETTINGS, json.dumps(settings, indent=1).encode())
         caches = Path(scope.folder or place / CACHE)
         cache = _cached(caches, network, plan, recipe, examples, cpus)
         clock.stage("cache")
         job = TrainingJob(
-            network=reference,
-            options=opening,
+            network=opened.reference,
+            options=opened.options,
             first=plan.first,
             convolutions=scope.convolutions,
             recipe=recipe,
@@ -212,6 +223,11 @@ def _network(
             "Give the backbone file that the model's features were made with.",
         )
     spec = loaded.spec
+    if spec.modality.name != IMAGE:
+        raise InputError(
+            f"{backbone} is a backbone for {spec.modality.plural}; fine-tuning is for photographs",
+            "Choose another head (`--head auto`) or another encoder.",
+        )
     known = spec.name in LITE and spec.weights.startswith("imagenet")
     if asked.name is None and not known:
         raise InputError(
@@ -229,9 +245,10 @@ def _check_output(folder: LocalFolder, output: str | Path, overwrite: bool) -> N
         raise ModelError(
             f"{output} holds a tuned network already", "Pass --overwrite to replace it."
         )
-    if folder.exists() and not folder.exists(SETTINGS) and (names := folder.names()):
+    foreign = [name for name in folder.names() if name != LOCK] if folder.exists() else []
+    if foreign and not folder.exists(SETTINGS):
         raise ModelError(
-            f"{output} is in use by something else (it holds {names[0]})",
+            f"{output} is in use by something else (it holds {foreign[0]})",
             "Choose an empty or new folder with -o.",
         )
     check_writable(folder.path())
@@ -259,7 +276,7 @@ def _settings(
 
 
 def _begin(folder: LocalFolder, settings: dict[str, Any], overwrite: bool) -> None:
-    """Note the settings, or check that those of a run that was stopped are the same."""
+    """Check that the settings of a run that was stopped are the same; remove what is replaced."""
     if overwrite and folder.exists(TUNED):
         for name in (TUNED, SETTINGS):
             folder.path(name).unlink(missing_ok=True)
@@ -277,7 +294,6 @@ def _begin(folder: LocalFolder, settings: dict[str, Any], overwrite: bool) -> No
             _remove_checkpoints(folder)
         else:
             console.note("going on from the last checkpoint, if there is one")
-    folder.write(SETTINGS, json.dumps(settings, indent=1).encode())
 
 
 def _remove_checkpoints(folder: LocalFolder) -> None:

@@ -19,11 +19,13 @@ from headstart.classify.prediction.answers import (
     write_answers,
 )
 from headstart.classify.prediction.edge_worker import Answers, EdgeJob, EdgeSession
+from headstart.classify.prediction.wholes import Wholes, labels_of
 from headstart.data.common.errors import Checklist, InputError, StoppedError
 from headstart.data.common.ray_session import ray_session
 from headstart.data.contracts.edge import Edge, load_edge
 from headstart.data.contracts.store import MANIFEST, RECORDS
 from headstart.data.examples.opening import Source, open_source
+from headstart.data.examples.parts import in_parts
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.places import folder_at
 from headstart.data.workers.pool import WorkerPool
@@ -100,22 +102,61 @@ def predict_examples(
     with checks.item():
         edge = load_edge(model)
         modality = edge.spec.modality
-        EdgeSession(edge.path, edge.content, edge.input_spec.input)  # tried here, without Ray
+        EdgeSession(edge.path, edge.content, edge.input_spec)  # tried here, without Ray
     with checks.item():
         examples = _open_source(source, output, modality)
     with checks.item():
         path = check_predictions_file(output, overwrite, options.spreadsheet_safe)
     checks.finish()
-    try:
-        answers = _predict(edge, examples, options)
-    except KeyboardInterrupt:
-        raise StoppedError("stopped; no predictions were written") from None
-    failed = np.array([error is not None for error in answers.errors], bool)
-    table = answers_table(
-        examples.examples, answers.labels, answers.probabilities, edge.classes, failed
-    ).append_column("error", pa.array(answers.errors, pa.string()))
+    table = answer_source(edge, examples, options)
     write_answers(path, table, edge.classes, options.spreadsheet_safe)
     return table
+
+
+def answer_source(
+    edge: Edge, source: Source, options: PredictOptions = PredictOptions(), here: bool = False
+) -> pa.Table:
+    """The predictions for all examples of a source: what `predict_examples` returns.
+
+    Parameters
+    ----------
+    here
+        Classify in this process, without Ray: faster for a few hundred examples.
+
+    Raises
+    ------
+    PredictionError, StorageError, StoppedError
+        If the work cannot go on, or the user stopped it.
+    """
+    divided = in_parts(source, edge.input_spec)
+    predict = _predict_here if here else _predict
+    try:
+        answers = predict(edge, divided.source, options)
+    except KeyboardInterrupt:
+        raise StoppedError("stopped; no predictions were written") from None
+    if len(divided.rows) > len(source):
+        answers = _of_wholes(answers, divided.rows, edge)
+    failed = np.array([error is not None for error in answers.errors], bool)
+    return answers_table(
+        source.examples, answers.labels, answers.probabilities, edge.classes, failed
+    ).append_column("error", pa.array(answers.errors, pa.string()))
+
+
+def _of_wholes(parts: Answers, rows: np.ndarray, edge: Edge) -> Answers:
+    """The mean over the parts of each example; an error of one is the example's."""
+    first = np.unique(rows, return_index=True)[1]
+    wholes = Wholes(rows, [], first)
+    good = np.array([error is None for error in parts.errors], bool)
+    probabilities = wholes.mean(parts.probabilities, good)
+    answered = np.bincount(rows[good], minlength=len(first)) > 0
+    errors: list[str | None] = [None] * len(first)
+    skipped = edge.spec.modality.skipped
+    for row in np.flatnonzero(~good)[::-1]:  # the first of an example is the last that is written
+        error, whole = parts.errors[row], rows[row]
+        if not answered[whole] or str(error).partition(":")[0] not in skipped:
+            errors[whole] = error
+    labels = labels_of(probabilities, edge.threshold)
+    return Answers(np.arange(len(first)), labels, probabilities, errors)
 
 
 def _open_source(source: str | Path, output: str | Path, modality: Modality | None) -> Source:
@@ -130,16 +171,27 @@ def _open_source(source: str | Path, output: str | Path, modality: Modality | No
     return open_source(source, allow_unlabelled=True, modality=modality)
 
 
-def _predict(edge: Edge, source: Source, options: PredictOptions) -> Answers:
-    total = len(source)
-    job = EdgeJob(
+def _job(edge: Edge, source: Source, options: PredictOptions) -> EdgeJob:
+    return EdgeJob(
         root=source.folder,
         spec=edge.input_spec,
         path=edge.path,
         classes=len(edge.classes),
         batch=options.batch,
     )
-    answers = Answers.unknown(np.arange(total), job.classes)
+
+
+def _predict_here(edge: Edge, source: Source, options: PredictOptions) -> Answers:
+    worker = _job(edge, source, options).worker(edge.content)
+    answers = Answers.unknown(np.arange(len(source)), len(edge.classes))
+    for shard in _shards(source, options.batch):
+        _take(worker.work(shard), answers)
+    return answers
+
+
+def _predict(edge: Edge, source: Source, options: PredictOptions) -> Answers:
+    job = _job(edge, source, options)
+    answers = Answers.unknown(np.arange(len(source)), job.classes)
     with ray_session(options.address, options.workers) as workers:
         import ray  # not sooner: the session sets what Ray reads when it is imported
 

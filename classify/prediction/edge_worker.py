@@ -12,6 +12,7 @@ from headstart.data.common.errors import ModelError, PredictionError, first_line
 from headstart.data.common.onnx_runtime import open_session
 from headstart.data.contracts.calibration import UNKNOWN
 from headstart.data.contracts.model import LABEL, PROBABILITIES
+from headstart.data.modalities.modality import InputSpec
 from headstart.data.workers.inputs import Batch, Failure
 from headstart.data.workers.shards import Shard
 from headstart.data.workers.worker import Job, Mark, Worker
@@ -69,7 +70,7 @@ class EdgeJob(Job):
 
     def worker(self, content: bytes) -> EdgeWorker:
         """A worker, from the bytes of the edge model."""
-        return EdgeWorker(self, EdgeSession(self.path, content, self.spec.input))
+        return EdgeWorker(self, EdgeSession(self.path, content, self.spec))
 
     def failed(self, shard: Shard, failure: Failure) -> Answers:
         """Answers that hold the failure and nothing else."""
@@ -98,8 +99,8 @@ class EdgeSession:
         Where it came from, for people.
     content
         Its bytes.
-    input
-        The name of its input.
+    spec
+        How an example becomes its input.
 
     Raises
     ------
@@ -107,8 +108,8 @@ class EdgeSession:
         If this onnxruntime cannot load it.
     """
 
-    def __init__(self, path: str, content: bytes, input: str) -> None:
-        self.input = input
+    def __init__(self, path: str, content: bytes, spec: InputSpec) -> None:
+        self.feed = spec.feed
         try:  # quiet: what fails is raised, and becomes an error of its row
             self._session = open_session(content, threads=1, quiet=True)
         except Exception as error:  # onnxruntime has no one class for files that it cannot load
@@ -124,7 +125,7 @@ class EdgeSession:
         inputs
             Rows of the model's input `[n, ...]`.
         """
-        labels, probabilities = self._session.run([LABEL, PROBABILITIES], {self.input: inputs})
+        labels, probabilities = self._session.run([LABEL, PROBABILITIES], self.feed(inputs))
         return labels, probabilities
 
 

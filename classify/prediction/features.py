@@ -13,12 +13,13 @@ from headstart.classify.prediction.answers import (
     check_predictions_file,
     write_answers,
 )
+from headstart.classify.prediction.wholes import Wholes, labels_of
 from headstart.data.common.errors import Checklist, ModelError, StoreError
 from headstart.data.common.onnx_runtime import open_session
 from headstart.data.contracts.model import HEAD, INPUT, LABEL, PROBABILITIES, TRAIN_COMMAND, Model
 from headstart.data.contracts.store import MANIFEST, RECORDS, FeatureStore, embeddings_of
 from headstart.data.examples.opening import FILES
-from headstart.data.modalities.image.decoding import EXTENSIONS
+from headstart.data.modalities.known import known_extensions
 from headstart.data.storage.places import folder_at, folder_holding
 
 ROWS = 4096  # embeddings in one call: a k-nearest-neighbours head holds distances to all its rows
@@ -105,7 +106,7 @@ def _holds_photographs(path: str | Path) -> bool:
     folder = folder_at(path)
     if any(folder.exists(name) for name in (MANIFEST, RECORDS)):
         return False
-    wanted = EXTENSIONS | {".tar"}
+    wanted = known_extensions() | {".tar"}
     return any(PurePosixPath(name).suffix.lower() in wanted for name, _ in folder.files())
 
 
@@ -117,6 +118,8 @@ def predict(
     spreadsheet_safe: bool = False,
 ) -> pa.Table:
     """Predict a class for every embedding of a store and write it to a `.parquet` or `.csv` file.
+
+    Parts of an example are one row: the mean of their probabilities.
 
     Parameters
     ----------
@@ -137,8 +140,25 @@ def predict(
     with checks.item():
         opened, store = open_pair(model, features)
     checks.finish()
+    table = answer_store(opened, store)
+    write_answers(path, table, opened.card.classes, spreadsheet_safe)
+    return table
+
+
+def answer_store(opened: Model, store: FeatureStore) -> pa.Table:
+    """The predictions for every embedding of a store that belongs to the model: see `predict`."""
+    return answer_rows(opened, store.read(["id", "label", "embedding"]))
+
+
+def answer_rows(opened: Model, rows: pa.Table) -> pa.Table:
+    """The predictions for rows with the columns `id`, `label` and `embedding`.
+
+    Raises
+    ------
+    ModelError
+        If the model's `head.onnx` is not its own.
+    """
     classes = opened.card.classes
-    rows = store.read(["id", "label", "embedding"])
     labels, probabilities = run_head(opened.head, embeddings_of(rows))
     if probabilities.shape[1] != len(classes):
         raise ModelError(
@@ -146,6 +166,9 @@ def predict(
             f"{probabilities.shape[1]}",
             TRAIN_COMMAND,
         )
-    table = answers_table(rows, labels, probabilities, classes)
-    write_answers(path, table, classes, spreadsheet_safe)
-    return table
+    if wholes := Wholes.of(rows["id"].to_pylist()):
+        probabilities = wholes.mean(probabilities)
+        labels = labels_of(probabilities, opened.card.threshold)
+        names = pa.array(wholes.ids, pa.string())
+        rows = rows.select(["id", "label"]).take(pa.array(wholes.first)).set_column(0, "id", names)
+    return answers_table(rows, labels, probabilities, classes)

@@ -44,8 +44,10 @@ def render_sections(heading: str, lead: str, sections: Sequence[Section]) -> str
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    shown = [each for s in sections for card in s.cards for each in card.thumbnails]
+    media = any(each.sound for each in shown)  # the policy allows no more than is there
     page = environment.get_template("template.html")
-    return page.render(heading=heading, lead=lead, sections=sections)
+    return page.render(heading=heading, lead=lead, sections=sections, media=media)
 
 
 def _sections(content: ReportContent) -> list[Section]:

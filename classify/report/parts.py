@@ -72,12 +72,13 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture as a data URI, or a text, or why there is neither."""
+    """A small picture as a data URI, perhaps with what a player plays, or a text, or why not."""
 
     id: str
     uri: str = ""
     reason: str = ""
     text: str = ""
+    sound: str = ""
 
 
 @dataclass(frozen=True)

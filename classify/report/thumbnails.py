@@ -26,10 +26,15 @@ class Thumbnails:
     def __init__(self, folder: Folder, modality: Modality = MODALITIES["image"]) -> None:
         self._reader, self._modality = Reader(folder), modality
 
+    @property
+    def noun(self) -> str:
+        """What an example is called."""
+        return self._modality.noun
+
     def of(self, id: str, path: str) -> Thumbnail:
         """The thumbnail of an example, with a reason instead of it if it cannot be read."""
         try:
-            preview = self._modality.preview(self._reader.read(path))
+            preview = self._modality.preview_at(path, self._reader.read(path))
         except DecodeError as error:
             return Thumbnail(id, reason=error.message)
         except OSError as error:
@@ -38,5 +43,9 @@ class Thumbnails:
             return Thumbnail(id, reason=error.message)
         if preview.media_type == "text/plain":
             return Thumbnail(id, text=preview.content.decode())
-        encoded = base64.b64encode(preview.content).decode()
-        return Thumbnail(id, f"data:{preview.media_type};base64,{encoded}")
+        sound = _uri("audio/mpeg", preview.sound) if preview.sound else ""
+        return Thumbnail(id, _uri(preview.media_type, preview.content), sound=sound)
+
+
+def _uri(media_type: str, content: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

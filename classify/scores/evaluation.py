@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headstart.classify.prediction.features import open_pair, run_head
-from headstart.classify.scores.metrics import Scores, score
+from headstart.classify.scores.metrics import Scores, score, score_wholes
 from headstart.classify.splits.splitting import group_indices
 from headstart.data.common.errors import InputError
 from headstart.data.contracts.model import Model
@@ -50,7 +50,7 @@ def evaluate(model: str | Path, features: str | Path) -> Evaluation:
         left.
     """
     opened, store = open_pair(model, features)
-    table = store.read(["content", "label", "group", "embedding"])
+    table = store.read(["id", "content", "label", "group", "embedding"])
     table = table.filter(pc.is_valid(table["label"]))
     fresh = held_out(opened, table)
     if not fresh.num_rows:
@@ -74,6 +74,8 @@ def evaluate(model: str | Path, features: str | Path) -> Evaluation:
     labels = position.drop_null().to_numpy().astype(np.int64)
     groups = _groups(opened, fresh)
     scores = score(labels, probabilities, classes, opened.card.threshold, groups)
+    wholes = score_wholes(fresh["id"].to_pylist(), labels, probabilities, groups)
+    scores = replace(scores, wholes=wholes)
     return Evaluation(scores, left_out, dict(sorted(unknown.items())))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
+from headstart.classify.prediction.wholes import Wholes
 from headstart.classify.scores.class_means import class_means, mean_loss
 from headstart.data.common.intervals import Interval, of_mean, share
 
@@ -124,6 +126,14 @@ class Answered:
 
 
 @dataclass(frozen=True)
+class OfWholes:
+    """How many examples there are, and the share of them that is classified correctly."""
+
+    examples: int
+    accuracy: Interval
+
+
+@dataclass(frozen=True)
 class Scores:
     """Scores of a classifier on held-out examples.
 
@@ -147,6 +157,9 @@ class Scores:
         The calibration error of the scores before calibration; none if it was not measured.
     intervals
         95 % intervals of `balanced_accuracy`, `macro_f1` and `log_loss`.
+    wholes
+        Of examples that were embedded in several parts: their number and accuracy, by the mean of
+        their parts' probabilities. Everything else is of the parts.
     """
 
     examples: int
@@ -161,6 +174,7 @@ class Scores:
     answered: Answered | None = None
     uncalibrated_error: float | None = None
     intervals: dict[str, Interval] = field(default_factory=dict)
+    wholes: OfWholes | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -222,6 +236,23 @@ def score(
         intervals=class_means(labels, predictions, groups)
         | {"log_loss": mean_loss(losses, groups)},
     )
+
+
+def score_wholes(
+    ids: Sequence[str], labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray | None
+) -> OfWholes | None:
+    """The accuracy on whole examples; none if none has several parts.
+
+    Parameters
+    ----------
+    ids
+        Of the parts; the others are as for `score`.
+    """
+    wholes = Wholes.of(ids)
+    if wholes is None:
+        return None
+    right = wholes.mean(probabilities).argmax(axis=1) == labels[wholes.first]
+    return OfWholes(len(right), share(right, None if groups is None else groups[wholes.first]))
 
 
 def _confusion(

@@ -138,6 +138,8 @@ def labelled(features: pa.Table, group: str = "") -> Labelled:
             "A classifier needs at least two: add examples of another class and extract again.",
         )
     column = examples[group or "group"].cast(pa.string())
+    if group and column.null_count:  # parts of one file stay together even so
+        column = pc.coalesce(column, examples["group"].cast(pa.string()))
     groups = group_indices(column) if column.null_count < examples.num_rows else None
     check_groups(labels, groups)
     return Labelled(examples, classes, labels, groups, group or "group")

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape as escape_markup
 from rich.progress import (
@@ -37,9 +43,15 @@ SHOWN = {
     for code in (*range(32), *range(127, 160), 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F))
     if chr(code) not in "\n\t"
 } | {code: ascii(chr(code))[1:-1] for code in range(0x2066, 0x206A)}
+GAP = 2  # columns between two of a table
 WIDEST = 10_000  # columns of a table in a pipe or a file, where nothing may be cut off
 INTERRUPTED = 130  # the usual exit code after Ctrl-C
 LOG_INTERVAL = 5.0  # seconds between progress lines where a bar cannot be drawn
+FIRST = 12  # columns that the text of a table gets at least, however narrow the terminal is
+ANSWER, GIVE_UP = 0.5, 10.0  # seconds after Ctrl-C: a sign of life, and the end in any case
+HELP = {"help_option_names": ["-h", "--help"]}
+ROOM = re.compile(r"\bpython -m (data|extract|classify|export|cluster)\b")
+_typed = "python -m headstart"
 
 
 def new_app(help: str) -> typer.Typer:
@@ -48,15 +60,67 @@ def new_app(help: str) -> typer.Typer:
         help=help,
         no_args_is_help=True,
         add_completion=False,
+        context_settings=HELP,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
 
 
+def hints_as_typed(program: str) -> None:
+    """Write commands in hints as the user starts ours: `headstart ROOM`, or `python -m ROOM`."""
+    global _typed
+    _typed = "headstart" if program == "headstart" else "python -m headstart"
+
+
+def front_door() -> str:
+    """How the user starts headstart."""
+    return _typed
+
+
+@contextmanager
+def _interrupts_are_answered() -> Iterator[None]:
+    """Say that Ctrl-C came, also if the main thread is in another library's code and cannot.
+
+    A second Ctrl-C, or ten seconds, end the process: what is written is whole at every moment.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    done = threading.Event()
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def watch() -> None:
+        while (came := reader.recv(64)) and signal.SIGINT not in came:
+            pass
+        if not came or done.wait(ANSWER):
+            return
+        err.print("stopping ... (Ctrl-C again ends it at once)")
+        reader.settimeout(GIVE_UP)
+        try:
+            while (came := reader.recv(64)) and signal.SIGINT not in came:
+                pass
+        except TimeoutError:
+            pass
+        if not done.is_set():
+            err.print("stopped; what was written whole is kept")
+            os._exit(INTERRUPTED)
+
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+        signal.set_wakeup_fd(before)
+        writer.close()
+
+
 def run(app: typer.Typer, name: str) -> None:
     """Run an application; our errors are printed on stderr and become an exit code."""
     try:
-        app(prog_name=name)
+        with _interrupts_are_answered():
+            app(prog_name=name)
     except HeadstartError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_code)
@@ -76,6 +140,8 @@ def visible(text: str) -> str:
 
 def escape(text: str) -> str:
     """Text of the user's for a console: as it is, neither markup nor commands to the terminal."""
+    if _typed == "headstart":
+        text = ROOM.sub(r"headstart \1", text)
     return escape_markup(visible(text))
 
 
@@ -102,15 +168,39 @@ def show_json(value: Any) -> None:
 
 
 def show_table(columns: list[str], rows: list[list[Any]]) -> None:
-    """A table on stdout; the first column is text, the others are numbers."""
+    """A table on stdout; the first column is text, the others are numbers.
+
+    On a narrow terminal the text is cut, and never a number: then lines are longer than it is wide.
+    """
+    header, *texts = [[visible(str(cell)) for cell in row] for row in (columns, *rows)]
+    others = [max(map(cell_len, column)) for column in zip(header, *texts, strict=True)][1:]
+    room = max(width() - sum(others) - GAP * len(others), FIRST)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for position, column in enumerate(columns):
-        table.add_column(escape(column), justify="right" if position else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+    for position, column in enumerate(header):
+        table.add_column(
+            escape(column if position else _cut(column, room)),
+            justify="right" if position else "left",
+            no_wrap=True,
+        )
+    for first, *numbers in texts:
+        table.add_row(escape(_cut(first, room)), *map(escape, numbers))
     # A console cuts at its own width, which is 80 without a terminal.
-    wide = out if out.is_terminal else Console(highlight=False, emoji=False, width=WIDEST)
-    wide.print(table)
+    Console(
+        file=out.file,
+        force_terminal=out.is_terminal,
+        highlight=False,
+        emoji=False,
+        width=WIDEST,
+    ).print(table)
+
+
+def width() -> int:
+    """How many columns a line on stdout may have."""
+    return out.width if out.is_terminal else WIDEST
+
+
+def _cut(text: str, room: int) -> str:
+    return text if cell_len(text) <= room else f"{set_cell_size(text, room - 1).rstrip()}…"
 
 
 def place(path: object) -> str:
@@ -163,6 +253,27 @@ class Clock:
         """A stage has ended, now or at another value of `time.monotonic`."""
         now = time.monotonic() if now is None else now
         self.seconds[name], self.last = now - self.last, now
+
+
+@contextmanager
+def spinner(what: str) -> Iterator[None]:
+    """Show on a terminal that something is going on; nothing in a log."""
+    if not err.is_terminal:
+        yield
+        return
+    with err.status(escape(what)):
+        yield
+
+
+@contextmanager
+def quiet_unless_watched() -> Iterator[None]:
+    """No progress and no remarks where nobody looks: neither a terminal nor a notebook."""
+    before = err.quiet
+    err.quiet = before or not (err.is_terminal or err.is_jupyter)
+    try:
+        yield
+    finally:
+        err.quiet = before
 
 
 @contextmanager

@@ -62,7 +62,8 @@ def ray_session(address: str | None, workers: int | None, gpu: bool = False) -> 
         If the process is asked to end (`SIGTERM`).
     """
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # must be set before Ray is imported
-    import ray
+    with console.spinner("starting Ray"):
+        import ray
 
     with ExitStack() as stack:
         if not ray.is_initialized():
@@ -106,14 +107,15 @@ def _started() -> Iterator[None]:
         _without_network(),
     ):
         try:
-            # Ray opens its own folder to all users: it lies in ours.
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=str(folder / "r"),
-                **QUIET,
-            )
+            with console.spinner("starting Ray"):
+                # Ray opens its own folder to all users: it lies in ours.
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=str(folder / "r"),
+                    **QUIET,
+                )
         except Exception as error:  # Ray raises plain ones if its processes do not start
             raise ExtractionError(
                 f"Ray cannot be started on this machine: {error}",

@@ -6,7 +6,7 @@ Imports little: a process that measures its own memory imports this.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,12 @@ def images_per_second(contents: Sequence[bytes], seconds: float = 2.0) -> list[f
     Parameters
     ----------
     contents
-        Graphs of one input, uint8 `[batch, height, width, 3]`.
+        Graphs of one input, uint8 pixels or float32 samples.
     seconds
         Time for all of them together; every graph is run at least three times.
     """
     sessions = [open_session(content, 1) for content in contents]
-    given = [random_images(session.get_inputs()[0].shape[1:3], BATCH) for session in sessions]
+    given = [random_rows(session.get_inputs()[0].shape[1:], BATCH) for session in sessions]
     start = time.perf_counter()
     for session, images in zip(sessions, given, strict=True):
         time_runs(session, images[:1], 1)
@@ -53,9 +53,33 @@ def random_images(size: Sequence[int], count: int = 1) -> np.ndarray:
     return np.random.default_rng(SEED).integers(0, 256, (count, *size, 3), dtype=np.uint8)
 
 
-def time_runs(session: Any, images: np.ndarray, runs: int) -> list[float]:
+def random_rows(shape: Sequence[int], count: int = 1) -> np.ndarray:
+    """Noise for a graph: `random_images`, or a waveform's samples, float32 `[count, samples]`.
+
+    Parameters
+    ----------
+    shape
+        Of one row: `[height, width, 3]` or `[samples]`.
+    """
+    if len(shape) > 1:
+        return random_images(shape[:2], count)
+    return np.random.default_rng(SEED).normal(0, 0.1, (count, *shape)).astype(np.float32)
+
+
+def random_inputs(session: Any, shape: Sequence[int]) -> dict[str, np.ndarray]:
+    """One random example for every input of a graph; `shape` is without the batch axis."""
+    random = np.random.default_rng(SEED)
+    kinds: dict[str, Callable[[], np.ndarray]] = {
+        "tensor(uint8)": lambda: random.integers(0, 256, (1, *shape), dtype=np.uint8),
+        "tensor(int64)": lambda: np.ones((1, *shape), np.int64),
+        "tensor(float)": lambda: random.normal(size=(1, *shape)).astype(np.float32),
+    }
+    return {each.name: kinds[each.type]() for each in session.get_inputs()}
+
+
+def time_runs(session: Any, inputs: np.ndarray | dict[str, np.ndarray], runs: int) -> list[float]:
     """Seconds of each of several runs in a row, with all outputs computed."""
-    given = {session.get_inputs()[0].name: images}
+    given = inputs if isinstance(inputs, dict) else {session.get_inputs()[0].name: inputs}
     took = []
     for _ in range(runs):
         start = time.perf_counter()

@@ -1,10 +1,11 @@
 """The backbone file: one ONNX file that describes itself in its metadata.
 
 Format version 2, or 1 where the preprocessing can be described in that (version 2 added the key
-`crop_fraction`, without which photographs would be resized otherwise). The input is its modality's;
-that of photographs is `image`, uint8 `[batch, height, width, 3]`, RGB, 0..255. Output `embedding`:
-float32 `[batch, dim]`. The version is bumped when a reader of the old version would read a new file
-wrongly; a new optional key does not bump it.
+`crop_fraction`, without which photographs would be resized otherwise). The inputs are its
+modality's: `image`, uint8 `[batch, height, width, 3]`, RGB, 0..255, of photographs; `input_ids` and
+`attention_mask`, int64 `[batch, tokens]`, of texts. Output `embedding`: float32 `[batch, dim]`. The
+version is bumped when a reader of the old version would read a new file wrongly; a new optional key
+does not bump it.
 """
 
 from __future__ import annotations
@@ -282,18 +283,20 @@ def _check_signature(path: str | Path, model: onnx.ModelProto, spec: BackboneSpe
     inputs = [value.name for value in model.graph.input if value.name not in constants]
     outputs = [value.name for value in model.graph.output]
     expected = spec.preprocessing
-    if inputs != [expected.input] or outputs != [OUTPUT]:
+    if inputs != list(expected.signature) or outputs != [OUTPUT]:
         raise BackboneError(
             f"{path} has inputs {inputs} and outputs {outputs}; "
-            f"a backbone has [{expected.input!r}] and [{OUTPUT!r}]",
+            f"a backbone has {list(expected.signature)} and [{OUTPUT!r}]",
             "Export the backbone again.",
         )
-    dims = [axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim]
-    if dims[1:] != list(expected.shape):
-        raise BackboneError(
-            f"{path} takes inputs of {dims[1:]}, but its metadata says {list(expected.shape)}",
-            "Export the backbone again.",
-        )
+    for name, shape in expected.signature.items():
+        (value,) = (each for each in model.graph.input if each.name == name)
+        dims = [axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        if dims[1:] != [side or 0 for side in shape]:
+            raise BackboneError(
+                f"{path} takes inputs of {dims[1:]}, but its metadata says {list(shape)}",
+                "Export the backbone again.",
+            )
     made = width_of(model.graph.output[0])
     if made not in (None, spec.dim):
         raise BackboneError(

@@ -1,6 +1,6 @@
 """The edge model: its inputs, outputs and metadata.
 
-Format version 2, or 1, as its backbone's. One ONNX file: input `image` as the backbone's, or uint8
+Format version 2, or 1, as its backbone's. One ONNX file: inputs as the backbone's, or `image` uint8
 `[batch, height, width, 3]` of any height and width; outputs `label` (int64 index of the class, -1
 for "unknown", `[batch]`) and `probabilities` (float32 `[batch, classes]`), and where it was asked
 for `top_labels` and `top_probabilities` (`[batch, count]`, best first). The metadata is the
@@ -8,7 +8,8 @@ backbone's with kind `classifier`, and `headstart.classes` (a JSON list, in orde
 `headstart.threshold` (empty for none) and `headstart.fingerprint` (JSON). The version is bumped
 when a reader of the old version would read a new file wrongly.
 
-`NAME.labels.json` beside it contains the same for programs that cannot read ONNX metadata.
+`NAME.labels.json` beside it contains the same for programs that cannot read ONNX metadata, and
+`NAME.tokenizer.json` the tokenizer of texts.
 """
 
 from __future__ import annotations
@@ -126,18 +127,19 @@ def read_edge(path: str, content: bytes) -> Edge:
         classes = read_json(metadata[PREFIX + "classes"].encode(), tuple[str, ...])
         threshold = metadata[PREFIX + "threshold"]
         spec = BackboneSpec.from_metadata(metadata)
-        if lacking := {spec.preprocessing.input, LABEL, PROBABILITIES} - names:
+        if lacking := {*spec.preprocessing.signature, LABEL, PROBABILITIES} - names:
             raise ValueError(f"the graph lacks {', '.join(sorted(lacking))}")
         (output,) = (each for each in model.graph.output if each.name == PROBABILITIES)
         if (answers := width_of(output)) not in (None, len(classes)):
             raise ValueError(f"it names {len(classes)} classes, and the graph has {answers}")
+        first = model.graph.input[0].type.tensor_type.shape.dim
         return Edge(
             path=path,
             content=content,
             classes=classes,
             threshold=float(threshold) if threshold else None,
             spec=spec,
-            any_size=not model.graph.input[0].type.tensor_type.shape.dim[1].HasField("dim_value"),
+            any_size=not spec.preprocessing.ragged and not first[1].HasField("dim_value"),
         )
     except (KeyError, ValueError, TypeError, IndexError, InputError) as error:
         raise ModelError(

@@ -14,7 +14,7 @@ A part never changes: its replacement has another name, and counts once the mani
 Every example of the source is one row of features or one row of errors. The version is bumped when
 a reader of the old version would read a new store wrongly; a new optional key or column does
 not bump it. (Older stores lack `stamp`, the errors' `path`, the fingerprint in the parts' metadata,
-and the manifest's `inferences` and `modality`.)
+and the manifest's `inferences`, `modality` and `input`.)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +95,8 @@ class StoreManifest:
         of a shard whose worker died are counted.
     modality
         Of the examples, by name; older stores are of photographs.
+    input
+        How they became the backbone's input, as `InputSpec.to_metadata` gives it.
     """
 
     fingerprint: Fingerprint
@@ -104,6 +106,7 @@ class StoreManifest:
     parts: tuple[PartRecord, ...]
     inferences: int = 0
     modality: str = "image"
+    input: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:

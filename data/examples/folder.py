@@ -14,8 +14,10 @@ from headstart.data.common.errors import SourceError
 from headstart.data.examples.layout import is_of_the_system, labels_and_splits
 from headstart.data.examples.parquet import holds_examples, open_parquet
 from headstart.data.examples.source import COLUMNS, Source, describe_left_out, is_utf8
+from headstart.data.examples.tables import TABLES
 from headstart.data.examples.tar import open_tar
-from headstart.data.modalities.known import modality_of
+from headstart.data.examples.texts import means_texts, open_texts
+from headstart.data.modalities.known import MODALITIES, modality_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import HIDDEN, Folder
 
@@ -24,8 +26,10 @@ OURS = ("_headstart.json", "_records/run.json")  # files that mark a feature sto
 MOST_SCHEMAS = 100  # Parquet files whose columns are checked if there are loose files as well
 
 
-def open_folder(path: object, folder: Folder, modality: Modality | None) -> Source:
-    """List the examples of a folder; if it has none, those in its archives or Parquet files.
+def open_folder(
+    path: object, folder: Folder, modality: Modality | None, column: str | None = None
+) -> Source:
+    """List the examples of a folder; if it has none, those in its archives or tables.
 
     Feature stores of ours in the folder are left out.
 
@@ -33,6 +37,8 @@ def open_folder(path: object, folder: Folder, modality: Modality | None) -> Sour
     ----------
     modality
         Of the examples; by default, that of most files.
+    column
+        Of the texts in the folder's tables, if it is named.
 
     Raises
     ------
@@ -52,6 +58,10 @@ def open_folder(path: object, folder: Folder, modality: Modality | None) -> Sour
     if found:
         _check_alone(path, folder, kind, len(found), containers)
     else:
+        texts = modality or next(each for each in MODALITIES.values() if each.in_tables)
+        tables = sorted(name for end in TABLES for name in others.get(end, ()))
+        if tables and texts.in_tables and means_texts(folder, tables[0], column, modality):
+            return open_texts(path, folder, tables, column, texts)
         for extension, names in containers.items():
             return CONTAINERS[extension](path, folder, names, modality)
         what = f"; it has {', '.join(sorted(others))} files" if others else "; it is empty"

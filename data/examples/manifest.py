@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
 from headstart.data.common import console
+from headstart.data.common.arrays import strings
 from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import Checklist, SourceError
 from headstart.data.examples.foreign import as_utf8, storable
@@ -22,6 +22,7 @@ from headstart.data.examples.source import (
     check_names,
     text_column,
 )
+from headstart.data.examples.tables import convert_options, parse_options, suffix_of
 from headstart.data.modalities.known import modality_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
@@ -51,8 +52,14 @@ def open_manifest(path: object, folder: Folder, name: str, modality: Modality | 
     checks = Checklist()
     columns = {name: text_column(path, table, name) for name in COLUMNS if name != "id"}
     columns["path"] = _with_slashes(path, folder, columns["path"])
+    kind = modality or modality_of(columns["path"].drop_null().to_pylist())
+    stretches = kind.divided and {"start", "end"} & set(table.column_names)
     columns["id"] = (
-        text_column(path, table, "id") if "id" in table.column_names else columns["path"]
+        text_column(path, table, "id")
+        if "id" in table.column_names
+        else _of_stretches(columns["path"], table)
+        if stretches
+        else columns["path"]
     )
     with checks.item():
         check_columns(path, columns)
@@ -61,8 +68,20 @@ def open_manifest(path: object, folder: Folder, name: str, modality: Modality | 
     checks.finish()
     columns |= {name: table[name] for name in table.column_names if name not in COLUMNS}
     examples = storable(path, pa.table(columns))
-    kind = modality or modality_of(columns["path"].to_pylist())
     return Source(folder.where(name), folder, examples, {}, kind)
+
+
+def _of_stretches(paths: pa.ChunkedArray, table: pa.Table) -> pa.ChunkedArray:
+    """Ids of rows that may be of one file: `a.wav#START-END`; a whole file's is its name."""
+    ids = []
+    bounds = [
+        table[name].to_pylist() if name in table.column_names else [None] * len(paths)
+        for name in ("start", "end")
+    ]
+    for path, *ends in zip(paths.to_pylist(), *bounds, strict=True):
+        texts = ["" if end is None else str(end) for end in ends]
+        ids.append(path if path is None or texts == ["", ""] else f"{path}#{'-'.join(texts)}")
+    return pa.chunked_array([strings(ids)])
 
 
 def _no_path(path: object, names: list[str]) -> SourceError:
@@ -78,21 +97,13 @@ def _no_path(path: object, names: list[str]) -> SourceError:
 
 
 def _read(path: object, folder: Folder, name: str) -> pa.Table:
-    suffix = PurePosixPath(name).suffix.lower()
     try:
-        if suffix == ".parquet":
+        if suffix_of(name) == ".parquet":
             return folder.table(name)
-        # Text stays text ("007" is not a number, "NA" may be a class); only an empty cell is null.
-        parse = pa.csv.ParseOptions(
-            delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True
-        )
-        convert = pa.csv.ConvertOptions(
-            column_types={name: pa.string() for name in COLUMNS},
-            strings_can_be_null=True,
-            null_values=[""],
-        )
         content = pa.BufferReader(as_utf8(path, folder.attempt(lambda: folder.read(name))))
-        return pa.csv.read_csv(content, parse_options=parse, convert_options=convert)
+        return pa.csv.read_csv(
+            content, parse_options=parse_options(name), convert_options=convert_options(COLUMNS)
+        )
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path} cannot be read: {error}", "Fix the manifest.") from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pyarrow.compute as pc
 
@@ -15,16 +15,18 @@ from headstart.data.examples.layout import SPLITS
 from headstart.data.examples.manifest import open_manifest
 from headstart.data.examples.parquet import holds_examples, open_parquet
 from headstart.data.examples.source import COLUMNS, Source, quoted
+from headstart.data.examples.tables import JSON_LINES, TABLES, suffix_of
 from headstart.data.examples.tar import open_tar
-from headstart.data.modalities.known import modality_of
+from headstart.data.examples.texts import means_texts, open_texts
+from headstart.data.modalities.known import MODALITIES, modality_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.local import LocalFolder
 from headstart.data.storage.places import folder_at, folder_holding
 
-__all__ = ["COLUMNS", "SPLITS", "Source", "open_source"]
+__all__ = ["COLUMNS", "SPLITS", "Source", "open_source", "with_column"]
 MANIFESTS = (".csv", ".tsv", ".parquet")
-FILES = (*MANIFESTS, ".tar")
+FILES = (*MANIFESTS, *JSON_LINES, ".tar")
 
 
 def open_source(
@@ -40,6 +42,8 @@ def open_source(
       optionally, `label`, `id`, `split`, `group`; further columns are kept.
     - A Parquet file, or a folder of them, has a column of examples: bytes, or the struct
       `{bytes, path}` that Hugging Face's datasets write.
+    - A table of texts (`.csv`, `.tsv`, `.jsonl`, `.parquet`, or a folder of them) has a column of
+      text, and the optional ones of a manifest. `TABLE#COLUMN` names that column.
     - A tar archive, or a folder of them, holds examples as WebDataset writes them.
 
     Parameters
@@ -54,7 +58,7 @@ def open_source(
     SourceError
         If there is nothing to read, or the source is not valid; all mistakes are reported at once.
     """
-    source = _open(path, modality)
+    source = _open(*_split_column(path), modality)
     labels = source.examples["label"]
     if 0 < labels.null_count < len(labels) and not allow_unlabelled:
         bad = source.examples.filter(pc.is_null(labels))
@@ -67,10 +71,29 @@ def open_source(
     return source
 
 
-def _open(path: str | Path, modality: Modality | None) -> Source:
+def with_column(source: str | Path, column: str | None) -> str | Path:
+    """A source whose texts are in a column, as `open_source` takes it."""
+    return source if column is None else f"{source}#{column}"
+
+
+def _split_column(path: str | Path) -> tuple[str | Path, str | None]:
+    """The path and, after the last `#`, a column of text; a path that exists has none."""
+    whole, mark, column = str(path).rpartition("#")
+    if not mark or not whole or not column:
+        return path, None
     parent, name = folder_holding(path)
-    suffix = PurePosixPath(name).suffix.lower()
+    if (name and parent.is_file(name)) or folder_at(path).exists():
+        return path, None
+    return whole, column
+
+
+def _open(path: str | Path, column: str | None, modality: Modality | None) -> Source:
+    parent, name = folder_holding(path)
+    suffix = suffix_of(name)
+    texts = modality or next(each for each in MODALITIES.values() if each.in_tables)
     if name and parent.is_file(name):
+        if suffix in TABLES and texts.in_tables and means_texts(parent, name, column, modality):
+            return open_texts(path, parent, [name], column, texts)
         if suffix == ".tar":
             return open_tar(path, parent, [name], modality)
         if suffix == ".parquet" and holds_examples(parent, name, modality or modality_of([name])):
@@ -84,7 +107,7 @@ def _open(path: str | Path, modality: Modality | None) -> Source:
     folder = folder_at(path)
     if not folder.exists():
         raise SourceError(f"{path}: no such folder or manifest", _nearby(folder))
-    return open_folder(path, folder, modality)
+    return open_folder(path, folder, modality, column)
 
 
 def _nearby(folder: Folder) -> str:

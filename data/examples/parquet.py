@@ -128,7 +128,7 @@ def _examples(folder: Folder, name: str, modality: Modality) -> pa.Table:
     columns = {
         "id": text_column(where, table, "id") if "id" in others else _joined(f"{name}#", rows),
         "path": _joined(f"{name}#{image}=", rows),
-        "label": _named(schema, text_column(where, table, "label")),
+        "label": named_labels(schema, text_column(where, table, "label")),
         "split": text_column(where, table, "split") if "split" in others else _split(name, count),
         "group": text_column(where, table, "group"),
     }
@@ -181,7 +181,7 @@ def _split(name: str, rows: int) -> pa.ChunkedArray:
     return pa.chunked_array([pa.repeat(pa.scalar(split_of(name), pa.string()), rows)])
 
 
-def _named(schema: pa.Schema, labels: pa.ChunkedArray) -> pa.ChunkedArray:
+def named_labels(schema: pa.Schema, labels: pa.ChunkedArray) -> pa.ChunkedArray:
     """Numbers as the names that Hugging Face's `ClassLabel` gives them."""
     written = (schema.metadata or {}).get(b"huggingface")
     feature: Any = {}

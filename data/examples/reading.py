@@ -1,7 +1,9 @@
-"""The bytes of an example: a whole file, or a part of a tar archive or a Parquet file.
+"""The bytes of an example: a whole file, or a part of a tar archive or a table.
 
 A path names a file relative to the source's folder, or a part of one: `a.tar#bytes=START+LENGTH`,
-or `a.parquet#COLUMN=ROW` (a column of bytes, or of structs with a field `bytes`).
+or `a.parquet#COLUMN=ROW` (a column of bytes, of structs with a field `bytes`, or of text), also
+with a CSV, TSV or JSON lines file. A stretch of a recording may stand behind it
+(`data.modalities.stretches`); the bytes are those of the whole.
 """
 
 from __future__ import annotations
@@ -11,14 +13,14 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from headstart.data.common.errors import SourceError
+from headstart.data.examples.tables import cells
+from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.folder import Folder
 
 IN_TAR = re.compile(r"(.+\.tar)#bytes=(\d+)\+(\d+)", re.DOTALL)
-IN_PARQUET = re.compile(r"(.+\.parquet)#(.+)=(\d+)", re.DOTALL)
-ROWS_AT_ONCE = 16  # rows of a Parquet file that are decoded together: photographs are large
+IN_TABLE = re.compile(r"(.+\.(?i:parquet|csv|tsv|jsonl|ndjson))#(.+)=(\d+)", re.DOTALL)
 
 
 def leads_outside(path: str) -> bool:
@@ -30,7 +32,8 @@ def container_of(path: str) -> str:
     """The file that a path leads into: the path itself, if the example is a whole file."""
     if "#" not in path:
         return path
-    found = IN_TAR.fullmatch(path) or IN_PARQUET.fullmatch(path)
+    path = whole_of(path)
+    found = IN_TAR.fullmatch(path) or IN_TABLE.fullmatch(path)
     return found[1] if found else path
 
 
@@ -53,12 +56,12 @@ class Reader:
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self._stamps: dict[str, str] = {}
-        self._rows = _ParquetRows(folder)
+        self._rows = _Rows(folder)
 
     def start(self) -> None:
         """Begin with other examples: stamps are asked for again.
 
-        What is read of a Parquet file goes on where it is: to begin again in a row group of a
+        What is read of a table goes on where it is: to begin again in a row group of a
         million rows for each of a thousand shards would decode them all a thousand times.
         """
         self._stamps.clear()
@@ -80,10 +83,11 @@ class Reader:
         if leads_outside(path):  # a store may have been written by someone else
             raise OSError("its path leads outside the source's folder")
         if "#" in path:
+            path = whole_of(path)
             if place := IN_TAR.fullmatch(path):
                 start, length = int(place[2]), int(place[3])
                 return self._range(place[1], start, length), self._stamp(place[1])
-            if place := IN_PARQUET.fullmatch(path):
+            if place := IN_TABLE.fullmatch(path):
                 return self._rows.read(place[1], place[2], int(place[3])), self._stamp(place[1])
         return self.folder.read_stamped(path)
 
@@ -103,8 +107,8 @@ class Reader:
         return self._stamps[name]
 
 
-class _ParquetRows:
-    """A column of bytes, read row by row; going back reads the row group again."""
+class _Rows:
+    """A column of a table, read row by row; going back reads the row group or the file again."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
@@ -115,7 +119,7 @@ class _ParquetRows:
     def read(self, name: str, column: str, row: int) -> bytes:
         try:
             content = self.folder.attempt(lambda: self._read(name, column, row))
-        except pa.ArrowException as error:
+        except (pa.ArrowException, KeyError, SourceError) as error:
             self.at = ("", "")
             raise OSError(f"{name} is damaged at row {row}: {error}") from None
         if content is None:
@@ -124,34 +128,14 @@ class _ParquetRows:
 
     def _read(self, name: str, column: str, row: int) -> bytes | None:
         if self.at != (name, column) or not self.next <= row < self.end:
-            self._open(name, column, row)
+            self.next, self.end, self.rows = cells(self.folder, name, column, row)
+            self.at = (name, column)
         try:
-            while True:
-                content = next(self.rows)
+            while (content := next(self.rows, self)) is not self:
                 self.next += 1
                 if self.next > row:
-                    return content
+                    return content  # type: ignore[return-value]
         except OSError:
             self.at = ("", "")  # the next try starts at the beginning of the row group
             raise
-
-    def _open(self, name: str, column: str, row: int) -> None:
-        file = pq.ParquetFile(self.folder.open(name), pre_buffer=False)
-        start = 0
-        for group in range(file.num_row_groups):
-            length = file.metadata.row_group(group).num_rows
-            if row < start + length:
-                self.at, self.next, self.end = (name, column), start, start + length
-                self.rows = _values(file, group, column)
-                return
-            start += length
-        raise pa.ArrowInvalid(f"it has {start} rows")
-
-
-def _values(file: pq.ParquetFile, group: int, column: str) -> Iterator[bytes | None]:
-    for batch in file.iter_batches(ROWS_AT_ONCE, [group], [column]):
-        values = batch.column(0)
-        if pa.types.is_struct(values.type):
-            values = pc.struct_field(values, "bytes")
-        for value in values:
-            yield value.as_py()
+        raise pa.ArrowInvalid(f"it has {self.next} rows")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from headstart.data.common.errors import Checklist, SourceError
 from headstart.data.examples.layout import SPLIT_NAMES, SPLITS
 from headstart.data.examples.reading import container_of
 from headstart.data.modalities.modality import Modality
+from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.folder import Folder
 
 COLUMNS = ("id", "path", "label", "split", "group")
@@ -53,6 +55,13 @@ class Source:
     def classes(self) -> list[str]:
         """The distinct labels, sorted."""
         return sorted(pc.unique(self.examples["label"].drop_null()).to_pylist())
+
+    @cached_property
+    def wholes(self) -> frozenset[str]:
+        """The ids of the examples, without the names of parts; empty if none is divided."""
+        if not self.modality.divided:
+            return frozenset()
+        return frozenset(map(whole_of, self.examples["id"].to_pylist()))
 
     def stamps(self, rows: np.ndarray) -> np.ndarray:
         """The current stamps of the files of some rows, None for missing files: `[rows]`.

@@ -58,7 +58,7 @@ def open_tar(path: object, folder: Folder, names: list[str], modality: Modality 
     names
         The archives in `folder`.
     modality
-        Of the examples; by default, examples of all modalities are listed.
+        Of the examples; by default, that of most files.
 
     Raises
     ------
@@ -78,6 +78,13 @@ def open_tar(path: object, folder: Folder, names: list[str], modality: Modality 
                 archives[name] = listed.result()
             advance(1)
     checks.finish()
+    kind = modality or modality_of(each for a in archives.values() for each in a.members)
+    if extensions - kind.extensions and any(
+        PurePosixPath(each).suffix.lower() not in kind.extensions
+        for archive in archives.values()
+        for each in archive.members
+    ):  # such as captions beside photographs
+        return open_tar(path, folder, names, kind)
     ids = [f"{name}/{member}" for name, archive in archives.items() for member in archive.members]
     if not ids:
         what = modality.plural if modality else "examples"
@@ -95,7 +102,7 @@ def open_tar(path: object, folder: Folder, names: list[str], modality: Modality 
     check_columns(path, columns)
     left_out = sum((archive.left_out for archive in archives.values()), Counter[str]())
     root = str(folder) if len(names) > 1 else folder.where(names[0])
-    return Source(root, folder, pa.table(columns), dict(left_out), modality or modality_of(ids))
+    return Source(root, folder, pa.table(columns), dict(left_out), kind)
 
 
 def _labels(

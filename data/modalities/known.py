@@ -8,8 +8,12 @@ from pathlib import PurePosixPath
 
 from headstart.data.modalities.image.modality import Photographs
 from headstart.data.modalities.modality import Modality
+from headstart.data.modalities.sound.modality import Recordings
+from headstart.data.modalities.text.modality import Texts
 
-MODALITIES: dict[str, Modality] = {each.name: each for each in (Photographs(),)}
+MODALITIES: dict[str, Modality] = {
+    each.name: each for each in (Photographs(), Recordings(), Texts())
+}
 
 
 def known_extensions() -> frozenset[str]:

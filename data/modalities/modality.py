@@ -7,9 +7,9 @@ and contain nothing about one kind of files.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -41,13 +41,19 @@ class InputSpec(ABC):
     """
 
     modality: ClassVar[str]  # its name in the table of modalities
-    input: ClassVar[str]  # the name of the graph's input
+    input: ClassVar[str]  # the name of the graph's input, or of the first of several
     dtype: ClassVar[type[np.generic]]
+    ragged: ClassVar[bool] = False  # whether rows differ in length: then batches are cut by length
 
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Of one row of the input, without the batch axis."""
+        """Of one row of the input, without the batch axis; of the longest one if it is ragged."""
+
+    @property
+    def signature(self) -> dict[str, tuple[int | None, ...]]:
+        """The graph's inputs and their shapes without the batch axis, None for a free axis."""
+        return {self.input: self.shape}
 
     @abstractmethod
     def decode(self, content: bytes, fast: bool = True) -> np.ndarray:
@@ -64,6 +70,22 @@ class InputSpec(ABC):
             With a reason code.
         """
 
+    def stack(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Rows from `decode` as a batch, `[rows, ...]`; those of a ragged input are padded."""
+        return np.stack(rows)
+
+    def feed(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """The arrays that a graph takes for a batch from `stack`, by the input's name."""
+        return {self.input: batch}
+
+    def tally(self, row: np.ndarray) -> Mapping[str, int]:
+        """What is to be counted of a row from `decode`, such as whether it was cut, in words."""
+        return {}
+
+    def files(self) -> dict[str, bytes]:
+        """What travels beside a graph: contents by what takes the place of `.onnx` in its name."""
+        return {}
+
     @property
     def format_version(self) -> int:
         """The oldest format of a backbone file whose readers understand this rule."""
@@ -72,6 +94,29 @@ class InputSpec(ABC):
     def unsized(self) -> InputSpec:
         """The rule for a graph that takes examples of any size; by default the same one."""
         return self
+
+    def at(self, path: str) -> InputSpec:
+        """The rule for the part of an example that its path names; by default the same one."""
+        return self
+
+    def parts(self, file: BinaryIO, start: float = 0.0, end: float | None = None) -> list[str]:
+        """The parts of an example that are embedded separately, see `data.examples.parts`.
+
+        Only where the modality is `divided`. An empty name is the whole example.
+
+        Parameters
+        ----------
+        file
+            The example's bytes, of which as few as possible are read.
+        start, end
+            What of the example counts.
+
+        Raises
+        ------
+        DecodeError
+            If it cannot be read.
+        """
+        return [""]
 
     @abstractmethod
     def to_metadata(self) -> dict[str, str]:
@@ -92,10 +137,13 @@ class Preview:
         Of the content, such as `image/jpeg`.
     content
         The bytes to show.
+    sound
+        What a player beside it plays, as MP3; nothing by default.
     """
 
     media_type: str
     content: bytes
+    sound: bytes = b""
 
 
 class Modality(ABC):
@@ -109,12 +157,24 @@ class Modality(ABC):
         What an example is called, such as `photograph`.
     extensions
         Of its files, in lower case, with the dot.
+    in_tables
+        Whether the cells of a table's column may be examples.
+    divided
+        Whether an example may be embedded in several parts, and be a stretch of a file.
+    skipped
+        Reasons of parts that say nothing of their example: its answer is that of the others.
+    page_scripts
+        Of `page_code`: what the demo page imports as `page`, and its worker as `worker`.
     """
 
     name: ClassVar[str]
     noun: ClassVar[str]
     plural: ClassVar[str]
     extensions: ClassVar[frozenset[str]]
+    in_tables: ClassVar[bool] = False
+    divided: ClassVar[bool] = False
+    skipped: ClassVar[frozenset[str]] = frozenset()
+    page_scripts: ClassVar[dict[str, str]] = {}
 
     @abstractmethod
     def input_spec(self, metadata: Mapping[str, str]) -> InputSpec:
@@ -136,6 +196,22 @@ class Modality(ABC):
         """Programs that classify with an edge model and read files as training did, by name."""
         return {}
 
+    @property
+    def page_packages(self) -> tuple[str, ...]:
+        """The npm packages that the page needs beside ONNX Runtime's."""
+        return ()
+
     @abstractmethod
     def preview(self, content: bytes) -> Preview:
         """What a page shows of an example; raises `DecodeError`."""
+
+    def preview_at(self, path: str, content: bytes) -> Preview:
+        """What a page shows of the part of an example that its path names."""
+        return self.preview(content)
+
+    def page_code(self) -> dict[str, bytes]:
+        """Files of the demo page by name: scripts that read files as training did, or a page.
+
+        They take the place of files of the page for photographs that have the same names.
+        """
+        return {}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 
-from headstart.data.examples.reading import IN_PARQUET, Reader, container_of, why_unread
+from headstart.data.examples.reading import IN_TABLE, Reader, container_of, why_unread
 from headstart.data.modalities.modality import DecodeError, InputSpec
+from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.files import digest
 from headstart.data.storage.local import LocalFolder
 from headstart.data.workers.prefetch import prefetch
@@ -17,6 +19,7 @@ READERS = 16  # threads that read from object storage, which takes tens of milli
 # Bytes of a batch: graphs that resize by themselves take photographs in full size, and convert
 # them to float32.
 MOST_BYTES = 1 << 26
+MOST_TOKENS = 1 << 13  # of a ragged batch with its padding: attention needs their square
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,14 @@ class Example:
         The stamp of its file.
     content
         The hash of its bytes.
+    tally
+        What its modality counts of it.
     """
 
     row: int
     stamp: str
     content: str
+    tally: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,8 @@ def batches(
 ) -> Iterator[Batch | Failure]:
     """Read and decode examples one by one; errors are yielded as `Failure`.
 
-    Consecutive examples of one shape share a batch of at most `MOST_BYTES`. Files in object storage
+    Consecutive examples of one shape share a batch of at most `MOST_BYTES`. Those of a ragged input
+    are sorted by length first, since padding would be most of the work. Files in object storage
     are prefetched. Decoding is not, since it needs the core that the graph runs on; if the graph
     runs on a GPU, other workers decode meanwhile.
 
@@ -92,6 +99,9 @@ def batches(
     StorageError
         If the storage does not answer.
     """
+    if spec.ragged:
+        yield from _by_length(reader, paths, spec, size, at)
+        return
     waiting: list[Example] = []
     inputs = np.empty((0, *spec.shape), spec.dtype)
     coming = _decoded(reader, paths, spec)
@@ -120,33 +130,72 @@ def batches(
         yield Batch(waiting, inputs[: len(waiting)])
 
 
+def _by_length(
+    reader: Reader,
+    paths: Sequence[str],
+    spec: InputSpec,
+    size: Callable[[], int],
+    at: Callable[[int], None],
+) -> Iterator[Batch | Failure]:
+    """Batches of examples of similar length, the longest first; one at a time in their order."""
+    coming = _decoded(reader, paths, spec)
+    found: list[tuple[Example, np.ndarray]] = []
+    for row in range(len(paths)):
+        at(row)
+        each = next(coming)
+        if isinstance(each, Failure):
+            yield each
+        elif size() == 1:
+            yield Batch([each[0]], spec.stack([each[1]]))
+        else:
+            found.append(each)
+    found.sort(key=lambda each: -min(len(each[1]), spec.shape[0]))
+    start = 0
+    while start < len(found):
+        longest = min(len(found[start][1]), spec.shape[0])
+        count = max(1, min(size(), MOST_TOKENS // max(1, longest)))
+        some = found[start : start + count]
+        at(some[0][0].row)
+        yield Batch([example for example, _ in some], spec.stack([array for _, array in some]))
+        start += count
+
+
 def _decoded(
     reader: Reader, paths: Sequence[str], spec: InputSpec
 ) -> Iterator[tuple[Example, np.ndarray] | Failure]:
     folder = reader.folder
     reader.start()
 
-    def read(numbered: tuple[int, str]) -> tuple[int, str, bytes] | Failure:
-        row, path = numbered
+    def read(rows: list[int]) -> tuple[list[int], bytes, str] | list[Failure]:
+        path = whole_of(paths[rows[0]])
         try:
-            content, stamp = reader.read_stamped(path)
+            return rows, *reader.read_stamped(path)
         except OSError as error:
             (last,) = folder.stamps([container_of(path)])
-            return Failure(row, "read", *why_unread(error), last)
-        return row, stamp, content
+            return [Failure(row, "read", *why_unread(error), last) for row in rows]
 
-    def decode(found: tuple[int, str, bytes] | Failure) -> tuple[Example, np.ndarray] | Failure:
-        if isinstance(found, Failure):
-            return found
-        row, stamp, content = found
+    def decode(row: int, content: bytes, stamp: str) -> np.ndarray | Failure:
         try:
-            array = spec.decode(content)
+            return spec.at(paths[row]).decode(content)
         except DecodeError as error:
             return Failure(row, "decode", error.reason, error.message, stamp)
-        return Example(row, stamp, digest(content)), array
 
     local = isinstance(folder, LocalFolder)
-    # Rows of a Parquet file come one after the other.
-    readers = 0 if local else 1 if any(map(IN_PARQUET.fullmatch, paths)) else READERS
-    contents = prefetch(read, enumerate(paths), readers, readers)  # files may be large
-    return map(decode, contents)
+    # Rows of a table come one after the other.
+    in_table = any(IN_TABLE.fullmatch(whole_of(path)) for path in paths)
+    readers = 0 if local else 1 if in_table else READERS
+    # Parts of one file, which follow each other, are read at once.
+    files = [list(rows) for _, rows in groupby(range(len(paths)), lambda row: whole_of(paths[row]))]
+    for found in prefetch(read, files, readers, readers):  # files may be large
+        if isinstance(found, list):
+            yield from found
+            continue
+        rows, content, stamp = found
+        hashed = ""
+        for row in rows:
+            decoded = decode(row, content, stamp)
+            if isinstance(decoded, Failure):
+                yield decoded
+            else:
+                hashed = hashed or digest(content)
+                yield Example(row, stamp, hashed, spec.tally(decoded)), decoded

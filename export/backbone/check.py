@@ -14,12 +14,15 @@ from PIL import Image
 from headstart.data.common.errors import BackboneError
 from headstart.data.common.onnx_graphs import STANDARD_DOMAINS
 from headstart.data.common.onnx_runtime import open_session
+from headstart.data.common.speed import random_rows
 from headstart.data.contracts.backbone import INPUT, OUTPUT, BackboneSpec
 from headstart.export.backbone.embedding import Recipe
 from headstart.export.backbone.reference import embed, embed_scaled
+from headstart.export.backbone.spectrogram import Spectrogram
 from headstart.export.networks.network import NO_WEIGHTS, Original
 
 TOLERANCE = 1e-4  # largest relative difference of the embeddings
+SOUND_TOLERANCE = 1e-3  # the logarithm of what is almost nothing magnifies rounding
 BATCHES = (1, 3)
 # Cosine of photographs' embeddings with those by the network's own preprocessing: below the first
 # they are not the same; below the second, rounding shows (small inputs, random weights).
@@ -27,8 +30,17 @@ LEAST, LIKENESS = 0.9, 0.99
 TINY = float(np.finfo(np.float32).tiny)
 
 
-def check(content: bytes, original: Original, recipe: Recipe, spec: BackboneSpec) -> float:
+def check(
+    content: bytes,
+    original: Original,
+    recipe: Recipe,
+    spec: BackboneSpec,
+    spectrogram: Spectrogram | None = None,
+) -> float:
     """Load an fp32 export and compare it with its original, at batch 1 and 3.
+
+    Of a graph that takes a waveform, the pictures are computed once more by numpy, in double
+    precision.
 
     Returns the largest relative difference of the embeddings (before the signed square root, which
     turns a difference of 1e-8 from zero into 1e-4).
@@ -45,16 +57,18 @@ def check(content: bytes, original: Original, recipe: Recipe, spec: BackboneSpec
             f"the ONNX export of {spec.name} is broken: {what}", fix or "Choose another network."
         )
 
-    session = load(content, broken)
+    session = load(content, broken, spec)
     worst = 0.0
-    noise = np.random.default_rng(0)
     for batch in BATCHES:
-        shape = (batch, *spec.preprocessing.shape)
-        image = noise.integers(0, 256, shape, dtype=np.uint8)
-        expected = embed(original, recipe, image)
+        given = random_rows(spec.preprocessing.shape, batch)
+        if spectrogram is None:
+            expected = embed(original, recipe, given)
+        else:
+            pictures = spectrogram.pictures(given)
+            expected = embed_scaled(original, recipe, original.scaling.apply(pictures))
         _refuse_degenerate(expected, spec.name)
         try:
-            (got,) = session.run([OUTPUT], {INPUT: image})
+            (got,) = session.run([OUTPUT], {spec.preprocessing.input: given})
         except Exception as error:  # such as a batch axis that is fixed inside the graph
             raise broken(
                 f"it does not run on a batch of {batch} ({error})",
@@ -72,10 +86,11 @@ def check(content: bytes, original: Original, recipe: Recipe, spec: BackboneSpec
         if not np.isfinite(got).all():
             raise broken("its embedding has NaN or infinite numbers, but the original's has none")
         worst = max(worst, float(np.abs(got - expected).max() / np.abs(expected).max()))
-    if worst > TOLERANCE:
+    limit = TOLERANCE if spectrogram is None else SOUND_TOLERANCE
+    if worst > limit:
         random = "Its weights are random, so rounding errors can grow from layer to layer: give "
         raise broken(
-            f"its numbers differ from the original's by {worst:.1e}, more than {TOLERANCE:.0e}",
+            f"its numbers differ from the original's by {worst:.1e}, more than {limit:.0e}",
             f"{random}trained weights." if original.weights == NO_WEIGHTS else "",
         )
     return worst
@@ -149,7 +164,7 @@ def _refuse_degenerate(embedding: np.ndarray, name: str) -> None:
     )
 
 
-def load(content: bytes, broken: Any) -> Any:
+def load(content: bytes, broken: Any, spec: BackboneSpec) -> Any:
     """An ONNX Runtime session of a backbone's graph; raises `broken(why)` if it has none."""
     import onnx
 
@@ -164,6 +179,7 @@ def load(content: bytes, broken: Any) -> Any:
     except Exception as error:  # neither library has one error class for what it cannot load
         raise broken(f"it cannot be loaded ({error})") from error
     names = [value.name for value in session.get_inputs()]
-    if names != [INPUT] or session.get_inputs()[0].type != "tensor(uint8)":
+    kind = "tensor(uint8)" if spec.preprocessing.input == INPUT else "tensor(float)"
+    if names != [spec.preprocessing.input] or session.get_inputs()[0].type != kind:
         raise broken(f"its inputs are {names}")
     return session

@@ -15,6 +15,7 @@ from headstart.data.common.errors import BackboneError
 from headstart.data.common.onnx_builder import GraphBuilder
 from headstart.data.common.onnx_graphs import BATCH, graphs_of, rename_values
 from headstart.data.contracts.backbone import INPUT, OUTPUT
+from headstart.data.modalities.sound.windows import Windows
 from headstart.export.networks.network import FIRST, FLAT, TOKENS, Layer, Original
 from headstart.export.networks.onnx.layout import channel_axes
 from headstart.export.networks.onnx.surgery import (
@@ -27,7 +28,9 @@ from headstart.export.networks.scaling import Scaling
 from headstart.export.options import VIEWS, FeatureOptions, split_layer
 
 FLOAT, UINT8, FLOAT16 = 1, 2, 10  # TensorProto's codes of element types
+WAVEFORM = Windows.input
 OWN = "headstart/"  # prefix of the names of our own nodes
+SPECTROGRAM = f"{OWN}spectrogram/"
 GEM_POWER, GEM_FLOOR = 3.0, 1e-6  # Radenovic et al., 2018 (arXiv:1711.02512)
 
 
@@ -164,7 +167,7 @@ def assemble(proto: Any, recipe: Recipe, scaling: Scaling, size: tuple[int, int]
 
 
 def _free_names(proto: Any) -> None:
-    """Rename the network's own tensors whose names are ours: `image`, `embedding`, `headstart/...`.
+    """Rename the network's own tensors whose names are ours, such as `embedding`.
 
     PyTorch calls the output of a position embedding `embedding`, for one.
     """
@@ -176,7 +179,7 @@ def _free_names(proto: Any) -> None:
     ]
     taken, names = set(inside), {}
     for name in dict.fromkeys(inside):
-        if name in (INPUT, OUTPUT) or name.startswith(OWN):
+        if name in (INPUT, OUTPUT, WAVEFORM) or name.startswith(OWN):
             names[name] = new = next(
                 free for n in range(len(taken) + 1) if (free := f"network{n}/{name}") not in taken
             )

@@ -1,4 +1,4 @@
-"""Lower precision: fp16, or int8 calibrated on photographs."""
+"""Lower precision: fp16, or int8 calibrated on photographs; `text.build` has that of texts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ import numpy as np
 
 from headstart.data.common.cosine import cosines
 from headstart.data.common.errors import BackboneError
+from headstart.data.common.onnx_graphs import BATCH as BATCH_AXIS
 from headstart.data.common.onnx_runtime import open_session, save_optimized
-from headstart.data.common.speed import BATCH, images_per_second, random_images
-from headstart.data.contracts.backbone import INPUT, OUTPUT, BackboneSpec
+from headstart.data.common.speed import BATCH, images_per_second, random_rows
+from headstart.data.contracts.backbone import OUTPUT, BackboneSpec
 from headstart.data.examples.opening import open_source
+from headstart.data.examples.parts import in_parts
 from headstart.data.examples.reading import Reader
+from headstart.data.modalities.known import MODALITIES
 from headstart.data.modalities.modality import DecodeError, InputSpec
-from headstart.export.backbone.embedding import OWN
+from headstart.export.backbone.embedding import OWN, SPECTROGRAM
 from headstart.export.options import PrecisionOptions
 
 PHOTOGRAPHS, FEWEST = 128, 8
@@ -99,20 +102,23 @@ def read_calibration(options: PrecisionOptions, preprocessing: InputSpec) -> np.
     """
     if options.calibrate is None:
         return None
-    source = open_source(options.calibrate, allow_unlabelled=True)
+    modality = MODALITIES[preprocessing.modality]
+    source = open_source(options.calibrate, True, modality)
+    source = in_parts(source, preprocessing).source
     paths = source.examples["path"].to_pylist()
     images, reader = [], Reader(source.folder)
     for number in np.random.default_rng(SEED).permutation(len(paths)):
         try:
-            images.append(preprocessing.decode(reader.read(paths[number])))
+            rule = preprocessing.at(paths[number])
+            images.append(rule.decode(reader.read(paths[number])))
         except (OSError, DecodeError):
             continue  # an error below, if too few are left
         if len(images) == PHOTOGRAPHS:
             break
     if len(images) < FEWEST:
         raise BackboneError(
-            f"{options.calibrate} has {len(images)} photographs that can be read; int8 calibration "
-            f"needs at least {FEWEST}, and {PHOTOGRAPHS} are better",
+            f"{options.calibrate} has {len(images)} {modality.plural} that can be read; int8 "
+            f"calibration needs at least {FEWEST}, and {PHOTOGRAPHS} are better",
             "Name another --calibrate SOURCE.",
         )
     return np.stack(images)
@@ -129,7 +135,7 @@ def quantize(
 
     spec = replace(spec, precision=precision)
     before = bytes(proto.SerializeToString())
-    lower = _to_int8(before, photographs) if photographs is not None else _to_fp16(proto)
+    lower = _to_int8(before, photographs) if photographs is not None else to_fp16(proto)
     del lower.metadata_props[:]
     onnx.helper.set_model_props(lower, spec.to_metadata())
     lower.producer_name, lower.producer_version = "headstart", ""
@@ -137,7 +143,7 @@ def quantize(
     content = bytes(lower.SerializeToString())
     images, random = photographs, photographs is None
     if images is None:
-        images = random_images(spec.preprocessing.shape[:2], BATCH)
+        images = random_rows(spec.preprocessing.shape, BATCH)
     found = cosines(_embed(before, images), _embed(content, images))
     fp32_speed, speed = images_per_second([before, content])
     return Quantized(
@@ -155,10 +161,14 @@ def quantize(
 def _embed(content: bytes, images: np.ndarray) -> np.ndarray:
     session = open_session(content, 1)
     parts = [
-        session.run([OUTPUT], {INPUT: images[start : start + BATCH]})[0]
+        session.run([OUTPUT], {_input(session): images[start : start + BATCH]})[0]
         for start in range(0, len(images), BATCH)
     ]
     return np.concatenate(parts)
+
+
+def _input(session: Any) -> str:
+    return str(session.get_inputs()[0].name)
 
 
 def _own_nodes(proto: Any) -> list[str]:
@@ -166,22 +176,54 @@ def _own_nodes(proto: Any) -> list[str]:
     return [node.name for node in proto.graph.node if node.name.startswith(OWN)]
 
 
-def _to_fp16(proto: Any) -> Any:
+def to_fp16(proto: Any) -> Any:
+    """A graph in fp16, but for its inputs and outputs, our own nodes, and a spectrogram.
+
+    A spectrogram is set aside, since its constants would be rounded.
+    """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    return convert_float_to_float16(
+    graph, inputs = copy.graph, list(copy.graph.input)
+    nodes = _take_spectrogram(graph.node)
+    constants = _take_spectrogram(graph.initializer)
+    if nodes:
+        picture = nodes[-1].output[0]
+        element = onnx.TensorProto.UINT8 if nodes[-1].op_type == "Cast" else onnx.TensorProto.FLOAT
+        del graph.input[:]
+        shape = [BATCH_AXIS, None, None, 3]
+        graph.input.append(onnx.helper.make_tensor_value_info(picture, element, shape))
+    half = convert_float_to_float16(
         copy,
         keep_io_types=True,
-        node_block_list=_own_nodes(proto),
+        node_block_list=_own_nodes(copy),
         disable_shape_infer=False,
     )
+    # The converter casts a value once for each reader, every time under the same name.
+    after = list({node.output[0]: node for node in half.graph.node}.values())
+    for field, whole in (
+        (half.graph.node, [*nodes, *after]),
+        (half.graph.input, inputs),
+        (half.graph.initializer, [*half.graph.initializer, *constants]),
+    ):
+        del field[:]
+        field.extend(whole)
+    return half
+
+
+def _take_spectrogram(field: Any) -> list[Any]:
+    """Remove the spectrogram's own from a repeated field, and return it."""
+    taken = [each for each in field if each.name.startswith(SPECTROGRAM)]
+    others = [each for each in field if not each.name.startswith(SPECTROGRAM)]
+    del field[:]
+    field.extend(others)
+    return taken
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the quantizer, which logs advice through the root logger."""
     root = logging.getLogger()
     level = root.level
@@ -210,13 +252,14 @@ def _to_int8(content: bytes, photographs: np.ndarray) -> Any:
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             images = next(self.left, None)
-            return None if images is None else {INPUT: images}
+            return None if images is None else {name: images}
 
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         folded, lower = Path(folder, "folded.onnx"), Path(folder, "int8.onnx")
         # Batch normalization is folded into convolutions first: left beside them it stays fp32.
         save_optimized(content, folded)
         proto = onnx.load(folded)
+        name = proto.graph.input[0].name
         quantize_static(
             folded,
             lower,

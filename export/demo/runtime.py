@@ -1,4 +1,4 @@
-"""The two files of the npm package onnxruntime-web that a page needs."""
+"""The files of npm packages that a page needs: onnxruntime-web, and those of its modality."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,39 @@ SUMS = {  # sha256 of the tested version's files
     WASM: "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
 SECONDS = 300  # time limit for npm
+
+
+@dataclass(frozen=True)
+class Package:
+    """An npm package in the version that is tested.
+
+    Parameters
+    ----------
+    sums
+        The sha256 of the files that a page needs, by their place in the package.
+    place
+        What the files are called in a page, in the same order.
+    """
+
+    name: str
+    version: str
+    sums: Mapping[str, str]
+    place: tuple[str, ...] = ()
+
+
+RUNTIME = Package(PACKAGE, VERSION, SUMS)
+PACKAGES = {  # that modalities name
+    "@huggingface/tokenizers": Package(
+        "@huggingface/tokenizers",
+        "0.2.0",
+        {
+            "dist/tokenizers.min.mjs": (
+                "258e46332101335ce8d95aed7745b19ac3b46d37f3e159a89cf894c2ea9b1d3a"
+            )
+        },
+        ("ort/tokenizers.js",),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -57,16 +91,48 @@ def find_runtime(folder: str | Path | None) -> Runtime:
     """
     if folder is not None:
         return _read(local_path(folder))
-    cache = _cache()
-    if all((cache / name).is_file() for name in SUMS):
-        files = {name: (cache / name).read_bytes() for name in SUMS}
+    files = _cached(RUNTIME)
+    return Runtime(VERSION, files[SCRIPT], files[WASM])
+
+
+def find_packages(names: Sequence[str], runtime: str | Path | None) -> dict[str, bytes]:
+    """The files of further packages, by their place in a page.
+
+    Parameters
+    ----------
+    names
+        Of `PACKAGES`.
+    runtime
+        Where onnxruntime-web is unpacked, if it is; the packages that lie beside it are taken.
+
+    Raises
+    ------
+    MissingPackageError, HeadstartError
+        As `find_runtime`.
+    """
+    found: dict[str, bytes] = {}
+    for package in (PACKAGES[name] for name in names):
+        beside = local_path(runtime).parent / package.name if runtime is not None else None
+        if beside is not None and all((beside / name).is_file() for name in package.sums):
+            files = {name: (beside / name).read_bytes() for name in package.sums}
+            _check(package, files, f"Unpack version {package.version} in {beside}.")
+        else:
+            files = _cached(package)
+        found |= dict(zip(package.place, files.values(), strict=True))
+    return found
+
+
+def _cached(package: Package) -> dict[str, bytes]:
+    cache = _cache(package)
+    if all((cache / name).is_file() for name in package.sums):
+        files = {name: (cache / name).read_bytes() for name in package.sums}
     else:
-        files = _fetch()
+        files = _fetch(package)
         with suppress(StorageError):  # such as a home folder that is read-only
             for name, content in files.items():
                 write_whole(cache / name, content)
-    _check(files, f"Delete {cache} and try again.")
-    return Runtime(VERSION, files[SCRIPT], files[WASM])
+    _check(package, files, f"Delete {cache} and try again.")
+    return files
 
 
 def _read(folder: Path) -> Runtime:
@@ -86,40 +152,43 @@ def _read(folder: Path) -> Runtime:
     return Runtime(str(about.get("version")), *files)
 
 
-def _cache() -> Path:
+def _cache(package: Package) -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base, "headstart", f"{PACKAGE}-{VERSION}")
+    return Path(base, "headstart", f"{package.name.replace('/', '-')}-{package.version}")
 
 
-def _fetch() -> dict[str, bytes]:
+def _fetch(package: Package) -> dict[str, bytes]:
+    what = f"{package.name} {package.version}"
     npm = shutil.which("npm")
-    instead = f"or pass --runtime FOLDER, an unpacked npm package {PACKAGE} {VERSION}"
+    instead = f"or pass --runtime FOLDER, an unpacked npm package {what}"
+    if package != RUNTIME:
+        instead = f"or pass --runtime FOLDER, with the npm package {what} beside it"
     if npm is None:
         raise MissingPackageError(
-            f"the page needs {PACKAGE}, which npm downloads, but npm is not installed",
+            f"the page needs {package.name}, which npm downloads, but npm is not installed",
             f"Install npm, {instead}.",
         )
     with tempfile.TemporaryDirectory(prefix="headstart-npm-") as folder:
-        command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--pack-destination", folder]
+        command = [npm, "pack", f"{package.name}@{package.version}", "--pack-destination", folder]
         try:
             subprocess.run(  # noqa: S603  the arguments are ours
                 command, cwd=folder, check=True, capture_output=True, text=True, timeout=SECONDS
             )
             (archive,) = Path(folder).glob("*.tgz")
             with tarfile.open(archive) as tar:  # members are read, not unpacked
-                files = {name: _member(tar, f"package/{name}") for name in SUMS}
+                files = {name: _member(tar, f"package/{name}") for name in package.sums}
         except subprocess.SubprocessError as error:
             said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
             raise HeadstartError(
-                f"npm could not download {PACKAGE} {VERSION}: {' '.join(said[:3])}",
+                f"npm could not download {what}: {' '.join(said[:3])}",
                 f"Try again where npm reaches its registry, {instead}.",
             ) from None
         except (OSError, KeyError, ValueError, tarfile.TarError) as error:
             raise HeadstartError(
-                f"npm's package {PACKAGE} {VERSION} is incomplete: {error}",
+                f"npm's package {what} is incomplete: {error}",
                 f"Try again, {instead}.",
             ) from None
-    _check(files, f"Try again, {instead}.")
+    _check(package, files, f"Try again, {instead}.")
     return files
 
 
@@ -130,11 +199,11 @@ def _member(tar: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
-def _check(files: dict[str, bytes], fix: str) -> None:
+def _check(package: Package, files: dict[str, bytes], fix: str) -> None:
     for name, content in files.items():
-        if digest(content) != SUMS[name]:
+        if digest(content) != package.sums[name]:
             raise HeadstartError(
-                f"{name} of {PACKAGE} {VERSION} is not the file that was tested (sha256 "
-                f"{digest(content)[:12]}, not {SUMS[name][:12]})",
+                f"{name} of {package.name} {package.version} is not the file that was tested "
+                f"(sha256 {digest(content)[:12]}, not {package.sums[name][:12]})",
                 fix,
             )

@@ -1,4 +1,4 @@
-"""A static page that classifies photographs in the browser, with onnxruntime-web and no server."""
+"""A static page that classifies in the browser, with onnxruntime-web and no server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headstart.data.common.onnx_graphs import STANDARD_DOMAINS
 from headstart.data.contracts.backbone import parse_onnx
 from headstart.data.contracts.edge import Edge, load_edge, read_edge
 from headstart.data.storage.files import check_parent, check_writable, local_path, write_whole
-from headstart.export.demo.runtime import Runtime, find_runtime
+from headstart.export.demo.runtime import Runtime, find_packages, find_runtime
 from headstart.export.edge.any_size import accept_any_size, check_any_size
 
 PAGE = ("index.html", "style.css", "page.js", "worker.js", "icon.svg")
@@ -39,8 +39,8 @@ def write_demo(
 ) -> Demo:
     """Write the page to a folder; any web server can serve it.
 
-    Its graph takes photographs of any size: if the edge model does not, resizing is added before
-    it.
+    For photographs, its graph takes any size: if the edge model does not, resizing is added before
+    it. Other modalities bring a page of their own.
 
     Parameters
     ----------
@@ -58,7 +58,8 @@ def write_demo(
     with checks.item():
         model = load_edge(edge)
         check_web(model)
-        if not model.any_size:
+        own = model.spec.modality.page_code()
+        if not own and not model.any_size:
             check_any_size(model.spec.preprocessing)
     with checks.item():
         folder = local_path(output)
@@ -66,10 +67,16 @@ def write_demo(
         check_writable(folder)
     checks.finish()
     found = find_runtime(runtime)
-    model = model if model.any_size else with_resizing(model)
+    more = find_packages(model.spec.modality.page_packages, runtime)
+    model = model if own or model.any_size else with_resizing(model)
     (folder / SITE).unlink(missing_ok=True)  # an old page is invalid from here on
     written = {
         name: files("headstart.export.demo").joinpath("page", name).read_bytes() for name in PAGE
+    }
+    written |= own | more
+    written |= {
+        str(Path(MODEL).with_suffix(end)): data
+        for end, data in model.spec.preprocessing.files().items()
     }
     written |= {MODEL: model.content, SCRIPT: found.script, WASM: found.wasm}
     written[SITE] = _site(model, title, found)  # last: it marks the page as complete
@@ -128,6 +135,7 @@ def _site(edge: Edge, title: str, runtime: Runtime) -> bytes:
     about = json.loads(edge.labels()) | {
         "title": title,
         "model": {"path": MODEL, "bytes": len(edge.content)},
+        **({"scripts": scripts} if (scripts := edge.spec.modality.page_scripts) else {}),
         "runtime": {"path": WASM, "bytes": len(runtime.wasm), "version": runtime.version},
     }
     return json.dumps(about, ensure_ascii=False, indent=1).encode()

@@ -73,6 +73,12 @@ def export_classifier(
         if options.any_size:
             check_any_size(loaded.spec.preprocessing)
     checks.finish()
+    own_files = loaded.spec.preprocessing.files()
+    beside = {path.with_suffix(end): data for end, data in own_files.items()}
+    for each in beside:
+        with checks.item():
+            check_output(each, options.overwrite)
+    checks.finish()
     made, own = trained.card.fingerprint, loaded.fingerprint
     trained.require(
         made if made in loaded.makes else own,
@@ -83,14 +89,15 @@ def export_classifier(
     content = fuse(loaded, trained, options)
     parity = compare(content, loaded, trained, gate)
     parity.check(gate)
-    write_whole(labels, read_edge(str(path), content).labels())
+    for file, data in {labels: read_edge(str(path), content).labels(), **beside}.items():
+        write_whole(file, data)
     write_whole(path, content)
     made_in = None if made == own else made.precision
     return EdgeExport(str(path), str(labels), len(content), parity, made_in)
 
 
 def fuse(backbone: Backbone, model: Model, options: EdgeOptions = EdgeOptions()) -> bytes:
-    """One ONNX file from `image` to `label` and `probabilities`."""
+    """One ONNX file from the backbone's inputs to `label` and `probabilities`."""
     import onnx
 
     first = parse_onnx(backbone.path, backbone.content)

@@ -90,19 +90,19 @@ def compare(edge: bytes, backbone: Backbone, model: Model, gate: GateOptions) ->
     """
     answer, reference = training_answers(backbone, model)
     classify = open_session(edge)
-    any_size = not isinstance(classify.get_inputs()[0].shape[1], int)
     ids: list[str] = []
     differences: list[float] = []
     held_out, others = 0, []
     known, spec = _in_order(model), backbone.spec.preprocessing
+    any_size = not spec.ragged and not isinstance(classify.get_inputs()[0].shape[1], int)
     with console.progress("comparing", min(gate.examples, known.num_rows)) as advance:
         for batch in _batches(_photographs(known, model, backbone, gate, any_size)):
-            images = np.stack([photograph.image for photograph in batch])
+            images = spec.stack([photograph.image for photograph in batch])
             expected = answer(images)
             given = [images]
             if any_size:
                 given = [spec.unsized().decode(each.content)[None] for each in batch]
-            parts = [classify.run([LABEL, PROBABILITIES], {spec.input: g}) for g in given]
+            parts = [classify.run([LABEL, PROBABILITIES], spec.feed(each)) for each in given]
             labels, got = (np.concatenate(values) for values in zip(*parts, strict=True))
             ids += [photograph.id for photograph in batch]
             differences += np.abs(got - expected).max(axis=1).tolist()
@@ -143,7 +143,7 @@ def _photographs(
     for row in known.select(["id", "path", "split"]).to_pylist():
         try:
             content = reader.read(row["path"])
-            image = backbone.spec.preprocessing.decode(content, fast=not whole)
+            image = backbone.spec.preprocessing.at(row["path"]).decode(content, fast=not whole)
         except (OSError, DecodeError):
             continue  # an error below, if too few are left
         yield _Photograph(row["id"], row["split"] == "test", content, image)
@@ -174,7 +174,7 @@ def training_answers(
     calibration = model.card.calibration
 
     def answer(images: np.ndarray) -> np.ndarray:
-        (embeddings,) = embed.run([contract.OUTPUT], {backbone.spec.preprocessing.input: images})
+        (embeddings,) = embed.run([contract.OUTPUT], backbone.spec.preprocessing.feed(images))
         if head is not None:
             return np.asarray(head.run([PROBABILITIES], {INPUT: embeddings})[0])
         return calibration.probabilities(scores_of(estimator, embeddings, calibration.scores))

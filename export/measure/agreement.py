@@ -18,7 +18,9 @@ from headstart.data.contracts.calibration import UNKNOWN
 from headstart.data.contracts.edge import Edge
 from headstart.data.contracts.model import LABEL, Model
 from headstart.data.examples.opening import open_source
+from headstart.data.examples.parts import in_parts
 from headstart.data.examples.reading import Reader, why_unread
+from headstart.data.modalities.known import MODALITIES
 from headstart.data.modalities.modality import DecodeError, InputSpec
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.places import folder_at
@@ -102,16 +104,23 @@ class Agreement:
     unread: tuple[tuple[str, str], ...]
 
 
-def labelled_photographs(path: str | Path, classes: Sequence[str]) -> Photographs:
+def labelled_photographs(
+    path: str | Path, classes: Sequence[str], spec: InputSpec | None = None
+) -> Photographs:
     """The labelled photographs of a source: its held-out split, if it declares one, or else all.
+
+    Parameters
+    ----------
+    spec
+        Of the first model, by which examples are divided; photographs by default.
 
     Raises
     ------
     SourceError
         If there is no such source, or it has no labels, or some that are not among the classes.
     """
-    source = open_source(path, allow_unlabelled=True)
-    examples = source.examples
+    source = open_source(path, True, MODALITIES[spec.modality] if spec else None)
+    examples = (in_parts(source, spec).source if spec else source).examples
     split = next((s for s in HELD_OUT if pc.any(pc.equal(examples["split"], s)).as_py()), None)
     if split is not None:
         examples = examples.filter(pc.equal(examples["split"], split))
@@ -240,7 +249,7 @@ def _answer(
             decoded = []
             for offset, row in enumerate(rows):
                 try:
-                    decoded.append(_decode(reader.read(row["path"]), rules))
+                    decoded.append(_decode(reader.read(row["path"]), row["path"], rules))
                 except OSError as error:
                     unread.append((row["id"], why_unread(error)[1]))
                 except DecodeError as error:
@@ -252,9 +261,9 @@ def _answer(
                 if edge.any_size:
                     given = [image[None] for image in images]
                 else:
-                    given = [np.stack(images)] if images else []
+                    given = [edge.input_spec.stack(images)] if images else []
                 for inputs in given:
-                    (labels,) = session.run([LABEL], {edge.input_spec.input: inputs})
+                    (labels,) = session.run([LABEL], edge.input_spec.feed(inputs))
                     found.append(place[labels])
             advance(len(rows))
     nothing = np.empty(0, np.int64)
@@ -262,6 +271,6 @@ def _answer(
     return table, np.array(read, np.int64), unread
 
 
-def _decode(content: bytes, rules: Sequence[InputSpec]) -> dict[InputSpec, np.ndarray]:
+def _decode(content: bytes, path: str, rules: Sequence[InputSpec]) -> dict[InputSpec, np.ndarray]:
     """A row of the input by each rule."""
-    return {rule: rule.decode(content) for rule in rules}
+    return {rule: rule.at(path).decode(content) for rule in rules}

@@ -20,6 +20,7 @@ from headstart.data.contracts.edge import Edge
 
 THREADS = (1, 2)
 WARM_UP = 5  # runs before the first turn
+TOKENS = 128  # of a text that is timed
 TURN = 10  # runs in a row, after one that is not counted, since another process ran before it
 # By its own path, whatever is in the current folder.
 SCRIPT = (
@@ -103,7 +104,7 @@ class Worker:
 
 
 def measure_latency(edges: Sequence[Edge], runs: int) -> list[tuple[Latency, ...]]:
-    """Run each edge model on random pixels, with one and with two threads.
+    """Run each edge model on a random example, with one and with two threads.
 
     All processes run at once and take turns, so that other load slows them alike; the others sleep
     meanwhile.
@@ -147,10 +148,11 @@ def _take_turns(workers: Sequence[Worker], runs: int) -> None:
 
 @contextmanager
 def _worker(edge: Edge, path: Path, threads: int) -> Iterator[Worker]:
-    height, width = edge.spec.preprocessing.shape[:2]
+    spec = edge.spec.preprocessing
+    shape = [min(spec.shape[0], TOKENS)] if spec.ragged else list(spec.shape)
     command = [
         *(sys.executable, "-c", SCRIPT.format(str(Path(__file__).parents[3]))),
-        *(str(path), str(threads), str(height), str(width)),
+        *(str(path), str(threads), *map(str, shape)),
     ]
     process = subprocess.Popen(  # noqa: S603  (our own module)
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -19,7 +19,7 @@ import onnxruntime  # noqa: F401  (here, so that it counts as memory before the 
 
 from headstart.data.common.errors import first_line
 from headstart.data.common.onnx_runtime import open_session
-from headstart.data.common.speed import random_images, time_runs
+from headstart.data.common.speed import random_inputs, time_runs
 
 STATUS = Path("/proc/self/status")
 
@@ -39,16 +39,16 @@ def peak_memory() -> int:
 
 
 def main() -> None:
-    """Serve: `PATH THREADS HEIGHT WIDTH` on the command line."""
-    path, threads, height, width = sys.argv[1:]
+    """Serve: `PATH THREADS SHAPE...` on the command line, the shape of an example."""
+    path, threads, *shape = sys.argv[1:]
     before = peak_memory()
-    images = random_images((int(height), int(width)))
     with _reported_errors():
         session = open_session(path, int(threads))
+        inputs = random_inputs(session, [int(side) for side in shape])
     _send(before=before)
     for line in sys.stdin:
         with _reported_errors():
-            seconds = time_runs(session, images, int(line))
+            seconds = time_runs(session, inputs, int(line))
         _send(seconds=seconds, peak=peak_memory())
 
 

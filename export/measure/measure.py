@@ -111,7 +111,8 @@ def measure(edges: Sequence[str | Path], options: MeasureOptions = MeasureOption
             photographs = held_out_photographs(options.model, options.source, loaded[0].classes)
     elif loaded and options.source is not None:
         with checks.item():
-            photographs = labelled_photographs(options.source, loaded[0].classes)
+            first = loaded[0]
+            photographs = labelled_photographs(options.source, first.classes, first.input_spec)
     checks.finish()
     latencies = measure_latency(loaded, options.runs)
     models = [

@@ -134,7 +134,7 @@ def measure(
                 raise
     first = [_embed(engine, images, config.batch) for _, engine in opened]  # also warms them up
     took: list[list[float]] = [[] for _ in opened]
-    batch = np.resize(images, (config.batch, *images.shape[1:]))
+    batch = np.resize(images, (config.batch, *images.shape[1:]))  # repeats them
     end = time.monotonic() + SECONDS
     while time.monotonic() < end or not took[0]:
         for (_, engine), times in zip(opened, took, strict=True):
@@ -227,7 +227,7 @@ def _some(folder: Folder, paths: Sequence[str], spec: BackboneSpec) -> np.ndarra
     reader, images = Reader(folder), []
     for path in paths:
         try:
-            images.append(spec.preprocessing.decode(reader.read(path)))
+            images.append(spec.preprocessing.at(path).decode(reader.read(path)))
         except (OSError, DecodeError):
             continue  # extraction itself will report it
         if len(images) == EXAMPLES:
@@ -238,4 +238,4 @@ def _some(folder: Folder, paths: Sequence[str], spec: BackboneSpec) -> np.ndarra
             "to measure with",
             "Name a precision, or see what is wrong with them: python -m data inspect SOURCE",
         )
-    return np.stack(images)
+    return spec.preprocessing.stack(images)

@@ -86,12 +86,12 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
 
     def __init__(self, content: bytes, spec: BackboneSpec) -> None:
-        self.input = spec.preprocessing.input
+        self.feed = spec.preprocessing.feed
         self.session = open_session(content, THREADS)
 
     def embed(self, inputs: np.ndarray) -> np.ndarray:
         """Rows of the backbone's input `[batch, ...]` to embeddings, float32 `[batch, dim]`."""
-        (embeddings,) = self.session.run([OUTPUT], {self.input: inputs})
+        (embeddings,) = self.session.run([OUTPUT], self.feed(inputs))
         return embeddings
 
 
@@ -99,7 +99,8 @@ class GpuEngine:
     """ONNX Runtime on a GPU that workers share, in batches of one size.
 
     A batch that is not full is padded with earlier pictures: for every new size cuDNN would select
-    algorithms again, which takes a second or more (docs/speed.md).
+    algorithms again, which takes a second or more (docs/speed.md). Batches of texts, which differ
+    in length anyway, are run as they are.
 
     Parameters
     ----------
@@ -135,8 +136,8 @@ class GpuEngine:
                 f"{provider} does not start on this machine",
                 "Check its GPU (memory, driver) and CUDA libraries, or choose another --engine.",
             )
-        self.input, rule = spec.preprocessing.input, spec.preprocessing
-        self.inputs = np.zeros((config.batch, *rule.shape), rule.dtype)
+        self.batch, self.rule = config.batch, spec.preprocessing
+        self.inputs = np.zeros((config.batch, *self.rule.shape), self.rule.dtype)
 
     def embed(self, inputs: np.ndarray) -> np.ndarray:
         """Rows of the backbone's input `[batch, ...]` to embeddings, float32 `[batch, dim]`.
@@ -146,13 +147,14 @@ class GpuEngine:
         EngineError
             If the GPU's memory is too small.
         """
-        size = len(self.inputs)
-        found = []
+        size, found = self.batch, []
         for start in range(0, len(inputs), size):
-            piece = inputs[start : start + size]
-            self.inputs[: len(piece)] = piece
+            piece = given = inputs[start : start + size]
+            if not self.rule.ragged:
+                given = self.inputs
+                given[: len(piece)] = piece
             with _memory_of_gpu(size):
-                (embeddings,) = self.session.run([OUTPUT], {self.input: self.inputs})
+                (embeddings,) = self.session.run([OUTPUT], self.rule.feed(given))
             found.append(embeddings[: len(piece)])
         return np.concatenate(found)
 
@@ -200,6 +202,12 @@ class OpenVinoEngine:
             raise EngineError(
                 "the CPU here does not compute in bf16 (it has neither AVX-512-BF16 nor AMX)",
                 "Choose --precision fp32.",
+            )
+        if spec.preprocessing.ragged:
+            raise EngineError(
+                f"OpenVINO is used for batches of one shape; those of "
+                f"{spec.modality.plural} differ in length",
+                "Choose --engine onnxruntime.",
             )
         self.input = spec.preprocessing.input
         shape = (self.batch, *spec.preprocessing.shape)

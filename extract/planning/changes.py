@@ -11,6 +11,7 @@ from headstart.data.common import console
 from headstart.data.contracts.store import read_part
 from headstart.data.examples.opening import Source
 from headstart.data.examples.reading import Reader
+from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.files import digest
 from headstart.data.storage.folder import Folder
 from headstart.extract.planning.known import Known
@@ -42,19 +43,22 @@ def changed_files(known: Known, source: Source, store: Folder, rehash: bool) -> 
     hashes = _hashes(known, suspects, store)
     paths = source.examples["path"].take(pa.array(known.source_rows[suspects])).to_pylist()
 
-    def differs(path: str, before: str) -> bool:
+    def now(path: str) -> str | None:
         try:
-            return digest(Reader(source.folder).read(path)) != before
+            return digest(Reader(source.folder).read(path))
         except OSError:  # it will be an error of the example
-            return True
+            return None
 
+    wholes = [whole_of(path) for path in paths]
+    files = dict.fromkeys(wholes)
     with (
         ThreadPoolExecutor(READERS) as pool,
-        console.progress("comparing files with their hashes", len(suspects)) as advance,
+        console.progress("comparing files with their hashes", len(files)) as advance,
     ):
-        for row, differ in zip(suspects, pool.map(differs, paths, hashes), strict=True):
-            changed[row] = differ
+        for path, found in zip(files, pool.map(now, files), strict=True):
+            files[path] = found
             advance(1)
+    changed[suspects] = [files[w] != before for w, before in zip(wholes, hashes, strict=True)]
     return changed
 
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from headstart.data.contracts.store import PartRecord, part_columns, read_part
 from headstart.data.examples.opening import Source
+from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.folder import Folder
 
 BATCH = 2_000_000  # examples compared at once: a bound on memory, since each batch looks up all ids
@@ -38,6 +39,8 @@ class Known:
         Whether the source now names another file for it, bool `[examples]`.
     there
         Whether its file exists, bool `[examples]`.
+    superseded
+        Whether the source has other parts of the same example instead, bool `[examples]`.
     """
 
     parts: tuple[PartRecord, ...]
@@ -49,6 +52,7 @@ class Known:
     touched: np.ndarray
     moved: np.ndarray
     there: np.ndarray
+    superseded: np.ndarray
 
     @property
     def in_source(self) -> np.ndarray:
@@ -73,7 +77,7 @@ def read_known(store: Folder, parts: tuple[PartRecord, ...], source: Source) -> 
     batches = [_compare(batch, source) for batch in _batches(store, parts)]
     columns = [np.concatenate(column) for column in zip(*batches, strict=True)] if batches else []
     if not columns:
-        kinds = (np.int32, np.int32, bool, np.int64, bool, bool, bool, bool)
+        kinds = (np.int32, np.int32, bool, np.int64, bool, bool, bool, bool, bool)
         columns = [np.empty(0, kind) for kind in kinds]
     return _without_repeats(Known(parts, *columns))
 
@@ -155,7 +159,18 @@ def _compare(batch: list[_Entries], source: Source) -> list[np.ndarray]:
         np.concatenate(touched),
         np.concatenate(moved),
         np.array([stamp is not None for stamp in stamps], bool),
+        _superseded(batch, source, found),
     ]
+
+
+def _superseded(batch: list[_Entries], source: Source, found: np.ndarray) -> np.ndarray:
+    superseded = np.zeros(len(found), bool)
+    gone = np.flatnonzero(found < 0)
+    if len(gone) and source.wholes:
+        ids = pa.chunked_array([c for entries in batch for c in entries.table["id"].chunks])
+        wholes = map(whole_of, ids.take(pa.array(gone)).to_pylist())
+        superseded[gone] = [whole in source.wholes for whole in wholes]
+    return superseded
 
 
 def _touched(entries: _Entries, now: np.ndarray) -> np.ndarray:

@@ -205,7 +205,7 @@ def plan(
             changed=int(changed.sum()),
             retried=int((known.failed & known.in_source & ~keep & ~changed).sum()),
             relabelled=int((known.stale & keep).sum()),
-            vanished=int((~known.in_source).sum()),
+            vanished=int((~known.in_source & ~known.superseded).sum()),
         ),
         inferences=recorded[-1].inferences,
         unfinished=unfinished is not None,
@@ -221,7 +221,7 @@ def state(store: Folder) -> tuple[bytes, tuple[str, ...]]:
 
 def _keep(known: Known, changed: np.ndarray, update: Update) -> np.ndarray:
     """Which examples of the store stay, bool `[examples]`."""
-    keep = ~changed
+    keep = ~changed & ~known.superseded
     if update.retry_failed:
         keep &= ~(known.failed & known.in_source)
     if update.prune:

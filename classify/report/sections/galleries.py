@@ -36,7 +36,7 @@ def mistakes(held_out: HeldOut, classes: tuple[str, ...], thumbnails: Thumbnails
 
     text = (
         f"{_of(len(worst), len(wrong), 'mistake')} on held-out examples, the most confident first. "
-        "If a photograph shows the predicted class, its label may be wrong."
+        f"If a {thumbnails.noun} is of the predicted class, its label may be wrong."
     )
     return Section(
         name="mistakes", title=title, text=text, cards=_cards("mistakes", worst.tolist(), card)

@@ -29,6 +29,9 @@ def headlines(content: ReportContent) -> Section:
     if summary.without_duplicates is not None:
         left_out = f"accuracy without {count(summary.duplicates, 'near-duplicate')} of training"
         rows.append((left_out, *_figures("accuracy", summary.without_duplicates)))
+    if whole := summary.scores.wholes:
+        what = f"accuracy of {count(whole.examples, 'recording')} (mean over their windows)"
+        rows.append((what, *_figures("accuracy", whole.accuracy)))
     columns = ("score", "value", INTERVAL)
     text = (
         f"Measured on {count(summary.scores.examples, 'example')} that were held out. The "

@@ -1,4 +1,5 @@
-// The page: takes photographs and camera frames, shows answers. The model is in worker.js.
+// The page: takes photographs and camera frames, shows answers. The model is in worker.js. What is
+// not a photograph is opened and shown by a script that site.json names.
 
 const FIRST = 3; // classes of an answer that are seen at once
 const MOST_SHOWN = 50;
@@ -6,6 +7,7 @@ const find = (id) => document.getElementById(id);
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
 const waiting = new Map(); // by id: what to do with the answer
 let site;
+let other; // what opens and shows examples that are not photographs
 let last = 0;
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
@@ -62,6 +64,7 @@ function shares(answer) {
 }
 
 function facts(answer) {
+  if (other) return other.facts(answer);
   const [decoding, running] = [answer.decoding, answer.running].map((time) => Math.max(1, Math.round(time)));
   const [given, used] = [answer.given, answer.used].map((size) => size.join(" x "));
   const size = given === used ? `${given} pixels` : `${given} pixels, scaled to ${used} first`;
@@ -85,11 +88,10 @@ function newCard(name, picture) {
 }
 
 async function classifyFile(file) {
-  const picture = element("img", "", { src: URL.createObjectURL(file), alt: "" });
-  picture.onload = picture.onerror = () => URL.revokeObjectURL(picture.src);
+  const picture = other ? other.picture(file) : photograph(file);
   const card = newCard(file.name, picture);
   try {
-    const answer = await ask(file);
+    const answer = await ask(other ? await other.open(file) : file);
     fill(card, file.name, answer);
     find("announce").textContent = `${file.name}: ${words(answer)}`;
   } catch (error) {
@@ -98,6 +100,35 @@ async function classifyFile(file) {
     card.querySelector(".facts").textContent = `${file.name}: ${error.message}`;
     find("announce").textContent = `${file.name}: ${error.message}`;
   }
+}
+
+function photograph(file) {
+  const picture = element("img", "", { src: URL.createObjectURL(file), alt: "" });
+  picture.onload = picture.onerror = () => URL.revokeObjectURL(picture.src);
+  return picture;
+}
+
+async function runMicrophone() {
+  const card = newCard("Microphone", element("canvas", "", { width: 1, height: 1 }));
+  find("video").hidden = true;
+  find("stop").textContent = other.words.stop;
+  find("live").hidden = false;
+  find("camera").hidden = true;
+  const stopped = new Promise((resolve) => find("stop").addEventListener("click", resolve, { once: true }));
+  const show = async (source) => {
+    try {
+      fill(card, "Microphone", await ask(source));
+    } catch (error) {
+      card.querySelector("h2").textContent = `No answer: ${error.message}`;
+    }
+  };
+  try {
+    await other.live(site, stopped, show);
+  } catch (error) {
+    card.querySelector("h2").textContent = `The microphone cannot be used: ${error.message}`;
+  }
+  find("live").hidden = true;
+  find("camera").hidden = false;
 }
 
 async function runCamera() {
@@ -168,17 +199,24 @@ function listen() {
     });
   }
   if (navigator.mediaDevices?.getUserMedia) find("camera").hidden = false;
-  find("camera").addEventListener("click", runCamera);
+  find("camera").addEventListener("click", other ? runMicrophone : runCamera);
 }
 
 async function start() {
   const response = await fetch("site.json");
   if (!response.ok) throw new Error(`site.json cannot be fetched: ${response.status}`);
   site = await response.json();
+  if (site.scripts) {
+    other = await import(`./${site.scripts.page}`);
+    find("choose").textContent = other.words.files;
+    find("camera").textContent = other.words.live;
+    find("files").accept = other.words.accept;
+    find("drop").setAttribute("aria-label", other.words.plural);
+  }
   document.title = find("title").textContent = site.title;
   const unsure = site.threshold === null ? "" : `, or "unknown" below ${percent(site.threshold)}`;
   const shown = site.classes.slice(0, 5).join(", ") + (site.classes.length > 5 ? " ..." : "");
-  find("about").textContent = `Tells ${site.classes.length} classes apart (${shown})${unsure}. Photographs stay on this device: nothing is sent anywhere.`;
+  find("about").textContent = `Tells ${site.classes.length} classes apart (${shown})${unsure}. ${other?.words.plural ?? "Photographs"} stay on this device: nothing is sent anywhere.`;
   find("model").textContent = `${site.backbone}, weights ${site.weights}, licence ${site.licence}; ${(site.model.bytes / 1e6).toFixed(1)} MB. Runs on onnxruntime-web ${site.runtime.version}.`;
   find("status").textContent = "Loading the classifier";
   worker.postMessage({ kind: "load", site });

@@ -1,10 +1,13 @@
-// Holds the model: decodes a photograph, runs the graph, answers. The page stays free meanwhile.
+// Holds the model: decodes a photograph, runs the graph, answers. The page stays free meanwhile. What
+// the page has opened itself is classified by a script that site.json names.
 
 import * as ort from "./ort/ort.js";
 
 const MOST_PIXELS = 16e6; // above that a photograph is scaled down first: canvases of telephones end
 
 let session;
+let site;
+let other;
 
 async function fetchWhole(path, bytes, advance) {
   const response = await fetch(path);
@@ -23,7 +26,10 @@ async function fetchWhole(path, bytes, advance) {
   return whole;
 }
 
-async function load({ model, runtime }) {
+async function load(given) {
+  site = given;
+  const { model, runtime } = site;
+  if (site.scripts) other = await import(`./${site.scripts.worker}`);
   let done = 0;
   const advance = (count) => {
     done += count;
@@ -66,9 +72,19 @@ async function pixels(source) {
   return { rgb, width, height, given };
 }
 
+async function run(samples) {
+  const waveform = new ort.Tensor("float32", samples, [1, samples.length]);
+  return (await session.run({ waveform }, ["probabilities"])).probabilities.data;
+}
+
 async function classify(source) {
   if (!session) throw new Error("the classifier could not be started");
   const start = performance.now();
+  if (other) {
+    const answer = await other.classify(source, site.sound, site.threshold, run);
+    const seconds = source.samples.length / source.rate;
+    return { ...answer, seconds, running: performance.now() - start };
+  }
   const { rgb, width, height, given } = await pixels(source);
   const decoded = performance.now();
   const image = new ort.Tensor("uint8", rgb, [1, height, width, 3]);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headstart.data.common.errors import BackboneError
 from headstart.data.common.onnx_graphs import graphs_of
@@ -15,11 +15,19 @@ from headstart.export.networks.onnx.network import OnnxNetwork
 from headstart.export.networks.onnx.surgery import LARGEST_FILE, MOST_BYTES, check_limits
 from headstart.export.options import BackboneOptions
 
+if TYPE_CHECKING:
+    import onnx
+
 EXPORT_AGAIN = "Export it again, or copy it again with all its files."
 
 
 def open_onnx(path: Path, options: BackboneOptions) -> OnnxNetwork:
-    """Open an ONNX file, including the tensors that it stores in other files of its folder.
+    """Open an ONNX file of a network for pictures; raises as `read_onnx`."""
+    return OnnxNetwork(read_onnx(path), path.stem, Weights.of_file(path), options)
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file, including the tensors that it stores in other files of its folder.
 
     Raises
     ------
@@ -39,7 +47,7 @@ def open_onnx(path: Path, options: BackboneOptions) -> OnnxNetwork:
             f"{path} was already written by headstart", "Name the network that it was made from."
         )
     _load_external_tensors(proto, path)
-    return OnnxNetwork(proto, path.stem, Weights.of_file(path), options)
+    return proto
 
 
 def _load_external_tensors(proto: Any, path: Path) -> None:

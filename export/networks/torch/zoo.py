@@ -6,6 +6,7 @@ import difflib
 import json
 from collections import Counter
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,35 @@ def _as_seen(network: TorchNetwork, seen: Seen) -> TorchNetwork:
     return network
 
 
-def _open_hugging_face(name: str, options: BackboneOptions) -> Original:
+@dataclass(frozen=True)
+class Checkpoint:
+    """A Hugging Face folder that was loaded."""
+
+    torch: Any
+    transformers: Any
+    folder: Path
+    settings: Any
+    module: Any
+    weights: Weights
+
+
+def load_checkpoint(
+    name: str, options: BackboneOptions, check: Callable[[Any], Any] = id, **settings: Any
+) -> Checkpoint:
+    """Load the network of a local Hugging Face folder.
+
+    Parameters
+    ----------
+    check
+        Called with the network's settings before its weights are read.
+    settings
+        For `AutoModel`.
+
+    Raises
+    ------
+    BackboneError
+        If it is no such folder, contains code, is damaged, or lacks weights.
+    """
     folder = local_path(name)
     if not (folder / "config.json").is_file():
         raise BackboneError(
@@ -137,7 +166,7 @@ def _open_hugging_face(name: str, options: BackboneOptions) -> Original:
         )
     torch, transformers = import_torch("transformers")
     transformers.utils.logging.disable_progress_bar()
-    config = _json(folder / "config.json")
+    config = read_config(folder / "config.json")
     if "auto_map" in config and not options.trust:
         raise BackboneError(
             f"hf:{name} contains Python code of its own ({', '.join(config['auto_map'])})",
@@ -146,27 +175,28 @@ def _open_hugging_face(name: str, options: BackboneOptions) -> Original:
     files = sorted(folder.glob("*.safetensors"))
     random = options.weights == "none"
     try:
-        settings = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        size = _size(settings, options)
+        about = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        check(about)
         if random:
             torch.manual_seed(SEED)
-            module, lacking = transformers.AutoModel.from_config(settings), []
+            module, lacking = transformers.AutoModel.from_config(about, **settings), []
         else:
             if not files:
                 raise BackboneError(
                     f"hf:{name} has no weights in safetensors (pickled ones are not read)",
                     "Download model.safetensors into it, or convert pytorch_model.bin.",
                 )
-            module, about = transformers.AutoModel.from_pretrained(
+            module, loading = transformers.AutoModel.from_pretrained(
                 folder,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
                 dtype=torch.float32,
+                **settings,
             )
             # A pooler is not part of the features, and classification checkpoints have none.
-            lacking = sorted(key for key in about["missing_keys"] if "pooler" not in key)
+            lacking = sorted(key for key in loading["missing_keys"] if "pooler" not in key)
     except BackboneError:
         raise
     except Exception as error:  # transformers raises errors of many classes for a damaged one
@@ -176,10 +206,18 @@ def _open_hugging_face(name: str, options: BackboneOptions) -> Original:
         ) from error
     if lacking:
         raise _wrong_weights(f"hf:{name}", [f"{key} is missing" for key in lacking])
+    weights = NO_WEIGHTS if random else Weights.of_file(files[0])
+    return Checkpoint(torch, transformers, folder, about, module, weights)
+
+
+def _open_hugging_face(name: str, options: BackboneOptions) -> Original:
+    loaded = load_checkpoint(name, options, lambda settings: _size(settings, options))
+    folder, module, settings = loaded.folder, loaded.module, loaded.settings
+    size = _size(settings, options)
     what = f"hf:{name}"
     seen = own = None
     if options.scaling is None and (folder / "preprocessor_config.json").is_file():
-        processor = _processor(transformers, folder, what)
+        processor = _processor(loaded.transformers, folder, what)
 
         def own(image: Any, **also: Any) -> Any:
             return processor(images=image, return_tensors="np", **also)["pixel_values"][0]
@@ -189,14 +227,13 @@ def _open_hugging_face(name: str, options: BackboneOptions) -> Original:
         kind = getattr(processor, "resample", None)
         seen = find_resize(whole, rule, int(kind) if kind is not None else kind, what)
     scaling = chosen_scaling(options, seen.scaling if seen else None, what)
-    weights = NO_WEIGHTS if random else Weights.of_file(files[0])
     vision = getattr(module, "vision_model", module)
     network = TorchNetwork(
         vision,
         folder.name,
         (size, size),
         scaling,
-        weights,
+        loaded.weights,
         forward=lambda pixels: vision(pixel_values=pixels),
         default_layers=(WHOLE,),
         own=own,
@@ -224,9 +261,10 @@ def _size(settings: Any, options: BackboneOptions) -> int:
     return int(size[0] if isinstance(size, (list, tuple)) else size)
 
 
-def _json(path: Path) -> Any:
+def read_config(path: Path) -> Any:
+    """A JSON file of a checkpoint; raises `BackboneError` if it is damaged."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BackboneError(f"{path} is damaged: {error}", "Download it again.") from error
 

@@ -1,0 +1,1 @@
+"""Programs that classify texts with an edge model; they do not import headstart."""

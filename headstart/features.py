@@ -1,0 +1,181 @@
+"""Embeddings in Python: `extract`, and the object that it returns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from headstart.backbones import CHOSEN, cached_backbone
+from headstart.cache import cache_folder, key_of
+from headstart.data.contracts.backbone import Backbone
+from headstart.data.contracts.store import FeatureStore, embeddings_of
+from headstart.data.examples.opening import with_column
+from headstart.data.storage.files import write_whole
+from headstart.export.options import BackboneOptions, FeatureOptions
+from headstart.extract import job
+from headstart.extract.planning.plan import Update
+from headstart.parameters import public
+from headstart.tables import as_source
+
+
+class Features:
+    """A feature store, opened: the embeddings of a source, and what belongs to them.
+
+    Attributes
+    ----------
+    store
+        As the rooms use it.
+    backbone
+        The backbone file that made them, if it is known here.
+    """
+
+    def __init__(self, store: FeatureStore, backbone: Path | None = None) -> None:
+        self.store, self.backbone = store, backbone
+        self._table: pa.Table | None = None
+
+    @property
+    def folder(self) -> str:
+        """Where it is."""
+        return str(self.store.folder)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The distinct labels, sorted."""
+        return self.store.manifest.classes
+
+    @property
+    def dim(self) -> int:
+        """Width of the embeddings."""
+        return self.store.fingerprint.dim
+
+    def __len__(self) -> int:
+        """How many examples have an embedding."""
+        return self.store.manifest.rows
+
+    def to_arrow(self) -> pa.Table:
+        """All rows: `id`, `path`, `content`, `label`, `split`, `group`, `embedding` and more."""
+        if self._table is None:
+            self._table = self.store.read()
+        return self._table
+
+    def to_pandas(self) -> Any:
+        """All rows as a pandas DataFrame."""
+        return self.to_arrow().to_pandas()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """All rows for Polars, DuckDB and others that read Arrow's C interface."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    @property
+    def embeddings(self) -> np.ndarray:
+        """Float32 `[examples, dim]`."""
+        return embeddings_of(self.to_arrow())
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Text, object `[examples]`; None for an example without a label."""
+        return self.to_arrow()["label"].to_numpy(zero_copy_only=False)
+
+    @property
+    def errors(self) -> pa.Table:
+        """Examples that failed: `id`, `stage`, `reason`, `message`, `stamp`, `path`."""
+        return self.store.read_errors()
+
+    def __repr__(self) -> str:
+        """Counts, backbone and place."""
+        failed = self.store.manifest.errors
+        return (
+            f"Features({len(self):,} x {self.dim} by {self.store.fingerprint.backbone}, "
+            f"{len(self.classes)} classes, {failed:,} failed, in {self.folder})"
+        )
+
+
+@public
+def extract(
+    source: Any,
+    backbone: str | Path = CHOSEN,
+    output: str | Path | None = None,
+    *,
+    size: int | None = None,
+    weights: str = "imagenet",
+    layer: tuple[str, ...] = (),
+    pool: tuple[str, ...] = (),
+    text_column: str | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    batch_size: int = 16,
+    precision: str | None = None,
+    engine: str | None = None,
+    max_bad: float = 0.05,
+    allow_unlabelled: bool = False,
+    retry_failed: bool = False,
+    prune: bool | None = None,
+    rehash: bool = False,
+    moved_from: str | None = None,
+) -> Features:
+    """Embed the files of a source; nothing is embedded twice.
+
+    Parameters
+    ----------
+    source
+        A folder with a folder for each class, a manifest, an archive or a Parquet file, by path or
+        address; or a table of pandas, Polars, Arrow or datasets, with a column `path`, or with
+        pictures.
+    backbone
+        A backbone file, or a network as `export backbone` takes it, which is exported once and
+        kept in the cache.
+    output
+        Folder of the feature store; in the cache, by source and backbone, if not given.
+    size, weights, layer, pool
+        Of a network, as for `export backbone`.
+    text_column, workers, address, batch_size, precision, engine, max_bad, allow_unlabelled,
+    retry_failed, rehash, moved_from
+        As for `python -m extract`.
+    prune
+        Drop examples that the source no longer has; by default only in the cache.
+
+    Raises
+    ------
+    InputError
+        With everything that is wrong with source, backbone and output, before any work.
+    TooManyBadError
+        If a larger share than `max_bad` failed; the features are kept.
+    ExtractionError
+        If the work cannot continue; what was done is kept.
+    """
+    options = job.ExtractOptions(
+        address=address,
+        workers=workers,
+        batch_size=batch_size,
+        precision=precision,
+        engine=engine,
+        allow_unlabelled=allow_unlabelled,
+    )
+    network = BackboneOptions(weights=weights, size=size)
+    made = cached_backbone(str(backbone), network, FeatureOptions(tuple(layer), tuple(pool)))
+    if text_column is not None:
+        source = with_column(source, text_column)
+    opened = as_source(source, allow_unlabelled, made.spec.modality)
+    kept = output is None
+    if output is None:
+        key = key_of(opened.path, made.fingerprint.sha256, precision)
+        output = cache_folder("features", key)
+        _keep(made)
+    update = Update(retry_failed, kept if prune is None else prune, rehash, moved_from)
+    job.extract(opened, made.path, output, options, update).check(max_bad)
+    return Features(FeatureStore.open(output), Path(made.path))
+
+
+def _keep(made: Backbone) -> None:
+    """Keep the backbone of cached features, so that models find it wherever it came from."""
+    path = cache_folder("backbones", f"{made.fingerprint.sha256}.onnx")
+    if not path.exists() and Path(made.path).parent != path.parent:
+        write_whole(path, made.content)
+
+
+def features_of(value: Any) -> Features:
+    """Features as they are, or opened from the path or address of a feature store."""
+    return value if isinstance(value, Features) else Features(FeatureStore.open(value))

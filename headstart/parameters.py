@@ -1,0 +1,51 @@
+"""What the Python API adds to a function: errors name parameters; silence unless watched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from headstart.data.common import console
+from headstart.data.common.errors import HeadstartError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+# Flags of the command line that take no value.
+SWITCHES = ("overwrite", "any-size", "allow-unlabelled", "retry-failed", "prune", "rehash")
+SWITCH = re.compile(rf"(?<![\w-])--({'|'.join(SWITCHES)})(?![\w-])")
+NUMBER = re.compile(r"(?<![\w-])--([a-z][a-z-]*) (?=-?\d)")
+FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
+OUTPUT = re.compile(r"(?<![\w-])-o\b")
+COMMAND = "python -m "
+
+
+def in_python(text: str) -> str:
+    """A message with parameters instead of flags; lines with commands stay as they are."""
+    return "\n".join(line if COMMAND in line else _renamed(line) for line in text.split("\n"))
+
+
+def _renamed(line: str) -> str:
+    line = SWITCH.sub(lambda found: f"{_name(found)}=True", line)
+    line = NUMBER.sub(lambda found: f"{_name(found)}=", line)
+    return OUTPUT.sub("output", FLAG.sub(_name, line))
+
+
+def _name(found: re.Match[str]) -> str:
+    return found[1].replace("-", "_")
+
+
+def public(function: Callable[P, R]) -> Callable[P, R]:
+    """A function of the API: see the module."""
+
+    @wraps(function)
+    def called(*arguments: P.args, **named: P.kwargs) -> R:
+        try:
+            with console.quiet_unless_watched():
+                return function(*arguments, **named)
+        except HeadstartError as error:
+            error.message, error.fix = in_python(error.message), in_python(error.fix)
+            raise
+
+    return called

@@ -1,0 +1,116 @@
+"""What other libraries hold in memory becomes a source: pandas, Polars, Arrow, datasets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headstart.cache import cache_folder, key_of
+from headstart.data.common.errors import SourceError
+from headstart.data.examples.foreign import storable
+from headstart.data.examples.opening import open_source
+from headstart.data.examples.source import (
+    COLUMNS,
+    Source,
+    check_columns,
+    check_names,
+    text_column,
+)
+from headstart.data.modalities.known import modality_of
+from headstart.data.modalities.modality import Modality
+from headstart.data.storage.local import LocalFolder
+
+WHAT = "the table"
+
+
+def is_table(value: object) -> bool:
+    """Whether it is a table of pandas, Polars, Arrow or datasets."""
+    return hasattr(value, "__arrow_c_stream__") or hasattr(value, "to_parquet")
+
+
+def as_source(
+    value: Any, allow_unlabelled: bool = False, modality: Modality | None = None
+) -> Source:
+    """Open a source: a path or an address, or a table.
+
+    A table has a column `path` of files (absolute, or relative to the current folder) and, if
+    there are any, `label`, `split`, `group` and `id`; or a column of pictures as Parquet files have
+    it, which is written to the cache.
+
+    Raises
+    ------
+    SourceError
+        As `open_source`; also for what is neither a path nor a table.
+    """
+    if isinstance(value, Source):
+        return value
+    if isinstance(value, str | os.PathLike):
+        return open_source(os.fspath(value), allow_unlabelled, modality)
+    if not is_table(value):
+        raise SourceError(
+            f"{type(value).__name__} is not a source",
+            "Give a path, an address, or a table of pandas, Polars, Arrow or datasets.",
+        )
+    if not hasattr(value, "__arrow_c_stream__") and not hasattr(value, "iloc"):
+        return open_source(_written(value), allow_unlabelled, modality)  # datasets
+    table = pa.Table.from_pandas(value, preserve_index=False) if _is_pandas(value) else None
+    table = pa.table(value) if table is None else table
+    if "path" in table.column_names:
+        return _of_paths(table, modality)
+    path = cache_folder("sources", f"{key_of(_digest(table))}.parquet")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        pq.write_table(table, unfinished)
+        os.replace(unfinished, path)
+    return open_source(path, allow_unlabelled, modality)
+
+
+def _is_pandas(value: Any) -> bool:
+    return hasattr(value, "iloc")
+
+
+def _digest(table: pa.Table) -> str:
+    from headstart.data.storage.files import digest
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table.combine_chunks())
+    return digest(sink.getvalue())
+
+
+def _written(dataset: Any) -> Path:
+    """A dataset as a Parquet file of the cache, by its own fingerprint."""
+    path = cache_folder("sources", f"{key_of(str(dataset._fingerprint))}.parquet")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}.parquet")
+        dataset.to_parquet(str(unfinished))
+        os.replace(unfinished, path)
+    return path
+
+
+def _of_paths(table: pa.Table, modality: Modality | None) -> Source:
+    if not table.num_rows:
+        raise SourceError(f"{WHAT} has no rows", "Give it a row for each example.")
+    check_names(WHAT, table.column_names)
+    columns = {name: text_column(WHAT, table, name) for name in COLUMNS if name != "id"}
+    given = columns["path"]
+    columns["id"] = text_column(WHAT, table, "id") if "id" in table.column_names else given
+    check_columns(WHAT, columns)
+    paths = [os.path.abspath(os.path.expanduser(path)) for path in given.to_pylist()]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    columns["path"] = pa.chunked_array([[os.path.relpath(path, root) for path in paths]])
+    columns |= {name: table[name] for name in table.column_names if name not in COLUMNS}
+    ordered = {name: columns.pop(name) for name in COLUMNS} | columns
+    return Source(
+        path=f"a table of {root} ({key_of(paths)})",
+        folder=LocalFolder(root),
+        examples=storable(WHAT, pa.table(ordered)),
+        left_out={},
+        modality=modality or modality_of(paths),
+    )

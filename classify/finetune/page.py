@@ -32,8 +32,9 @@ CURVES: dict[str, tuple[str, ...]] = {
 def report(card: TunedCard, comparison: Comparison) -> str:
     """The text of one HTML file that needs no network and runs no script."""
     seconds = sum(card.metrics["seconds"].values())
+    verdict = comparison.verdict[0].upper() + comparison.verdict[1:]
     lead = (
-        f"{comparison.verdict}. A is the frozen model, B the tuned network, on the same "
+        f"{verdict}. A is the frozen model, B the tuned network, on the same "
         f"{count(comparison.examples, 'test example')}; it took {seconds / 60:.1f} minutes."
     )
     sections = [_scores(card, comparison), _curves(card), _epochs(card)]

@@ -122,7 +122,8 @@ def test_cluster_submit_follows_a_job_and_gives_its_outcome(
     assert good.returncode == 0, good.stderr
     assert "embedded  60 examples" in good.stdout
     assert FeatureStore.open(out).read().num_rows == 60
-    bad = run(*submit, photos, "--backbone", tiny_backbone, "-o", out, "--workers", 99)
+    new = tmp_path / "new"  # the finished store would start no worker
+    bad = run(*submit, photos, "--backbone", tiny_backbone, "-o", new, "--workers", 99)
     assert bad.returncode == 1
     assert "99 workers need as many CPUs, but the cluster has 2" in bad.stdout
     assert "ended as FAILED" in bad.stderr

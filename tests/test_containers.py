@@ -177,7 +177,7 @@ def test_invalid_archives(photos: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "z.tar", "w:gz"):
         pass
     assert "a compressed archive must be unpacked to plain .tar" in fails(tmp_path / "z.tar")
-    assert fails(write_tar(tmp_path / "n.tar", {"a.txt": b""})).startswith(
+    assert fails(write_tar(tmp_path / "n.tar", {"a.dat": b""})).startswith(
         f"{tmp_path}/n.tar holds no examples\n"
     )
 

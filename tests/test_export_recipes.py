@@ -184,7 +184,10 @@ def test_a_backbone_that_sees_otherwise_is_refused() -> None:
     network.crop_fraction, network.resize = None, "squash"
     spec = describe(network, recipe, BackboneOptions())
     content = serialized(to_backbone(network, recipe, spec), spec)
-    with pytest.raises(BackboneError, match="resized by 224x224 squash bilinear give squeezenet1_"):
+    assert check_photographs(content, network, recipe, spec) < LIKENESS  # is a warning
+    network.crop_fraction, network.resize = 0.25, "crop"
+    spec = describe(network, recipe, BackboneOptions())
+    with pytest.raises(BackboneError, match="resized by 224x224 crop bilinear of 896x896 give"):
         check_photographs(content, network, recipe, spec)
 
 

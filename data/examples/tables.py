@@ -64,7 +64,7 @@ def column_names(folder: Folder, name: str) -> dict[str, bool]:
             return dict.fromkeys((key for keys in lines for key in keys), True)
         reader = folder.attempt(lambda: _csv_reader(folder, name, None))
         return dict.fromkeys(reader.schema.names, True)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceError(
             f"{folder.where(name)} cannot be read: {error}", "Write the file again."
         ) from None

@@ -31,6 +31,7 @@ from headstart.data.examples.reading import Reader
 from headstart.data.modalities.known import MODALITIES
 from headstart.data.modalities.modality import DecodeError
 from headstart.data.modalities.text.tokens import Tokenization
+from headstart.data.storage.places import folder_at
 from headstart.export.backbone.build import export_backbone
 
 TEXT = MODALITIES["text"]
@@ -366,7 +367,18 @@ def test_heads_calibration_and_groups(
 
 
 def test_the_report_shows_texts(text_job: Path) -> None:
+    from headstart.classify.report.page import render_sections
+    from headstart.classify.report.parts import Card, Section
+    from headstart.classify.report.thumbnails import Thumbnails
+
     page = (text_job / "model" / "report.html").read_text()
+    assert 'dir="auto">' in page
+    store = FeatureStore.open(text_job / "features")
+    rows = {row["id"]: row["path"] for row in store.read(["id", "path"]).to_pylist()}
+    (path,) = (rows[id] for id in rows if id.endswith("#74") or id == "wrong")
+    shown = Thumbnails(folder_at(store.manifest.root), MODALITIES["text"]).of("wrong", path)
+    card = Section("odd", "Odd", "", cards=(Card((shown,), ()),))
+    page += render_sections("Texts", "", [card])
     assert "&lt;b&gt;wind&lt;/b&gt; &amp; sail" in page
     assert "<b>wind" not in page
     assert "\u202e" not in page

@@ -34,10 +34,10 @@ from headstart.data.samples import lay_out
 BEST = len(ROWS) - 1  # of elpv_depths
 TAIL = ("--augment", "turns", "--cache", "yes")
 CASES: dict[str, tuple[int, tuple[str, ...]]] = {
-    "6 blocks, 224 px": (224, ("--train-blocks", "7", *TAIL)),
-    "6 blocks, 300 px": (300, ("--train-blocks", "7", *TAIL)),
+    "7 blocks, 224 px": (224, ("--train-blocks", "7", *TAIL)),
+    "7 blocks, 300 px": (300, ("--train-blocks", "7", *TAIL)),
     "3 blocks, 224 px": (224, ("--train-blocks", "3", *TAIL)),
-    "9 blocks, 224 px": (224, ("--train-blocks", "10", *TAIL)),
+    "10 blocks, 224 px": (224, ("--train-blocks", "10", *TAIL)),
     "all, 224 px": (224, ("--train-blocks", "all", "--augment", "turns")),
 }
 

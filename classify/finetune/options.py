@@ -96,7 +96,7 @@ class ScopeOptions:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the weights are trained. The defaults are those that docs/finetune.md measures.
+    """How the weights are trained; docs/finetune.md measures the defaults on two splits of ELPV.
 
     Parameters
     ----------

@@ -124,7 +124,7 @@ def test_the_comparison_is_on_the_models_test_examples(work: Path) -> None:
 
 
 def test_test_examples_are_not_even_opened_before_the_end(work: Path, tmp_path: Path) -> None:
-    """With other test photographs, the weights are the same, bit by bit."""
+    """Garbage in their place is noticed only when all epochs are done."""
     shutil.copytree(work / "photos", tmp_path / "photos")
     for row in Model.open(work / "m").examples().to_pylist():
         if row["split"] == "test":

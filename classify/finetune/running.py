@@ -18,7 +18,15 @@ from typing import Any
 from headstart.classify.finetune.options import MachineOptions
 from headstart.classify.finetune.training.job import TrainingJob
 from headstart.data.common import console
-from headstart.data.common.errors import ExtractionError, HeadstartError, InputError, first_line
+from headstart.data.common.errors import (
+    ExtractionError,
+    HeadstartError,
+    InputError,
+    first_line,
+    last_line,
+)
+from headstart.data.common.packages import import_packages
+from headstart.data.workers.tasks import result_of
 
 EVENTS = "events"  # of TensorBoard
 RUN, GROUP = "run", "group"  # folders in that of the checkpoints, of one worker and of several
@@ -144,22 +152,14 @@ class FolderSession:
         return model
 
 
-def _work_alone(
-    job: TrainingJob, folder: str, board: Any = None, readers: int = 0
-) -> tuple[str, str] | None:
-    """What a task of Ray runs; what is wrong with the training, in words."""
+def _work_alone(job: TrainingJob, folder: str, board: Any = None, readers: int = 0) -> None:
+    """What a task of Ray runs."""
     import torch
 
     from headstart.classify.finetune.training.loop import train
 
-    device = (
-        "cuda" if torch.cuda.is_available() and os.environ.get("CUDA_VISIBLE_DEVICES") else "cpu"
-    )
-    try:
-        train(job, FolderSession(Path(folder), board), readers, device)
-    except HeadstartError as error:
-        return error.message, error.fix
-    return None
+    on_gpu = torch.cuda.is_available() and os.environ.get("CUDA_VISIBLE_DEVICES")
+    train(job, FolderSession(Path(folder), board), readers, "cuda" if on_gpu else "cpu")
 
 
 def task_of_one(cpus: int, gpus: float) -> Any:
@@ -209,34 +209,27 @@ def run_training(job: TrainingJob, machine: MachineOptions, folder: Path, cpus: 
         If there are too few GPUs or CPUs, or a node does not reach the folder.
     ExtractionError
         If the training fails.
+    MissingPackageError
+        If tensorboardX is not installed.
     """
     import ray
 
+    (tensorboard,) = import_packages(["tensorboardX"], "the curves need tensorboardX", "torch")
     each = max(1, cpus // machine.workers)
     actor: Any = ray.remote(Board)
     board = actor.options(num_cpus=0).remote()
     readers = max(1, each - 1) if machine.gpus else 0
     stop = threading.Event()
-    events = folder.parent / EVENTS
-    watch = threading.Thread(target=_show, args=(board, job, events, stop), daemon=True)
+    writer = tensorboard.SummaryWriter(str(folder.parent / EVENTS), write_to_disk=True)
+    watch = threading.Thread(target=_show, args=(board, job, writer, stop), daemon=True)
     watch.start()
     place = folder.resolve() / RUN
     try:
         if machine.workers > 1:
             return _group(job, machine, folder.resolve(), board, readers, each)
         task = task_of_one(each, machine.gpus)
-        if told := ray.get(task.remote(job, str(place), board, readers)):
-            raise ExtractionError(*told)
+        result_of(task.remote(job, str(place), board, readers), "the training", ExtractionError)
         return place
-    except HeadstartError:
-        raise
-    except Exception as error:  # Ray's and Ray Train's own, of several classes
-        if told := ray.get(board.failed.remote()):
-            raise ExtractionError(*told) from None
-        raise ExtractionError(
-            f"the training failed {RESTARTS + 1} times: {first_line(error)}",
-            "What is done is kept. Run the same command again to go on from the last checkpoint.",
-        ) from error
     finally:
         stop.set()
         watch.join(SHUTDOWN)
@@ -246,6 +239,7 @@ def _group(
     job: TrainingJob, machine: MachineOptions, folder: Path, board: Any, readers: int, cpus: int
 ) -> Path:
     """Train with several workers; returns the folder with the outcome."""
+    import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -267,7 +261,15 @@ def _group(
             checkpoint_config=CheckpointConfig(num_to_keep=KEPT),
         ),
     )
-    result = trainer.fit()
+    try:
+        result = trainer.fit()
+    except Exception as error:  # Ray Train's own, of several classes
+        if told := ray.get(board.failed.remote()):
+            raise ExtractionError(*told) from None
+        raise ExtractionError(
+            f"the training failed {RESTARTS + 1} times: {first_line(error)}",
+            "What is done is kept. Run the same command again to go on from the last checkpoint.",
+        ) from error
     if result.checkpoint is None:
         raise ExtractionError(
             "the training ended without a checkpoint", "Run the same command again."
@@ -275,22 +277,19 @@ def _group(
     return Path(result.checkpoint.path)
 
 
-def _show(board: Any, job: TrainingJob, events: Path, stop: threading.Event) -> None:
+def _show(board: Any, job: TrainingJob, writer: Any, stop: threading.Event) -> None:
     """Progress of the steps, a line and TensorBoard's events for each epoch, until the end."""
     import ray
-    from tensorboardX import SummaryWriter
 
     total = job.recipe.epochs * len(job.examples.train)
-    with (
-        SummaryWriter(str(events), write_to_disk=True) as writer,
-        console.progress("training", total) as advance,
-    ):
+    with writer, console.progress("training", total) as advance:
         shown, lines = 0, 0
         while True:
             ended = stop.wait(POLL)
             try:
                 done, epochs = ray.get(board.read.remote(), timeout=SHUTDOWN)
-            except Exception:  # the session ends with an error, which is told by who raised it
+            except ray.exceptions.RayError as error:
+                console.note(f"progress is no longer shown: {last_line(error)}")
                 return
             count = len(job.examples.train)
             before = max(done, default=0) * count + done.get(max(done, default=0), 0)

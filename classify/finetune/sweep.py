@@ -21,7 +21,8 @@ from headstart.classify.finetune.running import task_of_one
 from headstart.classify.finetune.training.job import TrainingJob
 from headstart.classify.finetune.training.loop import ABOUT
 from headstart.data.common import console
-from headstart.data.common.errors import ExtractionError
+from headstart.data.common.errors import ExtractionError, HeadstartError
+from headstart.data.workers.tasks import result_of
 
 HALF = 2  # of which one goes on
 
@@ -93,7 +94,7 @@ def sweep(
         wrong = _round([jobs[n] for n in going], [places[n] for n in going], epochs, machine)
         for n, why in zip(list(going), wrong, strict=True):
             if why:
-                console.note(f"{_in_words(_values(space, recipes[n]))} is out: {why[0]}")
+                console.note(f"{_in_words(_values(space, recipes[n]))} is out: {why.message}")
                 going.remove(n)
         if not going:
             raise ExtractionError("no recipe could be trained", "Try lower learning rates.")
@@ -118,7 +119,8 @@ def _rungs(count: int, epochs: int) -> list[int]:
 
 def _round(
     jobs: Sequence[TrainingJob], places: Sequence[Path], epochs: int, machine: MachineOptions
-) -> list[tuple[str, str] | None]:
+) -> list[HeadstartError | None]:
+    """What is wrong with each of the recipes."""
     import ray
 
     task = task_of_one(1, machine.gpus)
@@ -126,15 +128,15 @@ def _round(
         task.remote(replace(job, until=epochs), str(place.resolve())): number
         for number, (job, place) in enumerate(zip(jobs, places, strict=True))
     }
-    answers: list[tuple[str, str] | None] = [None] * len(jobs)
+    answers: list[HeadstartError | None] = [None] * len(jobs)
     with console.progress("recipes", len(jobs)) as advance:
         while waiting:
             (done, *_), _ = ray.wait(list(waiting), num_returns=1)
             number = waiting.pop(done)
             try:
-                answers[number] = ray.get(done)
-            except ray.exceptions.RayError as error:
-                answers[number] = (f"its process ended: {type(error).__name__}", "")
+                result_of(done, "training a recipe", ExtractionError)
+            except HeadstartError as error:
+                answers[number] = error
             advance(1)
     return answers
 

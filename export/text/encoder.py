@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from headstart.data.common.errors import BackboneError, first_line
-from headstart.data.common.onnx_graphs import OPSET
+from headstart.data.common.errors import BackboneError
 from headstart.data.modalities.text.tokens import IDS, MASK, Rule, Tokenization, open_tokenizer
 from headstart.data.storage.files import local_path
 from headstart.export.networks.network import Weights
+from headstart.export.networks.torch.conversion import module_to_onnx
 from headstart.export.networks.torch.zoo import load_checkpoint, read_config
 from headstart.export.options import BackboneOptions
 
@@ -79,26 +78,13 @@ class TextEncoder:
         mask[1, 4:] = 0
         free = torch.export.Dim.DYNAMIC
         axes = {0: free, 1: free}
-        try:
-            with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")
-                program = torch.onnx.export(
-                    Hidden().eval(),
-                    (ids, mask),
-                    dynamo=True,
-                    opset_version=OPSET,
-                    dynamic_shapes=(axes, axes),
-                    verbose=False,
-                )
-        except Exception as error:  # the exporter raises errors of many classes
-            cause: BaseException = error
-            while cause.__cause__ is not None:  # the first cause names the operator
-                cause = cause.__cause__
-            raise BackboneError(
-                f"{self.name} cannot be converted to ONNX: {first_line(cause)}",
-                "Choose another encoder: BERT, MiniLM, DistilBERT, RoBERTa and MPNet are tested.",
-            ) from error
-        return program.model_proto
+        return module_to_onnx(
+            Hidden(),
+            (ids, mask),
+            (axes, axes),
+            self.name,
+            "Choose another encoder: BERT, MiniLM, DistilBERT, RoBERTa and MPNet are tested.",
+        )
 
 
 def is_text_folder(reference: str) -> bool:

@@ -252,7 +252,7 @@ class _Run:
 
     def _candidate(self) -> list[Any]:
         """The weights that would be used if training ended now."""
-        return self.average if self.recipe.average else copies(self.parameters)
+        return self.average if self.recipe.average else self.parameters
 
     def _validated(self) -> dict[str, float]:
         rows = self.examples.validation

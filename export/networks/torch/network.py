@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from headstart.data.common.errors import BackboneError, first_line
-from headstart.data.common.onnx_graphs import OPSET
 from headstart.export.networks.features import (
     ACTIVATION,
     CONV,
@@ -34,6 +32,7 @@ from headstart.export.networks.network import (
     prefix_of,
 )
 from headstart.export.networks.scaling import Scaling
+from headstart.export.networks.torch.conversion import module_to_onnx
 from headstart.export.networks.torch.recipe import Own
 from headstart.export.networks.torch.stack import import_torch
 
@@ -216,29 +215,14 @@ class TorchNetwork(Original):
             def forward(self, pixels: Any) -> tuple[Any, ...]:
                 return network._outputs(pixels, names)
 
-        pixels = torch.randn(2, 3, self.height, self.width)
-        try:
-            with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")
-                program = torch.onnx.export(
-                    LayerOutputs().eval(),
-                    (pixels,),
-                    dynamo=True,
-                    opset_version=OPSET,
-                    dynamic_shapes=({0: torch.export.Dim("batch")},),
-                    verbose=False,
-                )
-        except Exception as error:  # the exporter raises errors of many classes
-            cause: BaseException = error
-            while cause.__cause__ is not None:  # the first cause names the operator
-                cause = cause.__cause__
-            why = first_line(cause)
-            raise BackboneError(
-                f"{self.name} cannot be converted to ONNX: {why}",
-                "Choose shallower layers (`python -m export layers` lists them), another network, "
-                "or export it to ONNX with its own tools.",
-            ) from error
-        return program.model_proto
+        return module_to_onnx(
+            LayerOutputs(),
+            (torch.randn(2, 3, self.height, self.width),),
+            ({0: torch.export.Dim("batch")},),
+            self.name,
+            "Choose shallower layers (`python -m export layers` lists them), another network, "
+            "or export it to ONNX with its own tools.",
+        )
 
     def preprocess(self, images: np.ndarray) -> np.ndarray:
         """By the checkpoint's own preprocessing, if it has one."""

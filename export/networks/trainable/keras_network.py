@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from headstart.data.common.errors import BackboneError, first_line
+from headstart.data.common.errors import BackboneError
 from headstart.data.common.onnx_graphs import IR_VERSION, OPSET
 from headstart.data.common.packages import import_packages
 from headstart.export.networks.catalogue import APPLICATIONS
@@ -22,6 +22,7 @@ from headstart.export.networks.keras.file import load_keras_file
 from headstart.export.networks.network import chosen_scaling
 from headstart.export.networks.onnx.surgery import to_opset
 from headstart.export.networks.scaling import RULES
+from headstart.export.networks.torch.conversion import module_to_onnx
 from headstart.export.networks.torch.stack import import_torch
 from headstart.export.networks.trainable.trainable import Block, Trainable
 from headstart.export.options import BackboneOptions
@@ -168,23 +169,14 @@ class TrainableKeras(Trainable):
             def forward(self, pixels: Any) -> Any:
                 return outer.front(pixels, cut)
 
-        pixels = torch.rand(2, self.height, self.width, 3)
-        try:
-            with torch.no_grad():
-                program = torch.onnx.export(
-                    Front().eval(),
-                    (pixels,),
-                    dynamo=True,
-                    opset_version=OPSET,
-                    dynamic_shapes=({0: torch.export.Dim("batch")},),
-                    verbose=False,
-                )
-        except Exception as error:  # the exporter raises errors of many classes
-            raise BackboneError(
-                f"the frozen blocks of {self.name} cannot be converted: {first_line(error)}",
-                "Pass --cache no.",
-            ) from error
-        proto = to_opset(program.model_proto, OPSET, self.name)
+        converted = module_to_onnx(
+            Front(),
+            (torch.rand(2, self.height, self.width, 3),),
+            ({0: torch.export.Dim("batch")},),
+            f"the frozen part of {self.name}",
+            "Pass --cache no.",
+        )
+        proto = to_opset(converted, OPSET, self.name)
         proto.ir_version = IR_VERSION
         return bytes(proto.SerializeToString())
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.data.common import console
+from headstart.data.common.application.arguments import AsJson, expanded
 from headstart.data.common.errors import DamagedStoreError
+from headstart.data.source_options import SourceOptions, as_arguments
 
 if TYPE_CHECKING:
     from headstart.data.inspection import Inspection
@@ -20,18 +22,16 @@ MOST_ROWS = 20
 
 
 @app.command()
+@expanded
 def inspect(
     source: Annotated[str, typer.Argument(help="Folder with one folder per class, or a manifest.")],
-    text_column: Annotated[
-        str | None, typer.Option(help="Column of a table that holds the texts.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    reading: SourceOptions,
+    as_json: AsJson = False,
 ) -> None:
     """Show what is in SOURCE: counts, classes, splits, sizes, and broken files."""
-    from headstart.data.examples.opening import with_column
     from headstart.data.inspection import inspect
 
-    found = inspect(with_column(source, text_column))
+    found = inspect(reading.address(source))
     if as_json:
         console.show_json(asdict(found))
     else:
@@ -94,7 +94,7 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Set damaged parts aside, so that extract redoes them.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check a whole feature store: parts, checksums, numbers, ids, and missing examples."""
     from headstart.data import verification
@@ -111,7 +111,7 @@ def verify(
         console.note(
             f"set aside: {len(found.damaged)} damaged parts, {len(found.leftovers)} leftovers"
         )
-    extract = f"python -m extract {found.source} --backbone BACKBONE -o {store}"
+    extract = f"python -m extract {as_arguments(found.source)} --backbone BACKBONE -o {store}"
     if repair and not found.damaged and not found.missing and found.finished:
         return
     if repair or not (found.damaged or found.leftovers):

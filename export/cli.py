@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headstart.data.common import console
+from headstart.data.common.application.arguments import AsJson, Overwrite, expanded
 from headstart.data.common.errors import InputError
 from headstart.export.measure import cli as cli_measure
 
 if TYPE_CHECKING:
     from headstart.export.backbone.build import BackboneExport
+    from headstart.export.options import BackboneOptions, FeatureOptions
 
 app = console.new_app("Write ONNX files: backbones and classifiers.")
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 Output = Annotated[str, typer.Option("-o", "--output", help="ONNX file to write.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-
-
 Size = Annotated[int | None, typer.Option(help="Input height and width in pixels.")]
 Weights = Annotated[
     str,
@@ -37,7 +35,78 @@ Input = Annotated[str | None, typer.Option(help="Which input of an ONNX file is 
 Trust = Annotated[bool, typer.Option("--trust", help="Run code that a file contains.")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class NetworkArguments:
+    """Which network, its input, and which of its layers, as they are typed."""
+
+    weights: Weights = "imagenet"
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Layer to pool, by its name in `export layers`; repeat to concatenate several. "
+            "NAME=avg+max sets the pooling of this layer."
+        ),
+    ] = None
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(help="avg, max, std, gem, flatten or token; repeat to concatenate several."),
+    ] = None
+    power: Annotated[bool, typer.Option("--power", help="Signed square root of the embedding.")] = (
+        False
+    )
+    views: Annotated[
+        str, typer.Option(help="Mean over copies: none, mirror (2 passes) or flips (4 passes).")
+    ] = "none"
+    size: Size = None
+    resize: Annotated[
+        str | None, typer.Option(help="squash or crop; the network's own if not given.")
+    ] = None
+    interpolation: Annotated[
+        str | None,
+        typer.Option(help="bilinear, bicubic or lanczos; the network's own if not given."),
+    ] = None
+    crop_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the resized height and width that is kept (timm's crop_pct); the "
+            "network's own if neither this nor --resize is given."
+        ),
+    ] = None
+    include_top: Annotated[
+        bool, typer.Option("--include-top", help="Keep the ImageNet classifier: 1,000 logits.")
+    ] = False
+    scaling: Scaling = None
+    input: Input = None
+    trust: Trust = False
+
+    def options(self, **others: Any) -> BackboneOptions:
+        """The network and its input, with further options."""
+        from headstart.export.options import BackboneOptions
+
+        return BackboneOptions(
+            weights=self.weights,
+            size=self.size,
+            resize=self.resize,
+            interpolation=self.interpolation,
+            crop_fraction=self.crop_fraction,
+            include_top=self.include_top,
+            scaling=self.scaling,
+            input=self.input,
+            trust=self.trust,
+            **others,
+        )
+
+    @property
+    def embedding(self) -> FeatureOptions:
+        """Which layers, and how they are pooled."""
+        from headstart.export.options import FeatureOptions
+
+        layers, pools = tuple(self.layer or ()), tuple(self.pool or ())
+        return FeatureOptions(layers, pools, self.power, self.views)
+
+
 @app.command()
+@expanded
 def backbone(
     name: Annotated[
         str,
@@ -58,49 +127,11 @@ def backbone(
     most_words: Annotated[
         int | None, typer.Option(help="Words taken from --words, the first ones; default: 100000.")
     ] = None,
-    weights: Weights = "imagenet",
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Layer to pool, by its name in `export layers`; repeat to concatenate several. "
-            "NAME=avg+max sets the pooling of this layer."
-        ),
-    ] = None,
-    pool: Annotated[
-        list[str] | None,
-        typer.Option(help="avg, max, std, gem, flatten or token; repeat to concatenate several."),
-    ] = None,
-    power: Annotated[
-        bool, typer.Option("--power", help="Signed square root of the embedding.")
-    ] = False,
-    views: Annotated[
-        str, typer.Option(help="Mean over copies: none, mirror (2 passes) or flips (4 passes).")
-    ] = "none",
-    size: Size = None,
-    resize: Annotated[
-        str | None, typer.Option(help="squash or crop; the network's own if not given.")
-    ] = None,
-    interpolation: Annotated[
-        str | None,
-        typer.Option(help="bilinear, bicubic or lanczos; the network's own if not given."),
-    ] = None,
-    crop_fraction: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the resized height and width that is kept (timm's crop_pct); the "
-            "network's own if neither this nor --resize is given."
-        ),
-    ] = None,
-    include_top: Annotated[
-        bool, typer.Option("--include-top", help="Keep the ImageNet classifier: 1,000 logits.")
-    ] = False,
-    scaling: Scaling = None,
-    input: Input = None,
+    arguments: NetworkArguments,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
     calibrate: Annotated[
         str | None, typer.Option(help="Source of photographs to calibrate int8 on.")
     ] = None,
-    trust: Trust = False,
     sound: Annotated[
         str | None,
         typer.Option(
@@ -135,12 +166,7 @@ def backbone(
     """Write a pretrained network, with its preprocessing, as a backbone file."""
     from headstart.data.common.errors import BackboneError
     from headstart.export.backbone.build import export_backbone
-    from headstart.export.options import (
-        BackboneOptions,
-        FeatureOptions,
-        PrecisionOptions,
-        SoundOptions,
-    )
+    from headstart.export.options import PrecisionOptions, SoundOptions
 
     if bool(name) == bool(words):
         raise InputError(
@@ -148,21 +174,8 @@ def backbone(
         )
     name = name or f"words:{words}"
     start = time.monotonic()
-    options = BackboneOptions(
-        weights=weights,
-        size=size,
-        resize=resize,
-        interpolation=interpolation,
-        crop_fraction=crop_fraction,
-        include_top=include_top,
-        scaling=scaling,
-        input=input,
-        trust=trust,
-        tokens=tokens,
-        most_words=most_words,
-    )
-    features = FeatureOptions(tuple(layer or ()), tuple(pool or ()), power, views)
-    lower = PrecisionOptions(precision, calibrate)
+    options = arguments.options(tokens=tokens, most_words=most_words)
+    features, lower = arguments.embedding, PrecisionOptions(precision, calibrate)
     heard: dict[str, Any] = {
         "rate": rate,
         "window": window,

@@ -341,8 +341,10 @@ def test_a_missing_number_is_not_a_class(photos: Path) -> None:
     assert source.examples["label"].to_pylist() == [None, "1"]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-8"])
-def test_a_manifest_in_any_unicode_encoding_that_says_so(photos: Path, encoding: str) -> None:
+@pytest.mark.parametrize(
+    "encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-8", "utf-16-le", "utf-16-be"]
+)
+def test_a_manifest_in_any_unicode_encoding(photos: Path, encoding: str) -> None:
     text = "path,label,Gr\u00f6\u00dfe\nred/00.png,L\u00f6we,3\n"
     (photos / "m.csv").write_bytes(text.encode(encoding))
     source = open_source(photos / "m.csv")
@@ -359,8 +361,6 @@ def test_a_manifest_in_another_encoding_is_refused_in_words(photos: Path) -> Non
     )
     path.write_bytes("path,Gr\u00f6\u00dfe\nred/00.png,1\n".encode("cp1252"))
     assert words(path).startswith(f"{path} is not UTF-8 text: byte 0xf6 in line 1\n")
-    path.write_bytes("path,label\nred/00.png,x\n".encode("utf-16-le"))
-    assert words(path).startswith(f"{path} is not UTF-8 text: many of its bytes are zero\n")
 
 
 @given(st.binary(max_size=60))

@@ -155,7 +155,7 @@ def _show(summary: Summary) -> None:
             f"{counts.vanished:,} of the examples in {place} are no longer in the source; "
             "they are kept: --prune drops them"
         )
-    for reason, count in summary.errors.items():
-        console.note(f"  {count:,} failed with {reason}")
+    for line in summary.failures:
+        console.note(f"  {line}")
     if summary.errors:
         console.note("  --retry-failed retries them")

@@ -241,8 +241,8 @@ class _Job:
         worked = done.embedded + done.failed + done.pruned + done.counts.relabelled
         if not worked:
             self.parts["features"] = UNCHANGED
-        for reason, count in done.errors.items():
-            console.note(f"  {count:,} failed with {reason}")
+        for line in done.failures:
+            console.note(f"  {line}")
         done.check(options.max_bad)
         return FeatureStore.open(folder)
 

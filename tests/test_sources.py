@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -247,18 +248,26 @@ def test_any_text_survives_a_manifest(
 def test_inspect_counts_sizes_and_broken_files(photos: Path, command: Callable) -> None:
     (photos / "red" / "cut.png").write_bytes((photos / "red" / "00.png").read_bytes()[:60])
     (photos / "red" / "copy.png").write_bytes((photos / "red" / "00.png").read_bytes())
+    (photos / "blue" / "same.png").write_bytes((photos / "green" / "01.png").read_bytes())
     (photos / "notes.txt").touch()
     answer = command("data", "inspect", photos)
     assert answer.code == 0
     lines = answer.out.splitlines()
-    assert lines[0].startswith("examples    62 (")
-    assert lines[1] == "sizes       24x24 (61)"
-    assert lines[2] == "duplicates  1 files repeat the bytes of another"
+    assert lines[0].startswith("examples    63 (")
+    assert lines[1] == "sizes       24x24 (62)"
+    assert lines[2] == (
+        "duplicates  2 files repeat the bytes of another; 1 group with different labels"
+    )
     assert lines[3] == "left out    1 .txt"
     assert [line.split() for line in lines[5:9]] == [
         ["class", "examples"],
-        ["blue", "20"],
+        ["blue", "21"],
         ["green", "20"],
         ["red", "22"],
     ]
+    assert answer.out.index("with different labels (1)") < answer.out.index("\nidentical files (1)")
+    assert "different labels (1)\n  blue/same.png (blue), green/01.png (gre" in answer.out
+    assert "identical files (1)\n  red/00.png, red/copy.png\n" in answer.out
+    found = json.loads(command("data", "inspect", photos, "--json").out)["duplicates"]
+    assert found[0] == {"ids": ["blue/same.png", "green/01.png"], "labels": ["blue", "green"]}
     assert "red/cut.png  decode/truncated" in answer.out

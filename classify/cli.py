@@ -13,7 +13,9 @@ from headstart.data.common import console
 from headstart.data.common.application.arguments import (
     Address,
     AsJson,
+    ClassWeight,
     Overwrite,
+    SamplesPerClass,
     Seed,
     expanded,
 )
@@ -42,14 +44,6 @@ HEAD_HELP = (
     "Kind of head: logistic, linear-svm, rbf-svm, knn, ridge, lda, boosting, keras; auto tries "
     "all; or package.module:factory."
 )
-
-
-ClassWeight = Annotated[
-    str, typer.Option(help="balanced: rare classes count as much as frequent ones.")
-]
-SamplesPerClass = Annotated[
-    int | None, typer.Option(help="Train on this many examples of each class.")
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,25 +238,25 @@ def predict(
     source: Annotated[
         str,
         typer.Argument(
-            help="A feature store for a model folder; photographs (a folder, manifest, .tar or "
-            "Parquet file) for an edge model."
+            help="A feature store for a model folder; files (a folder, manifest, .tar or Parquet "
+            "file) for an edge model."
         ),
     ],
     output: Annotated[str, typer.Option("-o", "--output", help="A .parquet or .csv file.")],
     reading: SourceOptions,
     address: Address = None,
     workers: Annotated[
-        int | None, typer.Option(help="Photographs: workers, one CPU each; default: all.")
+        int | None, typer.Option(help="Edge model: workers, one CPU each; default: all.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Photographs per call of the edge model; default: 16.")
+        int | None, typer.Option(help="Edge model: examples at once; default: 16.")
     ] = None,
     max_bad: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            help="Share of unreadable photographs above which to exit 3; default: 0.05.",
+            help="Edge model: share of unreadable files above which to exit 3; default: 0.05.",
         ),
     ] = None,
     spreadsheet_safe: Annotated[
@@ -272,8 +266,9 @@ def predict(
         ),
     ] = False,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write MODEL's prediction for every embedding or photograph of SOURCE."""
+    """Write MODEL's prediction for every embedding or file of SOURCE."""
     from headstart.classify.prediction.features import is_edge_model, predict
 
     run: dict[str, Any] = {"address": address, "workers": workers, "batch": batch}
@@ -284,7 +279,7 @@ def predict(
         source = str(reading.address(source))
         options = PredictOptions(**given, spreadsheet_safe=spreadsheet_safe)
         table = predict_examples(model, source, output, overwrite, options)
-        _show_predictions(table.filter(table["error"].is_null()), output)
+        _show_predictions(table.filter(table["error"].is_null()), output, as_json)
         _show_failures(table, output, 0.05 if max_bad is None else max_bad)
         return
     useless = [f"--{name}" for name in given] + reading.of_manifest + reading.of_table
@@ -293,7 +288,8 @@ def predict(
             f"{' and '.join(useless)} cannot be used with a model folder and features",
             "Leave out what is for an edge model and photographs only.",
         )
-    _show_predictions(predict(model, source, output, overwrite, spreadsheet_safe), output)
+    table = predict(model, source, output, overwrite, spreadsheet_safe)
+    _show_predictions(table, output, as_json)
 
 
 @app.command()
@@ -331,11 +327,14 @@ def _show_line(text: str) -> None:
     console.say(f"\n{text}")
 
 
-def _show_predictions(table: pa.Table, output: str) -> None:
-    counts = table.group_by("prediction").aggregate([([], "count_all")]).sort_by("prediction")
+def _show_predictions(table: pa.Table, output: str, as_json: bool) -> None:
+    found = table.group_by("prediction").aggregate([([], "count_all")]).sort_by("prediction")
+    counts = {row["prediction"] or "unknown": row["count_all"] for row in found.to_pylist()}
+    if as_json:
+        console.show_json({"wrote": output, "predictions": table.num_rows, "classes": counts})
+        return
     console.show_table(
-        ["predicted", "examples"],
-        [[row["prediction"] or "unknown", f"{row['count_all']:,}"] for row in counts.to_pylist()],
+        ["predicted", "examples"], [[name, f"{count:,}"] for name, count in counts.items()]
     )
     _show_line(f"wrote {counted(table.num_rows, 'prediction')} to {output}")
 
@@ -346,12 +345,12 @@ def _show_failures(table: pa.Table, output: str, max_bad: float) -> None:
         return
     where = f"The column error of {output} says why."
     reasons = Counter(error.partition(":")[0] for error in errors.to_pylist())
-    console.note(f"{len(errors):,} of {len(table):,} photographs could not be read. {where}")
+    console.note(f"{len(errors):,} of {counted(len(table), 'file')} could not be read. {where}")
     for reason, count in sorted(reasons.items()):
         console.note(f"  {count:,} failed with {reason}")
     if (share := len(errors) / len(table)) > max_bad:
         raise TooManyBadError(
-            f"{share:.1%} of the photographs could not be read, more than --max-bad {max_bad:.1%}",
+            f"{share:.1%} of the files could not be read, more than --max-bad {max_bad:.1%}",
             where,
         )
 

@@ -99,18 +99,17 @@ def _show_copies(title: str, duplicates: Sequence[Copies], disagree: bool) -> No
 def sample(
     name: Annotated[str, typer.Argument(help="digits or elpv.")],
     folder: Annotated[str, typer.Argument(help="New or empty folder.")],
+    as_json: AsJson = False,
 ) -> None:
     """Write a ready-made sample set."""
     from headstart.data.samples import SAMPLES, lay_out
 
     written = lay_out(name, folder)
-    console.show(
-        {
-            "sample": SAMPLES[name].about,
-            "licence": SAMPLES[name].licence,
-            "wrote": console.place(written),
-        }
-    )
+    about = {"sample": SAMPLES[name].about, "licence": SAMPLES[name].licence}
+    if as_json:
+        console.show_json(about | {"wrote": str(written)})
+    else:
+        console.show(about | {"wrote": console.place(written)})
 
 
 @app.command()

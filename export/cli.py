@@ -10,6 +10,7 @@ import typer
 
 from headstart.data.common import console
 from headstart.data.common.application.arguments import AsJson, Overwrite, expanded
+from headstart.data.common.console import counted
 from headstart.data.common.errors import InputError
 from headstart.export.measure import cli as cli_measure
 
@@ -323,7 +324,7 @@ def classifier(
     ] = False,
     top: Annotated[int, typer.Option(help="Also give this many classes, best first.")] = 0,
     examples: Annotated[
-        int, typer.Option(help="Photographs to compare with training's answers.")
+        int, typer.Option(help="Examples to compare with training's answers.")
     ] = 128,
     tolerance: Annotated[
         float, typer.Option(help="Largest accepted difference in a probability.")
@@ -332,7 +333,7 @@ def classifier(
         int, typer.Option(help="Largest accepted number of changed labels.")
     ] = 0,
     source: Annotated[
-        str | None, typer.Option(help="Where the photographs are now, if they were moved.")
+        str | None, typer.Option(help="Where the files are now, if they were moved.")
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -355,11 +356,11 @@ def classifier(
     parity = edge.parity
     console.show(
         {
-            "compared": f"{parity.examples} photographs from their files, "
-            f"{parity.held_out} of them held out of training",
+            "compared": f"{counted(parity.examples, 'example')} from their files, "
+            f"{parity.held_out:,} of them held out of training",
             "reference": parity.reference,
             "difference": f"at most {parity.largest_difference:.1e} in a probability, "
-            f"{len(parity.changed)} labels changed",
+            f"{counted(len(parity.changed), 'label')} changed",
             "took": f"{time.monotonic() - start:.1f} s",
             "wrote": f"{console.place(edge.path)} ({console.human_bytes(edge.size)}), "
             f"{console.place(edge.labels)}",
@@ -385,12 +386,17 @@ def demo(
         typer.Option(help="Unpacked npm package onnxruntime-web; fetched by npm by default."),
     ] = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write a static page that classifies photographs in the browser."""
+    """Write a static page that classifies in the browser."""
     from headstart.export.demo.site import write_demo
 
     with console.status("writing the page"):
         written = write_demo(edge, output, title, runtime, overwrite)
+    if as_json:
+        about = {"wrote": str(written.folder), "bytes": written.size, "runtime": written.runtime}
+        console.show_json(about)
+        return
     place = console.place(written.folder)
     console.show(
         {
@@ -410,12 +416,16 @@ def code(
         typer.Option("-o", "--output", help="Folder; by default that of the edge model."),
     ] = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write code that classifies photographs with EDGE, in Python, Node and C."""
+    """Write code that classifies with EDGE: in Python, and for photographs in Node and C."""
     from headstart.export.edge.ready_code import write_code
 
     paths = write_code(edge, output, overwrite)
-    console.show({"wrote": ", ".join(console.place(str(path)) for path in paths)})
+    if as_json:
+        console.show_json({"wrote": list(map(str, paths))})
+    else:
+        console.show({"wrote": ", ".join(console.place(path) for path in paths)})
 
 
 app.command()(cli_measure.measure)

@@ -173,10 +173,11 @@ def serve(
     ] = True,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
     runtime: Runtime = None,
+    as_json: AsJson = False,
 ) -> None:
     """Serve EDGE's page on this machine, and open it in the browser; Ctrl-C ends it."""
     import webbrowser
 
     from headstart.serving import serve
 
-    serve(edge, port, title, runtime, webbrowser.open if browser else None)
+    serve(edge, port, title, runtime, webbrowser.open if browser else None, as_json)

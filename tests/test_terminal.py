@@ -22,6 +22,7 @@ from headstart.data.common import console
 BUSY = """
 import ctypes, sys, threading
 from headstart.data.common import console
+from headstart.data.common.application.running import run
 app = console.new_app("Busy.")
 @app.command()
 def work() -> None:
@@ -31,7 +32,7 @@ def work() -> None:
 @app.command()
 def rest() -> None: ...
 sys.argv = ["busy", "work"]
-console.run(app, "busy")
+run(app, "busy")
 """
 
 

@@ -18,6 +18,12 @@ AsJson = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to run on; default: this machine.")]
+ClassWeight = Annotated[
+    str, typer.Option(help="balanced: rare classes count as much as frequent ones.")
+]
+SamplesPerClass = Annotated[
+    int | None, typer.Option(help="Train on this many examples of each class.")
+]
 
 
 def expanded(command: Callable[..., Any]) -> Callable[..., Any]:

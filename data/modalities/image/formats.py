@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
+from typing import Any
 
 from PIL import features
 
@@ -90,7 +91,8 @@ def _registered(format: Format) -> bool:
         if format is HEIC:
             import_module("pillow_heif").register_heif_opener()
         else:  # importing it registers it; other threads would compete with other workers
-            import_module("pillow_jxl.JpegXLImagePlugin").DECODE_THREADS = 0
+            plugin: Any = import_module("pillow_jxl.JpegXLImagePlugin")
+            plugin.DECODE_THREADS = 0
     except ImportError:
         return False
     return True

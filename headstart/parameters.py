@@ -14,6 +14,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 # Flags of the command line that take no value.
 SWITCHES = ("overwrite", "any-size", "allow-unlabelled", "retry-failed", "prune", "rehash")
+SWITCHES += ("allow-outside",)
 SWITCH = re.compile(rf"(?<![\w-])--({'|'.join(SWITCHES)})(?![\w-])")
 NUMBER = re.compile(r"(?<![\w-])--([a-z][a-z-]*) (?=-?\d)")
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")

@@ -32,7 +32,7 @@ def run(app: typer.Typer | Callable[[], typer.Typer], name: str) -> None:
     name
         How the user started it.
     """
-    machine = _wants_json(sys.argv[1:])
+    machine = wants_json(sys.argv[1:])
     console.results.clear()
 
     def fail(message: str, fix: str, code: int) -> None:
@@ -72,7 +72,7 @@ def run(app: typer.Typer | Callable[[], typer.Typer], name: str) -> None:
         raise
 
 
-def _wants_json(arguments: list[str]) -> bool:
+def wants_json(arguments: list[str]) -> bool:
     """Whether the command was asked for JSON; what is behind `--` is for another one."""
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     return "--json" in own

@@ -135,8 +135,9 @@ def extract(
         Folder of the feature store; in the cache, by source and backbone, if not given.
     size, weights, layer, pool
         Of a network, as for `export backbone`.
-    text_column, path_column, label_column, root, allow_outside, max_bad, allow_unlabelled,
-    retry_failed, rehash, moved_from
+    text_column, path_column, label_column, root, allow_outside
+        Where the source has its columns and files, as for `python -m extract`.
+    max_bad, allow_unlabelled, retry_failed, rehash, moved_from
         As for `python -m extract`.
     workers, address, batch_size, precision, engine
         Where and how it runs, as for `python -m extract`.

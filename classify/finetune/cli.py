@@ -40,8 +40,8 @@ def finetune(
     output: Annotated[str, typer.Option("-o", "--output", help="Folder to write.")],
     reading: SourceOptions,
     network: NetworkOptions,
-    scope: ScopeOptions,
     recipe: Recipe,
+    scope: ScopeOptions,
     machine: MachineOptions,
     samples_per_class: SamplesPerClass = None,
     sweep: Annotated[

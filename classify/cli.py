@@ -36,6 +36,7 @@ HEAD_HELP = (
 
 @app.command()
 def train(
+    context: typer.Context,
     features: Features,
     output: Annotated[str, typer.Option("-o", "--output", help="Model folder to write.")],
     head: Annotated[str, typer.Option(help=HEAD_HELP)] = "logistic",
@@ -78,6 +79,7 @@ def train(
         float | None,
         typer.Option(help="Gigabytes that embeddings may take; a larger store is streamed."),
     ] = None,
+    track: cli_finetune.Track = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -89,8 +91,11 @@ def train(
     from headstart.classify.training import RunOptions, train
     from headstart.data.common.errors import Checklist
     from headstart.data.contracts.model import EXAMPLES
+    from headstart.data.tracking import check_tracking, track_model
 
     checks = Checklist()
+    with checks.item():
+        check_tracking(track)
     with checks.item():
         heads = HeadOptions(head, parse_parameters(param or []), class_weight or None)
     with checks.item():
@@ -101,6 +106,7 @@ def train(
         run = RunOptions(overwrite, report, None if memory is None else int(memory * 1e9))
     checks.finish()
     trained = train(features, output, FitOptions(heads, answers, seed), splits, run)
+    track_model(track, str(trained.model.folder), context.params)
     if as_json:
         console.show_json(trained.model.card.metrics)
         return

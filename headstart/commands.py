@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.classify.cli import HEAD_HELP
+from headstart.classify.finetune.cli import Track
 from headstart.data.common import console
 from headstart.data.common.errors import Checklist, TooManyBadError
 from headstart.extract.cli import TextColumn
@@ -29,6 +30,7 @@ MOST_LINES = 50  # answers on the terminal if there is a file of them
 
 
 def build(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -112,6 +114,7 @@ def build(
     page: Annotated[bool, typer.Option(help="Write the page for a browser as well.")] = True,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
     runtime: Runtime = None,
+    track: Track = None,
     as_json: AsJson = False,
 ) -> None:
     """Do the whole job on PHOTOS: backbone, features, model with report, edge model, page.
@@ -126,11 +129,14 @@ def build(
     from headstart.classify.splits.splitting import SplitOptions
     from headstart.classify.training import RunOptions
     from headstart.data.examples.opening import with_column
+    from headstart.data.tracking import check_tracking, track_model
     from headstart.export.options import BackboneOptions, EdgeOptions, FeatureOptions
     from headstart.extract.job import ExtractOptions
     from headstart.extract.planning.plan import Update
 
     checks = Checklist()
+    with checks.item():
+        check_tracking(track)
     with checks.item():
         heads = HeadOptions(head, parse_parameters(param or []), class_weight or None)
     with checks.item():
@@ -164,6 +170,7 @@ def build(
         runtime=runtime,
     )
     built = building.build(with_column(source, text_column), output, options)
+    track_model(track, built.model, context.params, built.edge)
     if as_json:
         console.show_json(building.to_json(built))
     else:

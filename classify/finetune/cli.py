@@ -13,8 +13,14 @@ if TYPE_CHECKING:
     from headstart.classify.finetune.finetuning import Finetuned
     from headstart.classify.finetune.sweep import Trial
 
+Track = Annotated[
+    str | None,
+    typer.Option(help="mlflow: log parameters, scores and files, at MLFLOW_TRACKING_URI."),
+]
+
 
 def finetune(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(help="The photographs that MODEL's features are of.")],
     backbone: Annotated[
         str,
@@ -91,6 +97,7 @@ def finetune(
             "--then-export", help="Also write backbone, features, a model and an edge model."
         ),
     ] = False,
+    track: Track = None,
     trust: Annotated[bool, typer.Option("--trust", help="Run code that a file contains.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output if it is there.")
@@ -107,10 +114,13 @@ def finetune(
         ScopeOptions,
         parse_sweep,
     )
-    from headstart.classify.finetune.then_export import export_all
+    from headstart.classify.finetune.then_export import EDGE, export_all
     from headstart.data.common.errors import Checklist
+    from headstart.data.tracking import check_tracking, track_tuned
 
     checks = Checklist()
+    with checks.item():
+        check_tracking(track)
     with checks.item():
         recipe = Recipe(
             epochs=max_epochs,
@@ -160,6 +170,8 @@ def finetune(
         _show(tuned)
     if then_export:
         export_all(source, tuned)
+    edge = tuned.tuned.folder.path(EDGE) if then_export else None
+    track_tuned(track, str(tuned.tuned.folder), context.params, edge)
 
 
 def _show(tuned: Finetuned) -> None:

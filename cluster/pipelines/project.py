@@ -1,4 +1,4 @@
-"""What `mlflow run` starts (`MLproject`): headstart's own commands, tracked in one run of MLflow."""
+"""What `mlflow run` starts (`MLproject`): our own commands, tracked in one run of MLflow."""
 
 from __future__ import annotations
 

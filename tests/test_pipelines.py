@@ -16,6 +16,8 @@ import pytest
 from conftest import Outcome, write_tiny_backbone
 
 from headstart.data.contracts.edge import load_edge
+from headstart.data.contracts.tuned import TunedCard
+from headstart.data.tracking import track_tuned
 
 ROOT = Path(__file__).parents[1]
 KFP = ROOT / ".venv-kfp" / "bin" / "python"  # `make test` makes it
@@ -174,6 +176,48 @@ def test_mlflow_run_trains_and_stores_a_model(
         }
     ]
     assert described.outputs.input_names() == ["label", "probabilities"]
+
+
+def test_a_tuned_network_is_tracked_with_its_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parts that are too large for a run, such as a cache below it, stay where they are."""
+    monkeypatch.chdir(tmp_path)  # where MLflow keeps the files of a store on disk
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store := f"sqlite:///{tmp_path}/mlflow.db")
+    card = TunedCard(
+        network="lite0",
+        name="lite0_tuned",
+        weights="weights.safetensors",
+        origin="none",
+        licence="none",
+        size=32,
+        resize="squash",
+        interpolation="bilinear",
+        classes=("a", "b"),
+        blocks=("last",),
+        root=".",
+        recipe={"epochs": 2},
+        history=({"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}),
+        metrics={"test": {"accuracy": 0.9}, "comparison": {"examples": 10}},
+    )
+    (tmp_path / "tuned" / "cache").mkdir(parents=True)
+    (tmp_path / "tuned" / "weights.safetensors").write_bytes(b"weights")
+    (tmp_path / "tuned" / "tuned.json").write_bytes(card.to_bytes())
+    options = {"source": "s3://me:hush@b/cells", "sweep": ["dropout=0.2,0.3"], "network": None}
+    track_tuned("mlflow", tmp_path / "tuned", options)
+    import mlflow
+
+    (run,) = mlflow.search_runs(output_format="list", search_all_experiments=True)
+    client = mlflow.MlflowClient(store)
+    epochs = client.get_metric_history(run.info.run_id, "tuned/loss")
+    assert [(each.step, each.value) for each in epochs] == [(1, 0.5), (2, 0.25)]
+    assert run.data.metrics["tuned/test/accuracy"] == 0.9
+    assert run.data.params == {
+        **{"source": "s3://***@b/cells", "sweep": "dropout=0.2,0.3", "tuned.network": "lite0"},
+        **{"tuned.blocks": "1", "tuned.size": "32", "tuned.epochs": "2"},
+    }
+    files = [each.path for each in client.list_artifacts(run.info.run_id, "tuned")]
+    assert files == ["tuned/tuned.json", "tuned/weights.safetensors"]
 
 
 def test_an_mlflow_that_does_not_answer_is_said_once(

@@ -94,8 +94,8 @@ def run(*arguments: object, program: Path = Path(sys.executable)) -> subprocess.
 def test_ray_job_submit_runs_an_extraction(
     cluster: str, photos: Path, tiny_backbone: Path, tmp_path: Path
 ) -> None:
-    """Word for word as in the README, but for the places; with a token, as there."""
-    text = (ROOT / "README.md").read_text()
+    """Word for word as in docs/cluster.md, but for the places; with a token, as there."""
+    text = (ROOT / "docs" / "cluster.md").read_text()
     (start,) = re.findall(r"^ray job submit .*?(?=^```)", text, re.M | re.S)
     out = tmp_path / "features"
     places = {"/data/photos": photos, "/data/backbone.onnx": tiny_backbone, "/data/features": out}
@@ -331,7 +331,7 @@ def test_a_cluster_of_one_machine_requires_a_token_and_is_on_loopback_only(clust
 
 
 def test_what_listens_beyond_loopback_is_named_in_the_documentation(tmp_path: Path) -> None:
-    """Of `ray start` as in the README, without the setting that keeps all of it on loopback."""
+    """Of `ray start` as in docs/cluster.md, without the setting that keeps all of it on loopback."""
     named = set(re.findall(r"^ *\| `([\w:]+)` \|", (ROOT / "docs/security.md").read_text(), re.M))
     environment = os.environ | {"RAY_AUTH_TOKEN": "1" * 64}
     del environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]

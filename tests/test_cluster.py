@@ -331,7 +331,7 @@ def test_a_cluster_of_one_machine_requires_a_token_and_is_on_loopback_only(clust
 
 
 def test_what_listens_beyond_loopback_is_named_in_the_documentation(tmp_path: Path) -> None:
-    """Of `ray start` as in docs/cluster.md, without the setting that keeps all of it on loopback."""
+    """Of `ray start` as in docs/cluster.md, without the setting that keeps it on loopback."""
     named = set(re.findall(r"^ *\| `([\w:]+)` \|", (ROOT / "docs/security.md").read_text(), re.M))
     environment = os.environ | {"RAY_AUTH_TOKEN": "1" * 64}
     del environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]

@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 
 # All of its set-up as well: root of Debian or Ubuntu gets the browser, Node and C that are missing,
 # anybody else is told what to install. Two processes share the files; then what is marked `alone`.
-test: system $(VENV)/.dev tests/node/node_modules
+test: system $(VENV)/.dev .venv-kfp/.done tests/node/node_modules
 	$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder --durations 20; \
 	shared=$$?; $(BIN)/python -m pytest -m alone --durations 20 && exit $$shared
 
@@ -60,10 +60,16 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	$(INSTALL) -e ".[dev]"
 	touch $@ $(VENV)/.demo $(VENV)/.docs
 
+# Kubeflow's SDK pins requests, and so has an environment of its own.
+.venv-kfp/.done: tests/setup/kfp.txt
+	$(PYTHON) -m venv .venv-kfp
+	.venv-kfp/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 tests/node/node_modules: tests/node/package.json
 	rm -rf $@ # npm leaves out the parts of packages for this platform where it updates them
 	npm install --prefix tests/node --ignore-scripts --no-package-lock --no-audit --no-fund --silent
 	touch $@
 
 clean:
-	rm -rf $(VENV) tests/node/node_modules .onnxruntime demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-kfp tests/node/node_modules .onnxruntime demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,6 +17,7 @@ from headstart.data.common.application.arguments import (
     Overwrite,
     SamplesPerClass,
     Seed,
+    Track,
     expanded,
 )
 from headstart.data.common.console import counted
@@ -121,17 +122,27 @@ class TrainArguments:
 @app.command()
 @expanded
 def train(
+    context: typer.Context,
     features: Features,
     output: Annotated[str, typer.Option("-o", "--output", help="Model folder to write.")],
     arguments: TrainArguments,
+    track: Track = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a head on FEATURES and score it on held-out examples."""
     from headstart.classify.training import train
     from headstart.data.contracts.model import EXAMPLES
+    from headstart.data.tracking import check_tracking, track_model
 
-    trained = train(features, output, *arguments.options(overwrite))
+    checks = Checklist()
+    with checks.item():
+        check_tracking(track)
+    with checks.item():
+        fit, splits, run = arguments.options(overwrite)
+    checks.finish()
+    trained = train(features, output, fit, splits, run)
+    track_model(track, str(trained.model.folder), context.params)
     if as_json:
         console.show_json(trained.model.card.metrics)
         return

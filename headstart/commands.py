@@ -12,6 +12,7 @@ from headstart.data.common.application.arguments import (
     Address,
     AsJson,
     Overwrite,
+    Track,
     expanded,
 )
 from headstart.data.common.errors import Checklist, TooManyBadError
@@ -31,6 +32,7 @@ MOST_LINES = 50  # answers on the terminal if there is a file of them
 
 @expanded
 def build(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -52,6 +54,7 @@ def build(
     page: Annotated[bool, typer.Option(help="Write the page for a browser as well.")] = True,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
     runtime: Runtime = None,
+    track: Track = None,
     as_json: AsJson = False,
 ) -> None:
     """Do the whole job on PHOTOS: backbone, features, model with report, edge model, page.
@@ -60,9 +63,12 @@ def build(
     photographs, labels or options.
     """
     from headstart import building
+    from headstart.data.tracking import check_tracking, track_model
     from headstart.export.options import EdgeOptions
 
     checks = Checklist()
+    with checks.item():
+        check_tracking(track)
     with checks.item():
         head, splits, run = training.options(overwrite=True)
     with checks.item():
@@ -84,6 +90,7 @@ def build(
         runtime=runtime,
     )
     built = building.build(reading.address(source), output, options)
+    track_model(track, built.model, context.params, built.edge)
     if as_json:
         console.show_json(building.to_json(built))
     else:

@@ -20,8 +20,10 @@ from headstart.data.common.application.arguments import (
     AsJson,
     Overwrite,
     SamplesPerClass,
+    Track,
     expanded,
 )
+from headstart.data.common.errors import Checklist
 from headstart.data.source_options import SourceOptions
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 @expanded
 def finetune(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(help="The photographs that MODEL's features are of.")],
     backbone: Annotated[
         str,
@@ -54,20 +57,28 @@ def finetune(
             "--then-export", help="Also write backbone, features, a model and an edge model."
         ),
     ] = False,
+    track: Track = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a network's last blocks, or all, where frozen features are not enough."""
     from headstart.classify.finetune.finetuning import finetune
-    from headstart.classify.finetune.then_export import export_all
+    from headstart.classify.finetune.then_export import EDGE, export_all
+    from headstart.data.tracking import check_tracking, track_tuned
 
+    checks = Checklist()
+    with checks.item():
+        check_tracking(track)
+    with checks.item():
+        space = parse_sweep(sweep or [])
+    checks.finish()
     options = FinetuneOptions(
         recipe=recipe,
         scope=scope,
         network=network,
         machine=machine,
         samples_per_class=samples_per_class,
-        sweep=parse_sweep(sweep or []),
+        sweep=space,
         overwrite=overwrite,
     )
     photographs = reading.address(source)
@@ -78,6 +89,8 @@ def finetune(
         _show(tuned)
     if then_export:
         export_all(photographs, tuned)
+    edge = tuned.tuned.folder.path(EDGE) if then_export else None
+    track_tuned(track, str(tuned.tuned.folder), context.params, edge)
 
 
 def _show(tuned: Finetuned) -> None:

@@ -16,6 +16,10 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result, or the error, as a JSON object.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
+Track = Annotated[
+    str | None,
+    typer.Option(help="mlflow: log parameters, scores and files, at MLFLOW_TRACKING_URI."),
+]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to run on; default: this machine.")]
 ClassWeight = Annotated[

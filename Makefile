@@ -42,7 +42,7 @@ compat: $(VENV)/.demo
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e ".[keras,samples]"
+	$(INSTALL) -e ".[samples]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt

@@ -26,6 +26,7 @@ import onnx
 import pytest
 from browser import chromium
 from hypothesis import settings
+from manifests import change_manifest, manifest_of
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from selenium import webdriver
@@ -255,10 +256,10 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 def make_bf16(features: Path) -> None:
     """Turn a store into what a CPU that computes in bf16 would have made."""
-    manifest = features / "_headstart.json"
-    fp32 = manifest.read_text()
-    manifest.write_text(fp32.replace('"precision": "fp32"', '"precision": "bf16"'))
-    assert manifest.read_text() != fp32
+    manifest = manifest_of(features)
+    assert manifest["fingerprint"]["precision"] == "fp32"
+    manifest["fingerprint"]["precision"] = "bf16"
+    change_manifest(features, manifest)
 
 
 def told(*arguments: object) -> None:

@@ -245,14 +245,14 @@ def test_stores_that_cannot_be_opened(tmp_path: Path) -> None:
     how = "\n  Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES"
     assert fails() == f"{path}: no such feature store{how}"
     path.mkdir()
-    assert fails() == f"{path} is not a feature store (it has no _headstart.json){how}"
+    assert fails() == f"{path} is not a feature store (it has no _headstart.parquet){how}"
     folder = folder_at(path)
     content = write_store(folder).to_bytes()
     folder.write(MANIFEST, content[:50])
     assert f"{path / MANIFEST} is damaged: Expecting property name" in fails()
-    folder.write(MANIFEST, content.replace(b'"format_version": 1', b'"format_version": 7'))
+    folder.write(MANIFEST, content.replace(b'"format_version": 2', b'"format_version": 7'))
     assert fails() == (
-        f"{path} is a feature store of format 7; this headstart reads 1\n"
+        f"{path} is a feature store of format 7; this headstart reads 1 and 2\n"
         "  Update headstart, or extract again into another folder."
     )
     folder.write(MANIFEST, content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +279,18 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write_whole(path, "no bytes")  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+def test_half_a_file_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polars and DuckDB would read it."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr(os, "fsync", lambda _: seen.append(sorted(os.listdir(tmp_path))))
+    write_whole(tmp_path / "file", b"new")
+    monkeypatch.delattr(os, "O_TMPFILE")
+    write_whole(tmp_path / "file", b"newer")  # as on a file system that cannot do it
+    assert seen == [[], [f"_tmp-{os.getpid()}-file", "file"]]
+    assert (tmp_path / "file").read_bytes() == b"newer"
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_models_that_cannot_be_opened(tmp_path: Path, model: Path) -> None:

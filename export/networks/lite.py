@@ -230,7 +230,8 @@ class _Writer:
             self._add("Identity", [x.name], f"block{number + 1}")
         x = self._conv(x, "_conv_head", "_bn1", HEAD)
         self._add("Identity", [x.name], "head")
-        output, shape = "head", [BATCH, HEAD, x.size, x.size]
+        output = "head"
+        shape: list[int | str | None] = [BATCH, HEAD, x.size, x.size]
         if self.include_top:
             self._add("GlobalAveragePool", ["head"], "avg_pool_map")
             self._add("Flatten", ["avg_pool_map"], "avg_pool")
@@ -239,7 +240,7 @@ class _Writer:
                 self._constant(key, self._tensor(key, wanted))
             self._add("Gemm", ["avg_pool", *names], CLASSIFIER, transB=1)
             output, shape = CLASSIFIER, [BATCH, CLASSES]
-        pixels = [BATCH, 3, self.size, self.size]
+        pixels: list[int | str | None] = [BATCH, 3, self.size, self.size]
         graph = helper.make_graph(
             self.nodes,
             self.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import json
 import os
 import shutil
 import tempfile
@@ -34,6 +35,7 @@ from selenium import webdriver
 from headstart.cli import app
 from headstart.data.common import console
 from headstart.data.contracts.backbone import Backbone, BackboneSpec, load_backbone
+from headstart.data.contracts.store import MANIFEST
 from headstart.data.modalities.image.preprocessing import Preprocessing
 
 # A slow machine, or one that does something else as well, is no error.
@@ -179,6 +181,9 @@ def copy(original: Path, folder: Path) -> Path:
     shutil.copytree(original, copied)
     for file in (*copied.glob("*.json"), *copied.glob("*.html")):
         file.write_text(file.read_text().replace(str(original.parent), str(folder)))
+    if (copied / MANIFEST).exists():
+        manifest = json.dumps(manifest_of(copied))
+        change_manifest(copied, json.loads(manifest.replace(str(original.parent), str(folder))))
     return copied
 
 

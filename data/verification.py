@@ -153,7 +153,7 @@ def _look(folder: Folder, part: PartRecord, fingerprint: Fingerprint) -> _Look:
     try:
         rows = _table(folder, part.rows_file, part.rows_sha256, part.rows)
         errors = _table(folder, part.errors_file, part.errors_sha256, part.errors)
-    except (_Damaged, OSError, ValueError, pa.ArrowException) as error:
+    except (_Damaged, OSError, pa.ArrowException) as error:
         return _Look(part.name, nothing, str(error))
     if rows is not None:
         lacking = [name for name in (*TEXT_COLUMNS, "embedding") if name not in rows.schema.names]
@@ -181,9 +181,13 @@ def _table(folder: Folder, file: str | None, sha256: str | None, rows: int) -> p
     if file is None:
         return None
     try:
-        content = from_note(folder.read(file))
+        written = folder.read(file)
     except FileNotFoundError:
         raise _Damaged(f"{file} is missing") from None
+    try:
+        content = from_note(written)
+    except (ValueError, pa.ArrowException):  # what its checksum says in words
+        content = written
     if digest(content) != sha256:
         raise _Damaged(f"{file} has changed since it was written ({len(content):,} bytes)")
     table = pq.read_table(io.BytesIO(content))

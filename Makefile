@@ -52,7 +52,7 @@ $(VENV)/.docs: pyproject.toml constraints.txt
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e ".[keras,samples]"
+	$(INSTALL) -e ".[samples]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt

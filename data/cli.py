@@ -167,3 +167,29 @@ def _show_verification(found: Verification) -> None:
         console.note(f"  {part}: {problem}")
     if len(found.damaged) > MOST_ROWS:
         console.note(f"  ... and {len(found.damaged) - MOST_ROWS:,} more; --json has them all")
+
+
+@app.command()
+def errors(
+    store: Annotated[str, typer.Argument(help="Feature store.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Write a .csv or .parquet file instead.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Show which examples of a feature store failed, and why."""
+    from headstart.data.failures import read_failures, write_failures
+
+    found = read_failures(store)
+    if output is not None:
+        console.note(f"wrote {console.place(write_failures(found, output, overwrite))}")
+    elif as_json:
+        console.show_json(found.to_pylist())
+    else:
+        rows = found.slice(0, MOST_ROWS).to_pylist()
+        header = ["id", "reason", "message"]
+        table = [[r["id"], f"{r['stage']}/{r['reason']}", r["message"]] for r in rows]
+        console.show_table(header, table)
+        if found.num_rows > MOST_ROWS:
+            console.note(f"... and {found.num_rows - MOST_ROWS:,} more; --json has them all")

@@ -29,7 +29,13 @@ from headstart.data.common.ray_session import (
 from headstart.data.contracts.backbone import Backbone, load_backbone
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import begin, finish, sweep
-from headstart.data.contracts.store import FeatureStore, PartRecord, StoreManifest, read_part
+from headstart.data.contracts.store import (
+    FeatureStore,
+    PartRecord,
+    StoreManifest,
+    columns_for,
+    read_part,
+)
 from headstart.data.examples.opening import Source, open_source
 from headstart.data.examples.parts import in_parts
 from headstart.data.examples.source import describe_left_out
@@ -177,8 +183,7 @@ class Summary:
         if self.bad_share > max_bad:
             raise TooManyBadError(
                 f"{self.bad_share:.1%} of the examples failed, more than --max-bad {max_bad:.1%}",
-                f"The reasons are in {console.place(self.store)}/_errors "
-                "(Parquet: id, stage, reason, message).",
+                f"Show the reasons with: python -m data errors {console.place(self.store)}",
             )
 
     @property
@@ -235,7 +240,8 @@ def extract(
         return _summary(
             store, examples, todo, update, _Done(todo.fingerprint.precision), clock.seconds
         )
-    with _readable_errors(), sole_writer(store) as held:
+    columns = columns_for(examples.examples.schema, loaded.spec.dim)
+    with _readable_errors(), sole_writer(store, columns) as held:
         if state(store) != seen:  # another run has just finished
             todo = plan(examples, store, wanted, update, free)
         backbone_here = loaded.run_in(todo.fingerprint.precision)
@@ -367,7 +373,13 @@ def _update(
     """Begin the run, and rewrite the parts that keep only some of their examples."""
     held()
     if not todo.unfinished:
-        begin(store, backbone.fingerprint, source.path, inferences=todo.inferences)
+        begin(
+            store,
+            backbone.fingerprint,
+            source.path,
+            inferences=todo.inferences,
+            columns=columns_for(source.examples.schema, backbone.spec.dim),
+        )
     # Parts that the manifest lists stay as well: readers use it until the new one is written.
     sweep(store, (*todo.parts, *(todo.manifest.parts if todo.manifest else ())), held)
     if not todo.rewrites:

@@ -7,13 +7,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import pyarrow as pa
-
+from headstart.data.common.arrays import empty
 from headstart.data.common.errors import ExtractionError
 from headstart.data.contracts.backbone import BackboneSpec
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import PartContent, begin_part, write_part
-from headstart.data.contracts.store import PartRecord
+from headstart.data.contracts.store import PartRecord, columns_for
 from headstart.data.storage.folder import Folder
 from headstart.data.workers.inputs import Failure
 from headstart.data.workers.shards import Shard
@@ -51,7 +50,8 @@ class EmbeddingJob(Job):
     def failed(self, shard: Shard, failure: Failure) -> Embedded:
         """A part with only this failure."""
         errors = error_rows(shard.examples, [failure])
-        content = PartContent(self.fingerprint, pa.table({}), errors)
+        columns = columns_for(shard.examples.schema, self.backbone.dim)
+        content = PartContent(self.fingerprint, empty(columns), errors)
         return Embedded(write_part(self.store, _new_part(shard), content))
 
     def stopped(self, reason: str) -> ExtractionError:

@@ -330,7 +330,11 @@ def show(built: Built, say: Callable[[dict[str, Any]], None] = console.show) -> 
         for name in ("backbone", "edge")
     }
     found = built.accuracy
-    failed = f", {built.failed:,} failed ({place(built.features)}/_errors)" if built.failed else ""
+    failed = (
+        f", {built.failed:,} failed (see `data errors {place(built.features)}`)"
+        if built.failed
+        else ""
+    )
     rows = {
         "accuracy": f"{found.value:.4f}  (95 %: {found.low:.4f} to {found.high:.4f}) on "
         f"{counted(built.tested_on, 'held-out example')}",

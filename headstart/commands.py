@@ -143,9 +143,9 @@ def predict(
     checks.finish()
     table = predicting.answer(edge, [reading.address(each) for each in files], options)
     if path is not None:
-        write_answers(path, table, edge.classes, spreadsheet_safe)
+        write_answers(path, table, spreadsheet_safe)
     if as_json:
-        console.show_json(predicting.to_json(table, edge.classes))
+        console.show_json(table.to_pylist())
     else:
         _show_answers(table, output)
     bad = table["error"].length() - table["error"].null_count

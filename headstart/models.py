@@ -82,9 +82,9 @@ class EdgeModel:
         Returns
         -------
         pa.Table
-            `id`, `prediction` (none for "unknown"), `confidence`, `probabilities` (float32
-            `[classes]` in each row), `label` (if the source has any), `error` (none, or why there
-            is no answer).
+            `id`, `prediction` (none for "unknown"), `confidence`, `probabilities` (a struct with a
+            float32 field for each class), `label` (if the source has any), `error` (none, or why
+            there is no answer).
 
         Raises
         ------

@@ -82,7 +82,8 @@ def test_photographs_are_predicted_as_their_features_are(
     for id_, row in got.items():
         assert (row["prediction"], row["label"]) == (expected[id_]["prediction"],) * 2
         assert row["probabilities"] == pytest.approx(expected[id_]["probabilities"], abs=1e-5)
-        assert row["confidence"] == max(row["probabilities"])
+        assert row["confidence"] == max(row["probabilities"].values())
+        assert list(row["probabilities"]) == ["blue", "green", "red"]
 
 
 def test_the_same_photographs_give_the_same_file(
@@ -496,7 +497,7 @@ def test_a_model_folder_takes_features_only(
     (tmp_path / "empty").mkdir()
     answer = command("classify", "predict", model, tmp_path / "empty", "-o", tmp_path / "p.csv")
     assert answer.err.startswith(
-        f"error: {tmp_path / 'empty'} is not a feature store (it has no _headstart.json)\n"
+        f"error: {tmp_path / 'empty'} is not a feature store (it has no _headstart.parquet)\n"
     )
 
 

@@ -29,7 +29,11 @@ from headstart.data.source_options import SourceOptions
 from headstart.data.storage.folder import HIDDEN, Folder
 
 CONTAINERS = (".tar", ".parquet")
-OURS = ("_headstart.json", "_records/run.json")  # files that mark a feature store
+# Files that mark a feature store, and their names before format version 2.
+OURS = (
+    *("_headstart.parquet", "_records/run.parquet"),
+    *("_headstart.json", "_records/run.json"),
+)
 MOST_SCHEMAS = 100  # Parquet files whose columns are checked if there are loose files as well
 
 

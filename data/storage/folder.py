@@ -87,10 +87,6 @@ class Folder(ABC):
         """Remove a file, if it exists."""
 
     @abstractmethod
-    def move(self, name: str, new: str) -> None:
-        """Give a file another name, if it is there; a reader may find neither for a moment."""
-
-    @abstractmethod
     def remove_all(self, under: str) -> None:
         """Remove a folder in this one with all its files, if it exists."""
 

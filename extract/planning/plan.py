@@ -14,10 +14,11 @@ from headstart.data.common.errors import StoreError
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import Unfinished, read_unfinished
 from headstart.data.contracts.store import (
-    MANIFEST,
+    OLD_MANIFEST,
     RECORDS,
     PartRecord,
     StoreManifest,
+    manifest_file,
     read_manifest,
 )
 from headstart.data.examples.opening import Source
@@ -101,7 +102,8 @@ class Plan:
     unfinished
         Whether an earlier run has not finished, and this one continues it.
     leftovers
-        Whether there are records to be removed at the end, or another source to be written down.
+        Whether there are records to be removed at the end, another source to be written down, or a
+        manifest of an older format.
     """
 
     manifest: StoreManifest | None
@@ -206,18 +208,21 @@ def plan(
             kept=int(done.sum()),
             changed=int(changed.sum()),
             retried=int((known.failed & known.in_source & ~keep & ~changed).sum()),
-            relabelled=int((known.stale & keep).sum()),
+            relabelled=int((known.stale & keep & known.in_source).sum()),
             vanished=int((~known.in_source & ~known.superseded).sum()),
         ),
         inferences=recorded[-1].inferences,
         unfinished=unfinished is not None,
-        leftovers=store.exists(RECORDS) or any(each.source != source.path for each in recorded),
+        leftovers=store.exists(RECORDS)
+        or store.exists(OLD_MANIFEST)
+        or any(each.source != source.path for each in recorded),
     )
 
 
 def state(store: Folder) -> tuple[bytes, tuple[str, ...]]:
     """What a plan depends on in a store: as long as it is the same, the plan is valid."""
-    manifest = store.read(MANIFEST) if store.exists(MANIFEST) else b""
+    file = manifest_file(store)
+    manifest = store.read(file) if file else b""
     return manifest, tuple(store.names(RECORDS))
 
 
@@ -306,9 +311,7 @@ def _check_same(
 def _check_unused(store: Folder) -> None:
     """Refuse a folder with other files, so that they are not mixed with a store."""
     store.check()
-    foreign = (
-        name for name in store.names() if name != LOCK and not name.startswith(f"{RECORDS}/")
-    )
+    foreign = (name for name in store.names() if not name.startswith((LOCK, f"{RECORDS}/")))
     if name := next(foreign, None):
         raise StoreError(
             f"{store} is in use by something else (it holds {name})",

@@ -14,11 +14,10 @@ from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import PartContent, write_part
 from headstart.data.contracts.store import (
     ERROR_SCHEMA,
-    TEXT_COLUMNS,
     PartRecord,
+    columns_for,
     damaged,
     fingerprint_of,
-    part_schema,
     read_part,
 )
 from headstart.data.examples.opening import Source
@@ -65,7 +64,7 @@ def rewrite(store: Folder, source: Source, change: Rewrite, fingerprint: Fingerp
     if old.errors_file:
         before = read_part(store, old.errors_file).take(pa.array(change.errors))
         errors = pa.concat_tables([errors, before], promote_options="default")
-    rows = pa.table({})
+    rows = empty(columns_for(source.examples.schema, fingerprint.dim))
     if old.rows_file and len(change.rows):
         stored = read_part(store, old.rows_file)
         made_by = fingerprint_of(stored)
@@ -78,8 +77,7 @@ def rewrite(store: Folder, source: Source, change: Rewrite, fingerprint: Fingerp
 def _refresh(rows: pa.Table, source: Source, change: Rewrite) -> pa.Table:
     there = pa.array(change.source_rows >= 0)
     now = source.examples.take(pa.array(np.maximum(change.source_rows, 0)))
-    carried = [field for field in now.schema if field.name not in TEXT_COLUMNS]
-    schema = part_schema(rows.schema.field("embedding").type.list_size, carried)
+    schema = columns_for(now.schema, rows.schema.field("embedding").type.list_size)
     columns = []
     for field in schema:
         if field.name in ("id", "content", "embedding"):

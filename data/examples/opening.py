@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import SourceError
-from headstart.data.examples.folder import open_folder
+from headstart.data.examples.folder import Containers, look_into_folder
 from headstart.data.examples.layout import SPLITS
 from headstart.data.examples.manifest import open_manifest
 from headstart.data.examples.parquet import holds_examples, open_parquet
@@ -58,7 +58,25 @@ def open_source(
     SourceError
         If there is nothing to read, or the source is not valid; all mistakes are reported at once.
     """
-    source = _open(*_split_column(path), modality)
+    found = open_or_find(path, modality)
+    source = found if isinstance(found, Source) else found.open(path)
+    check_labels(path, source, allow_unlabelled)
+    return source
+
+
+def open_or_find(path: str | Path, modality: Modality | None) -> Source | Containers:
+    """What `open_source` opens; of a folder of archives or tables only their names and stamps.
+
+    Raises
+    ------
+    SourceError
+        As `open_source`.
+    """
+    return _open(*_split_column(path), modality)
+
+
+def check_labels(path: str | Path, source: Source, allow_unlabelled: bool) -> None:
+    """Refuse a source in which some examples have a label and others have none, if asked to."""
     labels = source.examples["label"]
     if 0 < labels.null_count < len(labels) and not allow_unlabelled:
         bad = source.examples.filter(pc.is_null(labels))
@@ -68,7 +86,6 @@ def open_source(
             f"{first_few(bad['id'], show=quoted)}",
             "Label them, or pass --allow-unlabelled to keep them without one.",
         )
-    return source
 
 
 def with_column(source: str | Path, column: str | None) -> str | Path:
@@ -87,7 +104,7 @@ def _split_column(path: str | Path) -> tuple[str | Path, str | None]:
     return whole, column
 
 
-def _open(path: str | Path, column: str | None, modality: Modality | None) -> Source:
+def _open(path: str | Path, column: str | None, modality: Modality | None) -> Source | Containers:
     parent, name = folder_holding(path)
     suffix = suffix_of(name)
     texts = modality or next(each for each in MODALITIES.values() if each.in_tables)
@@ -107,7 +124,7 @@ def _open(path: str | Path, column: str | None, modality: Modality | None) -> So
     folder = folder_at(path)
     if not folder.exists():
         raise SourceError(f"{path}: no such folder or manifest", _nearby(folder))
-    return open_folder(path, folder, modality, column)
+    return look_into_folder(path, folder, modality, column)
 
 
 def _nearby(folder: Folder) -> str:

@@ -18,6 +18,11 @@ from headstart.data.modalities.modality import Modality
 from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.folder import Folder
 
+
+class NoExamplesError(SourceError):
+    """A source has no examples, though nothing is wrong with its files."""
+
+
 COLUMNS = ("id", "path", "label", "split", "group")
 RESERVED = ("content", "stamp", "embedding")
 NEIGHBOURS = 500_000  # strings compared at once
@@ -42,6 +47,8 @@ class Source:
         What the examples are.
     listed
         The stamps of the examples' files, if listing them returned stamps.
+    labels_by_folder
+        Whether labels or splits are from folders inside archives, which all archives decide on.
     """
 
     path: str
@@ -50,6 +57,7 @@ class Source:
     left_out: dict[str, int]
     modality: Modality
     listed: pa.ChunkedArray | None = None
+    labels_by_folder: bool = False
 
     @property
     def classes(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""A plan file by file, for up to a billion examples on a thousand nodes, with workers that are faked.
+"""A plan file by file, for up to a billion examples on a thousand nodes, with faked workers.
 
 Real are the planner (on a local Ray, whose two or so workers list the files one after the other),
 the pool (with as many workers as asked for, which answer at once), the records and the manifest.
@@ -164,7 +164,7 @@ def run(examples: int, files: int, nodes: int, own_ids: bool) -> None:
                 mock.patch.object(pools, "_actor", workers.actor),
                 mock.patch("ray.wait", workers.wait),
                 mock.patch("ray.get", workers.get),
-                mock.patch("ray.kill", lambda actor: None),
+                mock.patch("ray.kill"),
             ):
                 some = shards if at_once > 1 else shards[: min(len(shards), 10_000)]
                 pool = WorkerPool(job, None, nodes, 300.0)

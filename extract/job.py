@@ -390,7 +390,8 @@ def _work(
                 f"the cluster's GPUs ({idle}) are left idle: --engine cuda uses them, where "
                 "onnxruntime-gpu is installed"
             )
-        check_shared(source.folder, todo.paths().slice(0, 1).to_pylist(), store)
+        if isinstance(source, Source):  # one in files was compared before they were listed
+            check_shared(source.folder, todo.paths().slice(0, 1).to_pylist(), store)
         content = ray.put(backbone.content)
         if options.precision == AUTO and todo.new and measurable(config):
             config = fastest_config(content, backbone.spec, config, source.folder, todo.paths())

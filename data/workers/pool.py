@@ -39,6 +39,7 @@ WATCH_SECONDS = 1.0  # for positions
 POSITIONS_A_SECOND = 200  # at most: of thousands of workers, each is asked more seldom
 GROW_SECONDS = 5.0  # for machines that have joined
 QUIET_SECONDS = 30.0  # for notes to the user
+MOST_NOTES = 16  # of slow workers at once
 
 
 @dataclass
@@ -272,7 +273,8 @@ class WorkerPool:
 
     def _note_what_is_slow(self, now: float) -> None:
         busy = [member for member in self.members if member.tasks]
-        for member in busy:
+        busy.sort(key=lambda member: member.last_progress)
+        for member in busy[:MOST_NOTES]:
             example = member.tasks[0].shard.name_of(member.row)
             console.note(f"{member.name}: at {example} for {now - member.last_progress:.0f} s")
         if not busy:

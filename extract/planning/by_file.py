@@ -51,7 +51,7 @@ from headstart.extract.planning.rewrite import Rewrite, rewrite
 GROUPS = 1_000  # tasks that files are listed in
 LARGEST_PART = 16_384  # rows of a part
 PART_BYTES = 1 << 28  # of its embeddings
-SHOWN = 5
+SHOWN, MOST_ERRORS = 5, 20
 
 
 class InMemoryError(HeadstartError):
@@ -311,11 +311,7 @@ class _Planner:
                 seen.append(found)
                 if any(each.rewrites for each in found.files):
                     asked.append(changes)
-        checks = Checklist()
-        for error in (each for found in seen for each in found.errors):
-            with checks.item():
-                raise error
-        checks.finish()
+        _report([error for found in seen for error in found.errors])
         return seen, asked
 
     def _check(self, listing: Listing, seen: list[Seen]) -> None:
@@ -410,6 +406,18 @@ class _Planner:
 
 
 _COUNTS = fields(Counts)
+
+
+def _report(errors: list[InputError]) -> None:
+    """Raise what is wrong with files, if anything is; of very many the first ones."""
+    checks = Checklist()
+    for error in errors[:MOST_ERRORS]:
+        with checks.item():
+            raise error
+    with checks.item():
+        if (more := len(errors) - MOST_ERRORS) > 0:
+            raise SourceError(f"{counted(more, 'more file')} cannot be used", "See those above.")
+    checks.finish()
 
 
 def _by_folder() -> InMemoryError:

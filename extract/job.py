@@ -428,7 +428,7 @@ def _work(
         rewritten=rewritten,
         embedded=tuple(part.record for part in parts),
         lost=pool.lost,
-        workers=workers,
+        workers=pool.size,
         engines=tuple(sorted({name for names in engines.values() for name in names})),
         first=min(firsts, default=None),
         tally=_added(part.tally for part in parts),

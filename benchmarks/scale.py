@@ -16,11 +16,13 @@ import json
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -59,16 +61,20 @@ class MadeUp:
     def open(self, path: object, names: Sequence[str]) -> Source:
         """The listing of one file; ids of the user's have nothing of the file's name in them."""
         (name,) = names
-        numbers = pc.cast(pa.array(np.arange(self.rows)), pa.string())
+        numbers, labels, nothing = columns_of(self.rows)
         start = f"user-{int(name[6:-4]):06d}-" if self.own_ids else f"{name}/photographs/"
         ids = pc.binary_join_element_wise(start, numbers, "")
-        labels = pa.array([f"class {n}" for n in range(100)]).take(
-            pa.array(np.arange(self.rows) % 100)
-        )
-        nothing = pa.nulls(self.rows, pa.string())
         columns = [ids, ids, labels, nothing, nothing]
         table = pa.table(columns, ["id", "path", "label", "split", "group"])
         return Source(str(path), self.folder, table, {}, MODALITIES["image"])
+
+
+@cache
+def columns_of(rows: int) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """What all files have: numbers as text, labels, and nothing."""
+    classes = pa.array([f"class {n}" for n in range(100)])
+    labels = classes.take(pa.array(np.arange(rows) % 100))
+    return pc.cast(pa.array(np.arange(rows)), pa.string()), labels, pa.nulls(rows, pa.string())
 
 
 class Clock:
@@ -95,26 +101,23 @@ class Clock:
 class Workers:
     """In place of Ray for the pool: workers that have always done what they were asked for."""
 
-    def __init__(self, store: Folder, clock: Clock, at_once: int) -> None:
-        self.store, self.clock, self.at_once = store, clock, at_once
-        self.ready: deque[Any] = deque()
-        self.values: dict[Any, Any] = {}
+    def __init__(self, store: Folder, clock: Clock) -> None:
+        self.store, self.clock = store, clock
+        self.values: dict[int, Any] = {}  # in the order of their references
         self.next = 0
 
     def answer(self, make: Any) -> int:
         """A reference to what a fake worker returns."""
         self.next += 1
-        self.ready.append(self.next)
         self.values[self.next] = make
         return self.next
 
     def wait(self, asked: list[int], num_returns: int = 1, timeout: float = 0) -> Any:
-        """At most `at_once` answers: with one, each costs the pool a whole turn."""
-        return list(self.ready)[: min(num_returns, self.at_once)], []
+        """The first answers: all are there."""
+        return list(islice(self.values, num_returns)), []
 
     def get(self, answer: int) -> Any:
         """Now the fake worker writes its records."""
-        self.ready.remove(answer)
         start, cpu = time.perf_counter(), time.process_time()
         value = self.values.pop(answer)()
         self.clock.faked += time.perf_counter() - start
@@ -123,12 +126,14 @@ class Workers:
 
     def actor(self, job: object) -> Any:
         """A fake worker."""
-        found = mock.Mock(spec=["start", "work", "position"])
-        number = self.next
-        found.start.remote = lambda content: self.answer(lambda: f"worker {number}")
-        found.work.remote = lambda shard, marks: self.answer(lambda: self.record(shard))
-        found.position.remote = lambda: self.answer(lambda: (-1, 0))
-        return found
+        name = f"worker {self.next}"
+        calls = {
+            "start": lambda content: self.answer(lambda: name),
+            "work": lambda shard, marks: self.answer(lambda: self.record(shard)),
+            "position": lambda: self.answer(lambda: (-1, 0)),
+        }
+        methods = {each: SimpleNamespace(remote=call) for each, call in calls.items()}
+        return SimpleNamespace(**methods)
 
     def record(self, shard: Shard) -> PartRecord:
         """As a worker writes it, and an empty file in place of its part."""
@@ -162,22 +167,17 @@ def run(examples: int, files: int, nodes: int, own_ids: bool) -> None:
             shards = todo.shards(nodes, 16)
             print(f"  {todo.left:,} examples in {len(shards):,} shards", flush=True)
         begin(store, PRINT, place)
-        for at_once in (nodes, 1):
-            workers = Workers(store, clock, at_once)
-            job: Any = mock.Mock()
-            job.spec = Preprocessing(8, 8)
-            with (
-                clock.step(f"hand out, {at_once} answers at once", len(shards)),
-                mock.patch.object(pools, "_actor", workers.actor),
-                mock.patch("ray.wait", workers.wait),
-                mock.patch("ray.get", workers.get),
-                mock.patch("ray.kill"),
-            ):
-                some = shards if at_once > 1 else shards[: min(len(shards), 10_000)]
-                pool = WorkerPool(job, None, nodes, 300.0)
-                records = [each.value for each in pool.run(list(some), "embedding")]
-            if at_once > 1:
-                parts = tuple(records)
+        workers = Workers(store, clock)
+        job: Any = SimpleNamespace(spec=Preprocessing(8, 8), gpu=0)
+        with (
+            clock.step(f"hand out to {nodes:,} workers, and take back", len(shards)),
+            mock.patch.object(pools, "_actor", workers.actor),
+            mock.patch("ray.wait", workers.wait),
+            mock.patch("ray.get", workers.get),
+            mock.patch("ray.kill"),
+        ):
+            pool = WorkerPool(job, None, nodes, 300.0)
+            parts = tuple(each.value for each in pool.run(shards, "embedding"))
         with clock.step("read the records, as a run that goes on", len(shards)):
             by_file.read_stored(store, place, PRINT, by_file.Update(), False)
         with clock.step("write the manifest"):

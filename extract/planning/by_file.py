@@ -465,8 +465,8 @@ def look(
         source = listing.with_columns(source)
         file = FilePart(name, stamp, len(source), source.examples["label"].null_count, 0)
         if not parts:
-            runs = runs_of(np.arange(len(source)))
-            seen.files.append(FilePlan(file, runs, Counts(), (), 0))
+            every = ((0, len(source)),) if len(source) else ()
+            seen.files.append(FilePlan(file, every, Counts(), (), 0))
             continue
         found = subtract(source, store, tuple(parts), update, rehash)
         runs = runs_of(np.flatnonzero(~found.done))

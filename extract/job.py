@@ -144,7 +144,8 @@ class Summary:
     tally
         What the modality counts of the examples embedded by this run, such as texts that were cut.
     seconds
-        By stage: `plan`, `start Ray`, `choose precision`, `start workers`, `embed`, `stop Ray`.
+        By stage: `plan`, `start Ray`, `list files` (of a source in very many), `choose precision`,
+        `start workers`, `embed`, `stop Ray`.
     """
 
     store: str
@@ -302,6 +303,7 @@ def _by_file(
         done = _work_and_finish(
             todo.source, asked.backbone, store, options, todo, update, clock, held
         )
+    clock.stage("stop Ray")
     return _summary(store, todo.source, todo, update, done, clock.seconds)
 
 

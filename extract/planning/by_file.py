@@ -49,7 +49,6 @@ from headstart.extract.planning.plan import (
 from headstart.extract.planning.rewrite import Rewrite, rewrite
 
 LISTINGS = 4_000  # tasks that files are listed in, at most
-ID_TASKS = 1_000  # that hash ids: each makes an object for each partition
 LARGEST_PART = 16_384  # rows of a part
 PART_BYTES = 1 << 28  # of its embeddings
 SHOWN, MOST_ERRORS = 5, 20
@@ -301,7 +300,7 @@ class _Planner:
         given = ray.put((listing, self.store, self.update, self.stored.moved))
         task: Any = ray.remote(num_cpus=1, num_returns=2)(look)
         answers = []
-        for names in _groups(self.look, LISTINGS):
+        for names in _groups(self.look):
             some = [(each, self.files.stamps[each], self.parts.get(each, [])) for each in names]
             answers.append(task.remote(given, some))
         seen, asked = [], []
@@ -351,7 +350,7 @@ class _Planner:
             )
             for name in (*names, *self.gone)
         ]
-        moved = check_ids(listing, self.store, list(_groups(owners, ID_TASKS)), names, total)
+        moved = check_ids(listing, self.store, owners, names, total)
         if moved:
             raise InMemoryError(f"{counted(moved, 'example')} moved from one file to another")
 
@@ -425,8 +424,8 @@ def _by_folder() -> InMemoryError:
     return InMemoryError("labels are from folders in the archives")
 
 
-def _groups(items: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:
-    size = -(-len(items) // most)
+def _groups(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    size = -(-len(items) // LISTINGS)
     for start in range(0, len(items), size):
         yield items[start : start + size]
 

@@ -6,6 +6,7 @@ by itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -24,7 +25,9 @@ from headstart.data.workers.tasks import result_of
 from headstart.extract.planning.files import Listing
 
 A_PARTITION = 4_000_000  # ids: 100 MB
-MOST_PARTITIONS = 256
+A_TASK, MOST_TASKS = 100_000, 1_000  # ids that are hashed together, at least; and tasks, at most
+# Ray sends a result of less than 100 kB to the driver: of each task it must be more a partition.
+LEAST_RESULT = 8_192  # ids: 200 kB
 SHOWN = 5
 # Two ids have one hash with a probability of 1e-20 among a billion; what is shown is read again.
 ENTRY = np.dtype([("one", "<u8"), ("two", "<u8"), ("file", "<i4"), ("row", "<i4")])
@@ -65,14 +68,14 @@ class Found:
 
 
 def check_ids(
-    listing: Listing, store: Folder, groups: Sequence[Sequence[Owner]], names: Sequence[str], n: int
+    listing: Listing, store: Folder, owners: Sequence[Owner], names: Sequence[str], n: int
 ) -> int:
     """Refuse ids that several examples have; returns how many ids of the store are elsewhere now.
 
     Parameters
     ----------
-    groups
-        All files, those of one group for one task.
+    owners
+        All files.
     names
         Of the files, by number.
     n
@@ -85,12 +88,13 @@ def check_ids(
     """
     import ray
 
-    partitions = min(max(1, -(-n // A_PARTITION)), MOST_PARTITIONS)
+    tasks = min(max(1, n // A_TASK), MOST_TASKS, len(owners))
+    partitions = max(1, min(math.ceil(n / A_PARTITION), n // tasks // LEAST_RESULT))
     task: Any = ray.remote(num_cpus=1, num_returns=partitions)(_hashed)
     given = ray.put((listing, store))
     columns: list[list[Any]] = []
-    for group in groups:
-        answer = task.remote(given, list(group), partitions)
+    for group in np.array_split(np.arange(len(owners)), tasks):
+        answer = task.remote(given, [owners[at] for at in group], partitions)
         columns.append([answer] if partitions == 1 else answer)
     look: Any = ray.remote(num_cpus=1)(doubles)
     asked = [look.remote(*column) for column in zip(*columns, strict=True)]

@@ -19,7 +19,6 @@ import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,11 +56,12 @@ class MadeUp:
     folder: Folder
     rows: int
     own_ids: bool
+    columns: tuple[pa.Array, pa.Array, pa.Array]
 
     def open(self, path: object, names: Sequence[str]) -> Source:
         """The listing of one file; ids of the user's have nothing of the file's name in them."""
         (name,) = names
-        numbers, labels, nothing = columns_of(self.rows)
+        numbers, labels, nothing = self.columns
         start = f"user-{int(name[6:-4]):06d}-" if self.own_ids else f"{name}/photographs/"
         ids = pc.binary_join_element_wise(start, numbers, "")
         columns = [ids, ids, labels, nothing, nothing]
@@ -69,7 +69,6 @@ class MadeUp:
         return Source(str(path), self.folder, table, {}, MODALITIES["image"])
 
 
-@cache
 def columns_of(rows: int) -> tuple[pa.Array, pa.Array, pa.Array]:
     """What all files have: numbers as text, labels, and nothing."""
     classes = pa.array([f"class {n}" for n in range(100)])
@@ -156,8 +155,9 @@ def planned(source: Files, store: Folder, on_ray: bool = True) -> PlanByFile:
 def run(examples: int, files: int, nodes: int, own_ids: bool) -> None:
     """All steps of one extraction, and a second one that finds nothing to do."""
     with tempfile.TemporaryDirectory(prefix="scale-", dir="/dev/shm") as place:
+        rows = examples // files
         clock, store = Clock(), folder_at(Path(place, "store"))
-        made_up: Any = MadeUp(folder_at(place), examples // files, own_ids)
+        made_up: Any = MadeUp(folder_at(place), rows, own_ids, columns_of(rows))
         names = [f"shard-{number:06d}.tar" for number in range(files)]
         listing = Listing(place, made_up, Preprocessing(8, 8))
         source = Files(listing, dict.fromkeys(names, STAMP))

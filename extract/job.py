@@ -32,7 +32,7 @@ from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import begin, finish, sweep
 from headstart.data.contracts.store import FeatureStore, PartRecord, StoreManifest, read_part
 from headstart.data.examples.folder import Containers
-from headstart.data.examples.opening import Source, check_labels, open_or_find, open_source
+from headstart.data.examples.opening import Source, open_found, open_or_find, open_source
 from headstart.data.examples.parts import in_parts
 from headstart.data.examples.source import describe_left_out
 from headstart.data.modalities.modality import Modality
@@ -135,6 +135,8 @@ class Summary:
         In all runs on this store.
     errors
         All errors in the store by `stage/reason`, including those of earlier runs.
+    such_as
+        An example of each, and what is wrong with it.
     precision
         Of the embeddings.
     engines
@@ -164,6 +166,15 @@ class Summary:
     first_embedding: float | None
     tally: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    such_as: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[str]:
+        """The errors in the store, in words: a line for each reason."""
+        return [
+            f"{count:,} failed with {kind}, such as {self.such_as[kind]}"
+            for kind, count in self.errors.items()
+        ]
 
     @property
     def bad_share(self) -> float:
@@ -223,8 +234,7 @@ def extract(
             if isinstance(found, Containers) and len(found.stamps) >= MANY and modality:
                 files = files_of(found, loaded.spec.preprocessing)
             else:
-                examples = found if isinstance(found, Source) else found.open(source)
-                check_labels(source, examples, options.allow_unlabelled)
+                examples = open_found(source, found, options.allow_unlabelled)
     with checks.item():
         store = folder_at(output)
         store.check()
@@ -508,6 +518,7 @@ def _summary(
     seconds: dict[str, float],
 ) -> Summary:
     finished = FeatureStore.open(str(store))
+    errors, such_as = finished.errors_by_kind()
     return Summary(
         store=str(store),
         examples=len(source),
@@ -518,11 +529,12 @@ def _summary(
         inferences=done.inferences,
         all_inferences=finished.manifest.inferences,
         rows=finished.manifest.rows,
-        errors=finished.count_errors(),
+        errors=errors,
         workers=done.workers,
         precision=done.precision,
         engines=done.engines,
         first_embedding=done.first,
         tally=dict(sorted(done.tally.items())),
         seconds=seconds,
+        such_as=such_as,
     )

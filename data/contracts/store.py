@@ -331,17 +331,22 @@ class FeatureStore:
             raise damaged(self.folder, file, f"{table.num_rows} rows instead of {part.rows}")
         return table
 
-    def count_errors(self) -> dict[str, int]:
-        """How many examples failed, by `stage/reason`; never all errors are in memory."""
+    def errors_by_kind(self) -> tuple[dict[str, int], dict[str, str]]:
+        """How many examples failed, by `stage/reason`, and `ID: MESSAGE` of one of each kind.
+
+        Never all errors are in memory.
+        """
         files = [part.errors_file for part in self.manifest.parts if part.errors_file]
-        found: Counter[str] = Counter()
+        columns = ["id", "stage", "reason", "message"]
+        count: Counter[str] = Counter()
+        such_as: dict[str, str] = {}
         with ThreadPoolExecutor(READERS) as pool:
-            for table in pool.map(
-                lambda file: read_part(self.folder, file, ["stage", "reason"]), files
-            ):
-                pairs = zip(table["stage"].to_pylist(), table["reason"].to_pylist(), strict=True)
-                found.update(map("/".join, pairs))
-        return dict(sorted(found.items()))
+            for table in pool.map(lambda file: read_part(self.folder, file, columns), files):
+                for row in table.to_pylist():
+                    kind = f"{row['stage']}/{row['reason']}"
+                    count[kind] += 1
+                    such_as[kind] = f"{row['id']}: {row['message']}"
+        return dict(sorted(count.items())), such_as
 
     def read_errors(self) -> pa.Table:
         """The examples that failed: `id`, `stage`, `reason`, `message`, `stamp`, `path`."""

@@ -15,15 +15,22 @@ from headstart.data.common.console import counted
 from headstart.data.common.errors import SourceError
 from headstart.data.examples.layout import is_of_the_system, labels_and_splits
 from headstart.data.examples.parquet import holds_examples, open_parquet
-from headstart.data.examples.source import COLUMNS, Source, describe_left_out, is_utf8
+from headstart.data.examples.source import (
+    COLUMNS,
+    NOT_UTF8,
+    Source,
+    describe_left_out,
+    is_utf8,
+)
 from headstart.data.examples.tables import TABLES
 from headstart.data.examples.tar import open_tar
 from headstart.data.examples.texts import means_texts, open_texts
 from headstart.data.modalities.known import MODALITIES, modality_of
 from headstart.data.modalities.modality import Modality
+from headstart.data.source_options import SourceOptions
 from headstart.data.storage.folder import HIDDEN, Folder
 
-CONTAINERS = {".tar": open_tar, ".parquet": open_parquet}
+CONTAINERS = (".tar", ".parquet")
 TEXTS = "texts"
 OURS = ("_headstart.json", "_records/run.json")  # files that mark a feature store
 MOST_SCHEMAS = 100  # Parquet files whose columns are checked if there are loose files as well
@@ -36,28 +43,30 @@ class Containers:
     Parameters
     ----------
     kind
-        A key of `CONTAINERS`, or `TEXTS`.
+        One of `CONTAINERS`, or `TEXTS`.
     stamps
         Of the files, by name, sorted.
     modality
         Of the examples, if it is known.
-    column
-        Of the texts, if it is named.
+    options
+        The columns of texts and labels in tables.
     """
 
     folder: Folder
     kind: str
     stamps: dict[str, str]
     modality: Modality | None
-    column: str | None = None
+    options: SourceOptions = SourceOptions()
 
     def open(self, path: object, names: Sequence[str] | None = None) -> Source:
         """The examples of all or some of the files; raises as `open_folder`."""
         some = list(self.stamps if names is None else names)
         if self.kind == TEXTS:
             known = self.modality or _of_tables()
-            return open_texts(path, self.folder, some, self.column, known)
-        return CONTAINERS[self.kind](path, self.folder, some, self.modality)
+            return open_texts(path, self.folder, some, self.options, known)
+        if self.kind == ".parquet":
+            return open_parquet(path, self.folder, some, self.modality, self.options)
+        return open_tar(path, self.folder, some, self.modality)
 
 
 def _of_tables() -> Modality:
@@ -65,25 +74,29 @@ def _of_tables() -> Modality:
 
 
 def _containers(
-    folder: Folder, stamps: dict[str, str], modality: Modality | None, column: str | None
+    folder: Folder, stamps: dict[str, str], modality: Modality | None, options: SourceOptions
 ) -> Containers | None:
     ends: dict[str, list[str]] = {}
     for name in sorted(stamps):
         ends.setdefault(_suffix(name), []).append(name)
     tables = sorted(name for end in TABLES for name in ends.get(end, ()))
     texts = modality or _of_tables()
+    column = options.text_column
     if tables and texts.in_tables and means_texts(folder, tables[0], column, modality):
         some = {name: stamps[name] for name in tables}
-        return Containers(folder, TEXTS, some, modality, column)
+        return Containers(folder, TEXTS, some, modality, options)
     for extension in CONTAINERS:
         if extension in ends:
             some = {name: stamps[name] for name in ends[extension]}
-            return Containers(folder, extension, some, modality)
+            return Containers(folder, extension, some, modality, options)
     return None
 
 
 def look_into_folder(
-    path: object, folder: Folder, modality: Modality | None, column: str | None = None
+    path: object,
+    folder: Folder,
+    modality: Modality | None,
+    options: SourceOptions = SourceOptions(),
 ) -> Source | Containers:
     """List the examples of a folder; if it has none, find its archives or tables of examples.
 
@@ -93,8 +106,8 @@ def look_into_folder(
     ----------
     modality
         Of the examples; by default, that of most files.
-    column
-        Of the texts in the folder's tables, if it is named.
+    options
+        The columns of texts and labels in the folder's tables.
 
     Raises
     ------
@@ -114,7 +127,7 @@ def look_into_folder(
     if found:
         _check_alone(path, folder, kind, len(found), containers)
     else:
-        if meant := _containers(folder, dict(files), modality, column):
+        if meant := _containers(folder, dict(files), modality, options):
             return meant
         what = f"; it has {', '.join(sorted(others))} files" if others else "; it is empty"
         if left_out:
@@ -150,7 +163,7 @@ def _files(path: object, folder: Folder, left_out: Counter[str]) -> list[tuple[s
     files = []
     for name, stamp in listed:
         if not is_utf8(name):
-            left_out["names that are not UTF-8"] += 1
+            left_out[NOT_UTF8] += 1
         elif is_of_the_system(name):
             left_out[HIDDEN] += 1
         elif stores and any(name.startswith(store) for store in stores):

@@ -245,7 +245,7 @@ class _Planner:
     def _done(self, name: str, in_manifest: set[str]) -> bool:
         """Whether a file need not be looked at: a finished run had all of it, as it is now."""
         update, parts = self.update, self.parts.get(name, [])
-        if not parts or update.rehash or self.stored.moved:
+        if not parts or update.rehash or self.stored.renamed:
             return False
         here = [part.file.here for part in parts if part.file]
         current = all(part.file and part.file.stamp == self.files.stamps[name] for part in parts)

@@ -110,8 +110,8 @@ class Files:
 
 def files_of(found: Containers, spec: InputSpec) -> Files:
     """The files of a folder, which are listed one by one."""
-    mark = "" if found.column is None else f"#{found.column}"
-    listing = Listing(f"{found.folder}{mark}", replace(found, stamps={}), spec)
+    path = str(found.options.address(str(found.folder)))
+    listing = Listing(path, replace(found, stamps={}), spec)
     return Files(listing, found.stamps)
 
 

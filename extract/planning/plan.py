@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from headstart.data.contracts.store import (
     read_manifest,
 )
 from headstart.data.examples.opening import Source
+from headstart.data.source_options import same_examples
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import LOCK
 from headstart.data.workers.shards import Shard, cut
@@ -221,6 +223,8 @@ class Stored:
         Its own, or for a new store the wanted one.
     moved
         Whether its source was elsewhere.
+    renamed
+        Whether its source had another address, such as another column of labels.
     leftovers
         Whether there are records to be removed, or another source to be written down.
     """
@@ -231,6 +235,7 @@ class Stored:
     parts: tuple[PartRecord, ...] = ()
     inferences: int = 0
     moved: bool = False
+    renamed: bool = False
     leftovers: bool = False
 
 
@@ -254,7 +259,8 @@ def read_stored(
         fingerprint = fingerprint.run_in(own.precision)
     for found in recorded:
         _check_same(store, found, fingerprint, source, update.moved_from)
-    moved = any(found.source != source for found in recorded)
+    moved = not all(same_examples(found.source, source) for found in recorded)
+    renamed = any(found.source != source for found in recorded)
     return Stored(
         fingerprint=own,
         manifest=manifest,
@@ -262,7 +268,8 @@ def read_stored(
         parts=_recorded(manifest, unfinished),
         inferences=recorded[-1].inferences,
         moved=moved,
-        leftovers=store.exists(RECORDS) or moved,
+        renamed=renamed,
+        leftovers=store.exists(RECORDS) or renamed,
     )
 
 
@@ -400,12 +407,12 @@ def _check_same(
             "Extract into another folder with -o, or use the backbone of the store.",
         )
     before = os.path.abspath(moved_from) if moved_from and "://" not in moved_from else moved_from
-    if found.source not in (source, before):
+    if found.source != before and not same_examples(found.source, source):
         raise StoreError(
             f"{store} holds features of another source:\n"
             f"  in the store: {found.source}\n  asked for:    {source}",
             "Extract into another folder with -o. If the source has moved, add: "
-            f"--moved-from {found.source}",
+            f"--moved-from {shlex.quote(found.source)}",
         )
 
 

@@ -279,9 +279,10 @@ class Clock:
         self.last = time.monotonic()
 
     def stage(self, name: str, now: float | None = None) -> None:
-        """A stage has ended, now or at another value of `time.monotonic`."""
+        """A stage has ended, now or at another value of `time.monotonic`; again, it adds up."""
         now = time.monotonic() if now is None else now
-        self.seconds[name], self.last = now - self.last, now
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self.last
+        self.last = now
 
 
 @contextmanager

@@ -328,6 +328,15 @@ def capacity(machines: Sequence[tuple[float, float]], per_gpu: int | None) -> in
     )
 
 
+def room_for(gpu: float) -> int:
+    """How many more workers, with that share of a GPU each, the cluster has room for now."""
+    import ray
+
+    free = ray.available_resources()
+    cpus = int(free.get("CPU", 0))
+    return min(cpus, int(free.get("GPU", 0) / gpu + 1e-6)) if gpu else cpus
+
+
 def gpus() -> int:
     """The number of GPUs in the cluster."""
     return sum(here for _, here in _machines())

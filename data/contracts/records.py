@@ -29,6 +29,7 @@ from headstart.data.contracts.store import (
     MANIFEST,
     RECORDS,
     REPLACED,
+    FilePart,
     PartRecord,
     StoreManifest,
     check_parts,
@@ -122,6 +123,7 @@ def write_part(
     content: PartContent,
     inferences: int = 0,
     replaces: str | None = None,
+    file: FilePart | None = None,
 ) -> PartRecord:
     """Write a part's features and errors, then its record, with which it starts to count.
 
@@ -139,6 +141,7 @@ def write_part(
         errors_sha256=digest(errors_content) if errors_content else None,
         inferences=inferences,
         replaces=replaces,
+        file=file,
     )
     if rows_content and record.rows_file:
         folder.write(record.rows_file, rows_content)

@@ -20,13 +20,14 @@ A part never changes: its replacement has another name, and counts once the mani
 Every example of the source is one row of features or one row of errors. The version is bumped when
 a reader of the old version would read a new store wrongly; a new optional key or column does
 not bump it. (Older stores lack `stamp`, the errors' `path`, the fingerprint in the parts' metadata,
-and the manifest's `inferences`, `modality` and `input`.)
+the records' `file`, and the manifest's `inferences`, `modality` and `input`.)
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -58,6 +59,29 @@ TEXT_COLUMNS = ("id", "path", "content", "stamp", "label", "split", "group")
 
 
 @dataclass(frozen=True)
+class FilePart:
+    """Which file of a source a part's examples are from, if the source was planned file by file.
+
+    Parameters
+    ----------
+    name, stamp
+        Of the file.
+    examples
+        How many it holds.
+    unlabelled
+        How many of them have no label.
+    here
+        How many of them the part has, as rows or errors; what else it has has vanished since.
+    """
+
+    name: str
+    stamp: str
+    examples: int
+    unlabelled: int
+    here: int
+
+
+@dataclass(frozen=True)
 class PartRecord:
     """A complete part: its name without extension, its rows and its checksums.
 
@@ -67,6 +91,8 @@ class PartRecord:
         How many examples went through the backbone to make it.
     replaces
         Name of the part that this one was made from and replaces, if any.
+    file
+        What it has of which file, see `FilePart`.
     """
 
     name: str
@@ -76,6 +102,7 @@ class PartRecord:
     errors_sha256: str | None
     inferences: int = 0
     replaces: str | None = None
+    file: FilePart | None = None
 
     @property
     def rows_file(self) -> str | None:
@@ -333,6 +360,23 @@ class FeatureStore:
         if table.num_rows != part.rows:
             raise damaged(self.folder, file, f"{table.num_rows} rows instead of {part.rows}")
         return table
+
+    def errors_by_kind(self) -> tuple[dict[str, int], dict[str, str]]:
+        """How many examples failed, by `stage/reason`, and `ID: MESSAGE` of one of each kind.
+
+        Never all errors are in memory.
+        """
+        files = [part.errors_file for part in self.manifest.parts if part.errors_file]
+        columns = ["id", "stage", "reason", "message"]
+        count: Counter[str] = Counter()
+        such_as: dict[str, str] = {}
+        with ThreadPoolExecutor(READERS) as pool:
+            for table in pool.map(lambda file: read_part(self.folder, file, columns), files):
+                for row in table.to_pylist():
+                    kind = f"{row['stage']}/{row['reason']}"
+                    count[kind] += 1
+                    such_as[kind] = f"{row['id']}: {row['message']}"
+        return dict(sorted(count.items())), such_as
 
     def read_errors(self) -> pa.Table:
         """The examples that failed: `id`, `stage`, `reason`, `message`, `stamp`, `path`."""

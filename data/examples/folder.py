@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -29,6 +31,7 @@ from headstart.data.source_options import SourceOptions
 from headstart.data.storage.folder import HIDDEN, Folder
 
 CONTAINERS = (".tar", ".parquet")
+TEXTS = "texts"
 # Files that mark a feature store, and their names before format version 2.
 OURS = (
     *("_headstart.parquet", "_records/run.parquet"),
@@ -37,13 +40,69 @@ OURS = (
 MOST_SCHEMAS = 100  # Parquet files whose columns are checked if there are loose files as well
 
 
-def open_folder(
+@dataclass(frozen=True)
+class Containers:
+    """The files of a folder that hold many examples each, and what opens them.
+
+    Parameters
+    ----------
+    kind
+        One of `CONTAINERS`, or `TEXTS`.
+    stamps
+        Of the files, by name, sorted.
+    modality
+        Of the examples, if it is known.
+    options
+        The columns of texts and labels in tables.
+    """
+
+    folder: Folder
+    kind: str
+    stamps: dict[str, str]
+    modality: Modality | None
+    options: SourceOptions = SourceOptions()
+
+    def open(self, path: object, names: Sequence[str] | None = None) -> Source:
+        """The examples of all or some of the files; raises as `open_folder`."""
+        some = list(self.stamps if names is None else names)
+        if self.kind == TEXTS:
+            known = self.modality or _of_tables()
+            return open_texts(path, self.folder, some, self.options, known)
+        if self.kind == ".parquet":
+            return open_parquet(path, self.folder, some, self.modality, self.options)
+        return open_tar(path, self.folder, some, self.modality)
+
+
+def _of_tables() -> Modality:
+    return next(each for each in MODALITIES.values() if each.in_tables)
+
+
+def _containers(
+    folder: Folder, stamps: dict[str, str], modality: Modality | None, options: SourceOptions
+) -> Containers | None:
+    ends: dict[str, list[str]] = {}
+    for name in sorted(stamps):
+        ends.setdefault(_suffix(name), []).append(name)
+    tables = sorted(name for end in TABLES for name in ends.get(end, ()))
+    texts = modality or _of_tables()
+    column = options.text_column
+    if tables and texts.in_tables and means_texts(folder, tables[0], column, modality):
+        some = {name: stamps[name] for name in tables}
+        return Containers(folder, TEXTS, some, modality, options)
+    for extension in CONTAINERS:
+        if extension in ends:
+            some = {name: stamps[name] for name in ends[extension]}
+            return Containers(folder, extension, some, modality, options)
+    return None
+
+
+def look_into_folder(
     path: object,
     folder: Folder,
     modality: Modality | None,
     options: SourceOptions = SourceOptions(),
-) -> Source:
-    """List the examples of a folder; if it has none, those in its archives or tables.
+) -> Source | Containers:
+    """List the examples of a folder; if it has none, find its archives or tables of examples.
 
     Feature stores of ours in the folder are left out.
 
@@ -72,15 +131,8 @@ def open_folder(
     if found:
         _check_alone(path, folder, kind, len(found), containers)
     else:
-        texts = modality or next(each for each in MODALITIES.values() if each.in_tables)
-        tables = sorted(name for end in TABLES for name in others.get(end, ()))
-        column = options.text_column
-        if tables and texts.in_tables and means_texts(folder, tables[0], column, modality):
-            return open_texts(path, folder, tables, options, texts)
-        if ".tar" in containers:
-            return open_tar(path, folder, containers[".tar"], modality)
-        if ".parquet" in containers:
-            return open_parquet(path, folder, containers[".parquet"], modality, options)
+        if meant := _containers(folder, dict(files), modality, options):
+            return meant
         what = f"; it has {', '.join(sorted(others))} files" if others else "; it is empty"
         if left_out:
             what = f"; left out: {describe_left_out(left_out)}"

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import SourceError
-from headstart.data.examples.folder import open_folder
+from headstart.data.examples.folder import Containers, look_into_folder
 from headstart.data.examples.layout import SPLITS
 from headstart.data.examples.manifest import open_manifest
 from headstart.data.examples.parquet import holds_examples, open_parquet
@@ -65,13 +65,39 @@ def open_source(
     SourceError
         If there is nothing to read, or the source is not valid; all mistakes are reported at once.
     """
+    return open_found(path, open_or_find(path, modality), allow_unlabelled)
+
+
+def open_or_find(path: str | Path, modality: Modality | None) -> Source | Containers:
+    """What `open_source` opens; of a folder of archives or tables only their names and stamps.
+
+    Raises
+    ------
+    SourceError
+        As `open_source`.
+    """
     place, options = split_source(path)
-    source = _open(place, options, modality)
-    if options.of_table and not (_is_table(place) or any(map(_is_table, _in_containers(source)))):
+    found = _open(place, options, modality)
+    inside = list(found.stamps)[:1] if isinstance(found, Containers) else _in_containers(found)
+    if options.of_table and not (_is_table(place) or any(map(_is_table, inside))):
         raise _useless(place, options.of_table, f"a table ({', '.join(TABLES)})")
+    if isinstance(found, Containers):
+        return found
     if options.root is not None:
         options = replace(options, root=str(folder_at(options.root)))
-    source = replace(source, path=str(options.address(source.path)))
+    return replace(found, path=str(options.address(found.path)))
+
+
+def open_found(
+    path: str | Path, found: Source | Containers, allow_unlabelled: bool = False
+) -> Source:
+    """The examples of what `open_or_find` found; raises as `open_source`."""
+    place, _ = split_source(path)
+    if isinstance(found, Containers):
+        source = found.open(place)
+        source = replace(source, path=str(found.options.address(source.path)))
+    else:
+        source = found
     labels = source.examples["label"]
     if not 0 < labels.null_count < len(labels) or allow_unlabelled:
         return source
@@ -131,7 +157,9 @@ def split_source(address: str | Path) -> tuple[str | Path, SourceOptions]:
     return split_address(address)
 
 
-def _open(path: str | Path, options: SourceOptions, modality: Modality | None) -> Source:
+def _open(
+    path: str | Path, options: SourceOptions, modality: Modality | None
+) -> Source | Containers:
     parent, name = folder_holding(path)
     suffix = suffix_of(name)
     texts = modality or next(each for each in MODALITIES.values() if each.in_tables)
@@ -158,7 +186,7 @@ def _open(path: str | Path, options: SourceOptions, modality: Modality | None) -
         raise SourceError(f"{path}: no such folder or manifest", _nearby(folder))
     if manifest:
         raise _useless(path, manifest, f"a manifest ({', '.join(MANIFESTS)})")
-    return open_folder(path, folder, modality, options)
+    return look_into_folder(path, folder, modality, options)
 
 
 def _nearby(folder: Folder) -> str:

@@ -16,6 +16,7 @@ from headstart.data.common.errors import Checklist, SourceError
 from headstart.data.examples.foreign import storable
 from headstart.data.examples.source import (
     COLUMNS,
+    NoExamplesError,
     Source,
     check_columns,
     check_names,
@@ -90,7 +91,7 @@ def open_parquet(
             "Put files with the same columns into one folder.",
         ) from None
     if not examples.num_rows:
-        raise SourceError(f"{path} lists no examples", "Give it a row for each example.")
+        raise NoExamplesError(f"{path} lists no examples", "Give it a row for each example.")
     columns = {name: examples[name] for name in COLUMNS}
     check_columns(path, columns)
     for name in examples.column_names:

@@ -20,6 +20,11 @@ from headstart.data.modalities.stretches import whole_of
 from headstart.data.source_options import SourceOptions
 from headstart.data.storage.folder import HIDDEN, Folder
 
+
+class NoExamplesError(SourceError):
+    """A source has no examples, though nothing is wrong with its files."""
+
+
 NOT_UTF8, LOOSE = "names that are not UTF-8", "files beside the class folders"
 ONE = {  # reasons to leave something out, of one file
     HIDDEN: "hidden or system file",
@@ -52,6 +57,8 @@ class Source:
         What the examples are.
     listed
         The stamps of the examples' files, if listing them returned stamps.
+    labels_by_folder
+        Whether labels or splits are from folders inside archives, which all archives decide on.
     """
 
     path: str
@@ -60,6 +67,12 @@ class Source:
     left_out: dict[str, int]
     modality: Modality
     listed: pa.ChunkedArray | None = None
+    labels_by_folder: bool = False
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Of the examples."""
+        return self.examples.schema
 
     @property
     def classes(self) -> list[str]:

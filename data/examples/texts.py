@@ -13,6 +13,7 @@ from headstart.data.examples.foreign import storable
 from headstart.data.examples.parquet import holds_examples, named_labels
 from headstart.data.examples.source import (
     COLUMNS,
+    NoExamplesError,
     Source,
     check_columns,
     check_names,
@@ -96,7 +97,7 @@ def open_texts(
             "Put files with the same columns into one folder.",
         ) from None
     if not examples.num_rows:
-        raise SourceError(f"{path} lists no examples", "Give it a row for each example.")
+        raise NoExamplesError(f"{path} lists no examples", "Give it a row for each example.")
     columns = {name: examples[name] for name in COLUMNS}
     check_columns(path, columns)
     columns |= {name: examples[name] for name in examples.column_names if name not in COLUMNS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import PartContent, write_part
 from headstart.data.contracts.store import (
     ERROR_SCHEMA,
+    FilePart,
     PartRecord,
     columns_for,
     damaged,
@@ -36,6 +37,8 @@ class Rewrite:
         For each of `rows` its row in the source, -1 if it has none, int64 `[kept]`.
     touched
         For each of `rows` whether its file has another stamp but the same bytes, bool `[kept]`.
+    here
+        How many of what is kept the source still has.
     """
 
     part: PartRecord
@@ -43,15 +46,24 @@ class Rewrite:
     errors: np.ndarray
     source_rows: np.ndarray
     touched: np.ndarray
+    here: int
 
 
-def rewrite(store: Folder, source: Source, change: Rewrite, fingerprint: Fingerprint) -> PartRecord:
+def rewrite(
+    store: Folder,
+    source: Source,
+    change: Rewrite,
+    fingerprint: Fingerprint,
+    file: FilePart | None = None,
+) -> PartRecord:
     """Write a part under a new name; the old one stays until the manifest is written.
 
     Parameters
     ----------
     fingerprint
         Of the store, and assumed for a part of an older headstart, which has none.
+    file
+        The file that its examples are from, if they are planned by file.
 
     Raises
     ------
@@ -71,7 +83,9 @@ def rewrite(store: Folder, source: Source, change: Rewrite, fingerprint: Fingerp
         if made_by not in (None, fingerprint):
             raise damaged(store, old.rows_file, f"its embeddings were made by {made_by}")
         rows = _refresh(stored.take(pa.array(change.rows)), source, change)
-    return write_part(store, name, PartContent(fingerprint, rows, errors), replaces=old.name)
+    content = PartContent(fingerprint, rows, errors)
+    here = replace(file, here=change.here) if file else None
+    return write_part(store, name, content, replaces=old.name, file=here)
 
 
 def _refresh(rows: pa.Table, source: Source, change: Rewrite) -> pa.Table:

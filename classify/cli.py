@@ -78,6 +78,16 @@ def train(
         float | None,
         typer.Option(help="Gigabytes that embeddings may take; a larger store is streamed."),
     ] = None,
+    corrections: Annotated[
+        str | None,
+        typer.Option(help="CSV of corrected labels, as the report or suspects.csv gives it."),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="The backbone file of FEATURES: the report then shows where the head looked."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -98,7 +108,8 @@ def train(
     with checks.item():
         splits = SplitOptions(test_size, seed, repeats, samples_per_class, group, split_of)
     with checks.item():
-        run = RunOptions(overwrite, report, None if memory is None else int(memory * 1e9))
+        bytes_ = None if memory is None else int(memory * 1e9)
+        run = RunOptions(overwrite, report, bytes_, corrections, backbone)
     checks.finish()
     trained = train(features, output, FitOptions(heads, answers, seed), splits, run)
     if as_json:

@@ -69,6 +69,10 @@ def extract(
     allow_unlabelled: Annotated[
         bool, typer.Option("--allow-unlabelled", help="Keep examples without a label.")
     ] = False,
+    corrections: Annotated[
+        str | None,
+        typer.Option(help="CSV of corrected labels, from the report; later runs keep them."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Update a feature store to match SOURCE; nothing is embedded twice.
@@ -89,6 +93,7 @@ def extract(
         engine=engine,
         stall_after=stall_after,
         allow_unlabelled=allow_unlabelled,
+        corrections=corrections,
     )
     update = Update(retry_failed, prune, rehash, moved_from)
     summary = job.extract(with_column(source, text_column), backbone, output, options, update)

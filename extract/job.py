@@ -38,6 +38,7 @@ from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import Held, sole_writer
 from headstart.data.storage.places import folder_at
 from headstart.data.workers.pool import WorkerPool
+from headstart.extract.corrections import corrected, corrections_of
 from headstart.extract.engines.precision import (
     AUTO,
     PRECISIONS,
@@ -72,6 +73,9 @@ class ExtractOptions:
         Seconds without a finished example after which a worker is replaced.
     allow_unlabelled
         See `open_source`.
+    corrections
+        A CSV file of corrected labels, see `headstart.data.contracts.corrections`; by default those
+        that the store was made with before. A file without rows ends them.
     """
 
     address: str | None = None
@@ -81,6 +85,7 @@ class ExtractOptions:
     engine: str | None = None
     stall_after: float = 300.0
     allow_unlabelled: bool = False
+    corrections: str | Path | None = None
 
     def __post_init__(self) -> None:
         checks = Checklist()
@@ -215,10 +220,13 @@ def extract(
     checks.finish()
     examples = in_parts(examples, loaded.spec.preprocessing).source
     _note_what_is_left_out(examples)
+    before = corrections_of(store)
+    examples, corrections = corrected(examples, store, options.corrections)
     seen = state(store)
     wanted = loaded.fingerprint.run_in(asked)
     free = options.precision in (None, AUTO)
     todo = plan(examples, store, wanted, update, free)
+    todo = replace(todo, leftovers=todo.leftovers or corrections != before)
     clock.stage("plan")
     if todo.finished:
         return _summary(
@@ -231,7 +239,8 @@ def extract(
         done = _work(examples, backbone_here, store, options, todo, clock, held)
         fingerprint = loaded.fingerprint.run_in(done.precision)
         manifest = _manifest(examples, fingerprint, store, todo, update, done)
-        finish(store, replace(manifest, input=loaded.spec.preprocessing.to_metadata()), held)
+        used = loaded.spec.preprocessing.to_metadata()
+        finish(store, replace(manifest, input=used, corrections=corrections), held)
     return _summary(store, examples, todo, update, done, clock.seconds)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 import tarfile
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -90,10 +92,12 @@ def test_sections_come_with_their_data(tmp_path: Path) -> None:
     content = full_content(tmp_path, ("cat", "dog", "fox"))
     everything = [
         *("scores", "confusion", "classes", "calibration", "ranking", "rejection", "learning"),
-        *("map", "mistakes", "suspects", "duplicates", "tried", "made"),
+        *("map", "mistakes", "suspects", "copies", "duplicates", "inside", "label-next"),
+        *("failed", "tried", "made"),
     ]
     page = Page(render(content))
     assert [found["id"] for tag, found in page.elements if tag == "section"] == everything
+    assert "photographs, 1 May 2026: headstart report" in page.texts
     links = [found["href"] for tag, found in page.elements if tag == "a"]
     assert links == [f"#{name}" for name in everything]
     little = replace(
@@ -103,10 +107,15 @@ def test_sections_come_with_their_data(tmp_path: Path) -> None:
         near_duplicates=None,
         sample=None,
         trials=(),
+        inside=None,
+        copies=None,
+        label_next=None,
+        failed=None,
         summary=replace(content.summary, repeated=None, without_duplicates=None),
     )
     page = Page(render(little))
     left_out = {"learning", "map", "suspects", "duplicates", "tried"}
+    left_out |= {"copies", "inside", "label-next", "failed"}
     assert [found["id"] for tag, found in page.elements if tag == "section"] == [
         name for name in everything if name not in left_out
     ]
@@ -331,13 +340,18 @@ def opened(uri: str) -> Image.Image:
 
 def test_thumbnails_keep_proportions(tmp_path: Path) -> None:
     thumbnails = Thumbnails(folder_at(tmp_path))
-    sizes = {(1000, 500): (128, 64), (3, 2000): (1, 128), (100, 90): (100, 90), (8, 6): (128, 96)}
+    sizes = {
+        (1000, 500): (224, 112),
+        (3, 2000): (1, 224),
+        (100, 90): (200, 180),
+        (8, 6): (224, 168),
+    }
     for number, (size, expected) in enumerate(sizes.items()):
         Image.new("RGB", size, (200, 60, 60)).save(tmp_path / f"{number}.png")
         image = opened(thumbnails.of("id", f"{number}.png").uri)
         assert image.size == expected
         assert np.abs(np.asarray(image).astype(int) - (200, 60, 60)).max() < 6
-    assert SIDE == 128
+    assert SIDE == 224
 
 
 def test_thumbnails_leave_nothing_but_pixels(tmp_path: Path) -> None:
@@ -346,7 +360,7 @@ def test_thumbnails_leave_nothing_but_pixels(tmp_path: Path) -> None:
     image = Image.new("RGB", (200, 100), "blue")
     image.save(tmp_path / "a.jpg", exif=exif)
     small = opened(Thumbnails(folder_at(tmp_path)).of("a", "a.jpg").uri)
-    assert small.size == (64, 128)  # upright
+    assert small.size == (100, 200)  # upright
     assert not small.getexif()
 
 
@@ -408,7 +422,17 @@ def test_the_worst_mistakes_come_first(tmp_path: Path) -> None:
 def test_labels_and_ids_are_text(wild: str) -> None:
     page = Page(wild)
     assert not page.open
-    assert "script" not in {tag for tag, _ in page.elements}
+    own, *others = re.findall(r"<script>(.*?)</script>", wild, re.DOTALL)
+    assert not others
+    assert own == files("headstart.classify.report").joinpath("report.js").read_text("utf-8")
+    hashed = base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()
+    (policy,) = (found["content"] for _, found in page.elements if "http-equiv" in found)
+    assert policy == (
+        f"default-src 'none'; script-src 'sha256-{hashed}'; img-src data:; "
+        "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    )
+    scripts = [found for tag, found in page.elements if tag == "script"]
+    assert {found.get("type") for found in scripts} == {None, "application/json"}
     for tag, attributes in page.elements:
         assert not [name for name in attributes if name.startswith("on")], tag
     texts = set(page.texts)

@@ -42,6 +42,8 @@ class Source:
         What the examples are.
     listed
         The stamps of the examples' files, if listing them returned stamps.
+    removed
+        Ids of examples that a person removed; a store drops them.
     """
 
     path: str
@@ -50,6 +52,7 @@ class Source:
     left_out: dict[str, int]
     modality: Modality
     listed: pa.ChunkedArray | None = None
+    removed: frozenset[str] = frozenset()
 
     @property
     def classes(self) -> list[str]:

@@ -75,6 +75,12 @@ def press(browser: webdriver.Chrome, *keys: str) -> None:
     webdriver.ActionChains(browser).send_keys(*keys).perform()
 
 
+def downloads(browser: webdriver.Chrome, folder: Path) -> None:
+    """Where files that a page saves go."""
+    where = {"behavior": "allow", "downloadPath": str(folder)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", where)
+
+
 def requested(browser: webdriver.Chrome) -> set[str]:
     """Every address that was asked for since the logs were emptied."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+from browser import downloads, open_fresh, resize
 from conftest import Outcome
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from headstart.classify.scores.evaluation import evaluate
+from headstart.classify.splits.splitting import SplitOptions
 from headstart.classify.training import RunOptions, train
 from headstart.data.common.errors import InputError
 from headstart.data.contracts.corrections import (
@@ -22,7 +29,7 @@ from headstart.data.contracts.corrections import (
     read_corrections,
     to_csv,
 )
-from headstart.data.contracts.model import CORRECTIONS, SUSPECTS, Model
+from headstart.data.contracts.model import CORRECTIONS, REPORT, SUSPECTS, Model
 from headstart.data.contracts.store import FeatureStore
 
 IDS = pa.chunked_array([["a.png", 'b,"c".png', "d.png", "e.png"]])
@@ -105,6 +112,16 @@ def test_labels_after_corrections() -> None:
     assert found.labels.to_pylist() == ["cat", "dog", "dog", "dog"]
     assert found.kept.tolist() == [True, True, False, True]
     assert (found.changed, found.removed) == (1, 1)
+
+
+def relabel(features: Path, labels: Mapping[str, str | None]) -> None:
+    """Give some examples of a store other labels, as if their source had them."""
+    for part in features.glob("part-*.parquet"):
+        table = pq.read_table(part)
+        both = zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True)
+        new = pa.array([labels.get(id, label) for id, label in both], pa.string())
+        place = table.schema.get_field_index("label")
+        pq.write_table(table.set_column(place, "label", new), part)
 
 
 CHANGED, REMOVED, KEPT = "blue/03.png", "green/04.png", "red/05.png"
@@ -212,17 +229,66 @@ def test_extraction_takes_them_and_keeps_them(
 
 
 def test_an_example_without_a_label_gets_one(features: Path, tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    for part in features.glob("part-*.parquet"):
-        table = pq.read_table(part)
-        blue = pc.equal(table["id"], "blue/07.png")
-        labels = pc.if_else(blue, pa.scalar(None, pa.string()), table["label"])
-        place = table.schema.get_field_index("label")
-        pq.write_table(table.set_column(place, "label", labels), part)
+    relabel(features, {"blue/07.png": None})
     path = tmp_path / "mine.csv"
     path.write_bytes(to_csv([Correction("blue/07.png", "change", "blue")]))
     trained = train(features, tmp_path / "m", run=RunOptions(report=False))
     assert trained.unlabelled == 1
     trained = train(features, tmp_path / "n", run=RunOptions(report=False, corrections=path))
     assert trained.unlabelled == 0
+
+
+PLANTED = 0.05  # of the training labels
+
+
+def test_planted_label_errors_are_found_ticked_and_corrected(
+    browser: webdriver.Chrome, digits_job: Path, tmp_path: Path
+) -> None:
+    """A person who can read digits goes through the suspects; the test labels are right."""
+    features, saved = tmp_path / "features", tmp_path / "corrections.csv"
+    shutil.copytree(digits_job / "features", features)
+    known = Model.open(digits_job / "model").examples().to_pylist()
+    truth = {row["id"]: row["label"] for row in known}
+    training = [row["id"] for row in known if row["split"] == "train"]
+    random = np.random.default_rng(0)
+    wrong = random.choice(training, round(PLANTED * len(training)), replace=False).tolist()
+    others = {id: sorted(set(truth.values()) - {truth[id]}) for id in wrong}
+    relabel(features, {id: str(random.choice(others[id])) for id in wrong})
+    splits = SplitOptions(split_of=str(digits_job / "model"))
+    planted = train(features, tmp_path / "planted", splits=splits)
+
+    resize(browser, 1280)
+    open_fresh(browser, (tmp_path / "planted" / REPORT).as_uri())
+    downloads(browser, tmp_path)
+    found = []
+    for question in browser.find_elements(By.CSS_SELECTOR, "#suspects .question"):
+        id = question.get_attribute("data-id") or ""
+        found.append(id)
+        select = Select(question.find_element(By.TAG_NAME, "select"))
+        if id not in wrong:
+            question.find_element(By.CSS_SELECTOR, "[value=keep]").click()
+        elif select.first_selected_option.text == truth[id]:
+            question.find_element(By.CSS_SELECTOR, "[value=change]").click()
+        else:
+            question.find_element(By.TAG_NAME, "select").click()
+            select.select_by_value(truth[id])
+    browser.find_element(By.ID, "save").click()
+    WebDriverWait(browser, 10).until(lambda _: saved.exists())
+    assert browser.get_log("browser") == []
+
+    run = RunOptions(report=False, corrections=saved)
+    corrected = train(features, tmp_path / "corrected", splits=splits, run=run)
+    assert corrected.model.card.corrections["changed"] == len(set(found) & set(wrong))
+    assert len(set(found) & set(wrong)) >= 0.9 * len(wrong)
+    assert len(found) <= 1.5 * len(wrong)
+    assert corrected.scores.accuracy > planted.scores.accuracy
+    assert corrected.scores.log_loss < planted.scores.log_loss
+    figures = {
+        "planted": len(wrong),
+        "suspects": len(found),
+        "found": len(set(found) & set(wrong)),
+        "before": planted.scores.accuracy,
+        "after": corrected.scores.accuracy,
+        "log loss": (planted.scores.log_loss, corrected.scores.log_loss),
+    }
+    print(figures)

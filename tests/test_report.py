@@ -20,12 +20,15 @@ from PIL import Image
 from report_content import WILD, answers, full_content, held_out
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from headstart.classify.diagnosis.learning_curve import LearningCurve
 from headstart.classify.report.content import (
     RIGHT,
     TRAINING,
     WRONG,
     About,
+    Copies,
     Examples,
+    Failed,
     HeldOut,
     ReportContent,
     Sample,
@@ -38,7 +41,9 @@ from headstart.classify.report.sections.confidence import calibration, rejection
 from headstart.classify.report.sections.confusion import confusion
 from headstart.classify.report.sections.curves import ranking
 from headstart.classify.report.sections.embedding_map import embedding_map, project
-from headstart.classify.report.sections.galleries import mistakes
+from headstart.classify.report.sections.failures import failures
+from headstart.classify.report.sections.galleries import copies, mistakes
+from headstart.classify.report.sections.learning import learning
 from headstart.classify.report.sections.scores import per_class
 from headstart.classify.report.thumbnails import Thumbnails
 from headstart.classify.scores.metrics import ClassScores, Scores, score
@@ -287,6 +292,76 @@ def test_what_the_threshold_does() -> None:
     )
     nothing = replace(answered, threshold=0.95)
     assert rejection(nothing).text.endswith("this holds for all of these examples.")
+
+
+def test_figures_that_contradict_each_other_are_explained() -> None:
+    ids = [str(row) for row in range(100)]
+    labels = np.array([0] * 80 + [1] * 20)
+    sure = np.tile([0.9, 0.1], (100, 1))
+    answered = HeldOut(
+        Examples(ids, ids), labels, sure, None, 0.5, "a precision of 95 %", precision=0.95
+    )
+    text = rejection(answered).text.replace("\u00a0", " ")
+    assert "That is less than the 95.0 % that were asked for: the threshold was chosen on" in text
+    near = rejection(replace(answered, precision=0.81)).text.replace("\u00a0", " ")
+    assert "less than the 81.0 % that were asked for: the interval includes it, so chance" in near
+    assert "asked for" not in rejection(replace(answered, precision=0.8)).text
+    assert "asked for" not in rejection(replace(answered, precision=None)).text
+
+    better = np.tile([0.8, 0.2], (100, 1))
+    worse = calibration(replace(answered, uncalibrated=better)).text.replace("\u00a0", " ")
+    assert "calibration made the error larger (< 0.1 % before, 10.0 % after)" in worse
+    assert "larger" not in calibration(replace(answered, uncalibrated=sure)).text
+
+    curve = LearningCurve(
+        labels_per_class=np.array([5, 10]),
+        accuracy=np.array([0.6, 0.79]),
+        low=np.array([0.5, 0.7]),
+        high=np.array([0.7, 0.9]),
+        advice="More would help.",
+    )
+    beside = learning(curve, proportion(917, 1000)).text.replace("\u00a0", " ")
+    assert "The curve ends at 79.0 %, and the accuracy above is 91.7 %: each point of" in beside
+    assert learning(curve, proportion(79, 100)).text == "More would help."
+
+
+def test_what_is_perfect_is_a_sentence() -> None:
+    ids = [str(row) for row in range(20)]
+    labels = np.arange(20) % 2
+    perfect = HeldOut(Examples(ids, ids), labels, np.where(np.eye(2)[labels] > 0, 0.99, 0.01))
+    for section, said in (
+        (ranking(perfect, ("a", "b")), "Every class is ranked perfectly: "),
+        (rejection(perfect), "All 20 held-out examples are classified correctly: "),
+        (calibration(perfect), "All 20 answers are right, with a confidence of 99.0\u00a0% to "),
+    ):
+        assert said in section.text
+        assert not section.plots
+    flat = LearningCurve(
+        np.array([5, 10]), np.ones(2), np.array([0.9, 0.95]), np.ones(2), advice="Enough."
+    )
+    section = learning(flat, proportion(20, 20))
+    assert section.text.startswith("Enough. With 5 labels for each class already, all answers")
+    assert not section.plots
+
+
+def test_copies_and_failed_files_are_named(tmp_path: Path) -> None:
+    content = full_content(tmp_path, ("cat", "dog", "fox"))
+    assert content.copies is not None
+    thumbnails = Thumbnails(folder_at(tmp_path))
+    section = copies(content.copies, thumbnails)
+    assert section.text.startswith(
+        "2 sets of files with the same bytes. 1 set has more than one label: at most one of the "
+        "labels is right."
+    )
+    assert section.cards[0].facts == (("cat, training", "0.png"), ("dog, training", "1.png"))
+    assert [asked.suggestion for asked in section.cards[0].questions] == ["dog", "cat"]
+    assert section.tables[0].rows == (("2.png\n3.png\n4.png", "cat", "3 held out"),)
+    assert copies(Copies([], 0, 0), thumbnails).text == "No two files have the same bytes."
+    failed = failures(Failed([("a.jpg", "truncated", "it ends")], 300))
+    assert failed.text == (
+        "300 files could not be embedded, and are neither trained on nor tested. The first 1 are "
+        "shown; all are in the folder _errors of the features."
+    )
 
 
 # The map

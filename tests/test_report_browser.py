@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from browser import open_fresh, press, requested, resize, serious
+from browser import downloads, open_fresh, press, requested, resize, serious
 from report_content import WILD, full_content
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -252,8 +252,3 @@ def test_decisions_are_saved_by_keyboard_alone(
     )
     assert browser.find_element(By.ID, "decided").text == "4 corrections saved"
     assert browser.get_log("browser") == []
-
-
-def downloads(browser: webdriver.Chrome, folder: Path) -> None:
-    where = {"behavior": "allow", "downloadPath": str(folder)}
-    browser.execute_cdp_cmd("Browser.setDownloadBehavior", where)

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test system lint chaos fuzz zoo compat clean
+.PHONY: demo test system lint chaos fuzz zoo compat docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py demo
@@ -40,6 +40,16 @@ zoo: $(VENV)/.dev
 compat: $(VENV)/.demo
 	$(BIN)/python tests/compat.py
 
+# The pages in docs/, with references of commands and of the Python API, into build/docs.
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
+	@echo "wrote build/docs/index.html"
+
+$(VENV)/.docs: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e ".[docs]"
+	touch $@
+
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e ".[keras,samples]"
@@ -48,7 +58,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e ".[dev]"
-	touch $@ $(VENV)/.demo
+	touch $@ $(VENV)/.demo $(VENV)/.docs
 
 tests/node/node_modules: tests/node/package.json
 	rm -rf $@ # npm leaves out the parts of packages for this platform where it updates them

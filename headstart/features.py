@@ -131,9 +131,10 @@ def extract(
         Folder of the feature store; in the cache, by source and backbone, if not given.
     size, weights, layer, pool
         Of a network, as for `export backbone`.
-    text_column, workers, address, batch_size, precision, engine, max_bad, allow_unlabelled,
-    retry_failed, rehash, moved_from
+    text_column, max_bad, allow_unlabelled, retry_failed, rehash, moved_from
         As for `python -m extract`.
+    workers, address, batch_size, precision, engine
+        Where and how it runs, as for `python -m extract`.
     prune
         Drop examples that the source no longer has; by default only in the cache.
 

@@ -294,9 +294,12 @@ def train(
         not done twice.
     param
         Parameters of the head by name, such as `{"c": 0.1}`.
-    class_weight, calibration, precision, coverage, test_size, repeats, samples_per_class, group,
-    split_of, seed, report, memory (gigabytes), overwrite
-        As for `python -m classify train`.
+    class_weight, calibration, precision, coverage
+        Of the head and its answers, as for `python -m classify train`.
+    test_size, repeats, samples_per_class, group, split_of, seed
+        Of the split.
+    report, memory, overwrite
+        As for `python -m classify train`; `memory` in gigabytes.
 
     Raises
     ------

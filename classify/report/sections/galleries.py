@@ -147,8 +147,13 @@ def near_duplicates(pairs: NearDuplicates, thumbnails: Thumbnails, inside: bool 
 
     two = ""
     if different:
-        have = "1 pair has" if len(different) == 1 else f"{len(different):,} pairs have"
-        two = f"{have} two labels, and come first: one of the labels is wrong. "
+        one = len(different) == 1
+        have = (
+            "1 pair has two labels, and comes"
+            if one
+            else (f"{len(different):,} pairs have two labels, and come")
+        )
+        two = f"{have} first: one of the labels is wrong. "
     why = "One of each pair was trained on and the other tested: the score is too optimistic."
     if inside:
         why = "Both of each pair were trained on: the second teaches little, and counts as much."

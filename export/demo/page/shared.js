@@ -38,9 +38,10 @@ function bars({ probabilities }, order) {
     row.dataset.index = index;
     row.dataset.probability = probabilities[index];
     row.append(element("th", site.classes[index], { scope: "row" }));
-    const meter = element("meter", "", { min: 0, max: 1, value: probabilities[index] });
-    meter.setAttribute("aria-hidden", "true");
-    row.insertCell().append(meter);
+    const bar = element("div", "", { className: "bar" });
+    bar.append(element("div"));
+    bar.firstChild.style.width = percent(probabilities[index]).replace(" ", "");
+    row.insertCell().append(bar);
     row.append(element("td", percent(probabilities[index]), { className: "share" }));
   }
   return table;

@@ -28,7 +28,7 @@ from headstart.data.contracts.store import (
     fingerprint_of,
     read_manifest,
 )
-from headstart.data.examples.opening import open_source
+from headstart.data.examples.opening import Source, open_source
 from headstart.data.examples.parts import in_parts
 from headstart.data.examples.source import has_repeats
 from headstart.data.modalities.known import MODALITIES
@@ -213,7 +213,7 @@ def _compare(
         opened = open_source(source, allow_unlabelled=True, modality=modality)
         if manifest and modality and manifest.input:
             opened = in_parts(opened, modality.input_spec(manifest.input)).source
-        wanted = opened.examples["id"]
+        wanted = _wanted(opened, ids)
     except HeadstartError as error:
         return error.message, 0, 0
     return (
@@ -221,6 +221,16 @@ def _compare(
         pc.sum(pc.invert(pc.is_in(wanted, value_set=ids))).as_py() or 0,
         pc.sum(pc.invert(pc.is_in(ids, value_set=wanted))).as_py() or 0,
     )
+
+
+def _wanted(source: Source, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The ids of a source's examples; without those that have no label, if all were left out."""
+    unlabelled = pc.is_null(source.examples["label"])
+    wanted = source.examples["id"]
+    without = wanted.filter(unlabelled)
+    if len(without) == len(wanted) or pc.any(pc.is_in(without, value_set=ids)).as_py():
+        return wanted
+    return wanted.filter(pc.invert(unlabelled))
 
 
 def repair(path: str | Path, found: Verification) -> None:

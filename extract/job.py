@@ -131,6 +131,8 @@ class Summary:
         In all runs on this store.
     errors
         All errors in the store by `stage/reason`, including those of earlier runs.
+    such_as
+        An example of each, and what is wrong with it.
     precision
         Of the embeddings.
     engines
@@ -159,6 +161,15 @@ class Summary:
     first_embedding: float | None
     tally: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    such_as: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[str]:
+        """The errors in the store, in words: a line for each reason."""
+        return [
+            f"{count:,} failed with {kind}, such as {self.such_as[kind]}"
+            for kind, count in self.errors.items()
+        ]
 
     @property
     def bad_share(self) -> float:
@@ -417,7 +428,10 @@ def _summary(
 ) -> Summary:
     finished = FeatureStore.open(str(store))
     failures = finished.read_errors()
-    kinds = zip(failures["stage"].to_pylist(), failures["reason"].to_pylist(), strict=True)
+    stages, reasons = failures["stage"].to_pylist(), failures["reason"].to_pylist()
+    kinds = list(map("/".join, zip(stages, reasons, strict=True)))
+    said = zip(failures["id"].to_pylist(), failures["message"].to_pylist(), strict=True)
+    such_as = dict(zip(kinds, map(": ".join, said), strict=True))
     return Summary(
         store=str(store),
         examples=len(source),
@@ -428,11 +442,12 @@ def _summary(
         inferences=done.inferences,
         all_inferences=finished.manifest.inferences,
         rows=finished.manifest.rows,
-        errors=dict(sorted(Counter(map("/".join, kinds)).items())),
+        errors=dict(sorted(Counter(kinds).items())),
         workers=done.workers,
         precision=done.precision,
         engines=done.engines,
         first_embedding=done.first,
         tally=dict(sorted(done.tally.items())),
         seconds=seconds,
+        such_as=such_as,
     )

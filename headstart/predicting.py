@@ -16,9 +16,10 @@ from headstart.data.common.errors import Checklist, InputError, SourceError
 from headstart.data.contracts.edge import Edge, load_edge, read_edge
 from headstart.data.contracts.model import Model
 from headstart.data.contracts.store import MANIFEST, RECORDS
-from headstart.data.examples.opening import FILES, open_source
+from headstart.data.examples.opening import FILES, open_source, split_source
 from headstart.data.examples.source import COLUMNS, Source
 from headstart.data.modalities.modality import Modality
+from headstart.data.source_options import SourceOptions
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.local import LocalFolder
 from headstart.data.storage.places import folder_at, folder_holding
@@ -112,16 +113,19 @@ def _sources(modality: Modality, inputs: Sequence[str | Path | Source]) -> Itera
 
 def _named(modality: Modality, path: str | Path) -> Source | tuple[Folder, str, str]:
     """A source, or a file: its folder, its name there, and its id."""
-    folder, name = folder_holding(path)
+    place, options = split_source(path)
+    folder, name = folder_holding(place)
     if name and folder.is_file(name):
-        if PurePosixPath(name).suffix.lower() in FILES:
+        if PurePosixPath(name).suffix.lower() in FILES or options != SourceOptions():
             return open_source(path, allow_unlabelled=True, modality=modality)
         if isinstance(folder, LocalFolder):
             return ROOT, str(folder.path(name)).lstrip("/"), os.fspath(path)
         return folder, name, os.fspath(path)
-    inside = folder_at(path)
-    if not inside.exists() and "#" not in str(path):  # which may name a column of texts
-        raise SourceError(f"{path}: no such {modality.noun}, folder or manifest", "Check the path.")
+    inside = folder_at(place)
+    if not inside.exists():
+        raise SourceError(
+            f"{place}: no such {modality.noun}, folder or manifest", "Check the path."
+        )
     if inside.exists(MANIFEST) or inside.exists(RECORDS):
         raise InputError(
             f"{path} is a feature store, not {modality.plural}",

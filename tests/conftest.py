@@ -31,7 +31,7 @@ from PIL import Image
 from selenium import webdriver
 
 from headstart.cli import app
-from headstart.data.common import console
+from headstart.data.common.application.running import run
 from headstart.data.contracts.backbone import Backbone, BackboneSpec, load_backbone
 from headstart.data.modalities.image.preprocessing import Preprocessing
 
@@ -92,7 +92,7 @@ def exit_code_of(arguments: tuple[object, ...]) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["headstart", *map(str, arguments)])
         try:
-            console.run(app, "headstart")
+            run(app, "headstart")
         except SystemExit as stop:
             return stop.code if isinstance(stop.code, int) else 1
     return 0

@@ -116,7 +116,7 @@ def test_damage_is_named_and_only_the_damaged_part_is_embedded_again(
     fix = f"python -m extract {photos} --backbone BACKBONE -o {store}\n"
     assert answer.code == 1
     assert answer.err.endswith(
-        "set aside: 1 damaged parts, 0 leftovers\n"
+        "set aside: 1 damaged part, 0 leftovers\n"
         f"error: {store} is not sound\n  Embed what is missing, and only that, with: {fix}"
     )
     with pytest.raises(StoreError, match="whose extraction has not finished"):

@@ -24,7 +24,7 @@ from headstart.data.common.errors import Checklist, InputError, StoppedError
 from headstart.data.common.ray_session import ray_session
 from headstart.data.contracts.edge import Edge, load_edge
 from headstart.data.contracts.store import MANIFEST, RECORDS
-from headstart.data.examples.opening import Source, open_source
+from headstart.data.examples.opening import Source, open_source, split_source
 from headstart.data.examples.parts import in_parts
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.places import folder_at
@@ -160,7 +160,7 @@ def _of_wholes(parts: Answers, rows: np.ndarray, edge: Edge) -> Answers:
 
 
 def _open_source(source: str | Path, output: str | Path, modality: Modality | None) -> Source:
-    folder = folder_at(source)
+    folder = folder_at(split_source(source)[0])
     if folder.exists(MANIFEST) or folder.exists(RECORDS):
         takes = modality.plural if modality else "files"
         raise InputError(

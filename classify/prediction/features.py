@@ -93,9 +93,9 @@ def _open_features(features: str | Path) -> FeatureStore:
         if not _holds_photographs(features):
             raise
     raise StoreError(
-        f"{features} is a source of photographs; a model folder needs features",
+        f"{features} is a source of files; a model folder needs features",
         f"Extract them: python -m extract {features} --backbone backbone.onnx -o FEATURES\n"
-        "  Or use the photographs with an edge model, which `python -m export classifier` writes.",
+        "  Or use the files with an edge model, which `python -m export classifier` writes.",
     )
 
 

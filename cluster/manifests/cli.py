@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from headstart.cluster.manifests.kuberay import ClusterOptions, Group, raycluster, rayjob, to_yaml
 from headstart.data.common import console
+from headstart.data.common.application.arguments import AsJson
 from headstart.data.common.errors import InputError
 from headstart.data.storage.files import check_parent, local_path
 
@@ -42,10 +42,13 @@ def _group(
     return Group(replicas, least, most, cpus, memory, gpus)
 
 
-def _write(manifest: dict[str, Any], output: str | None) -> None:
+def _write(manifest: dict[str, Any], output: str | None, as_json: bool) -> None:
     text = to_yaml(manifest)
+    if as_json:
+        console.show_json(manifest if output is None else {"wrote": output})
     if output is None:
-        sys.stdout.write(text)
+        if not as_json:
+            console.write(text)
         return
     path = local_path(output)
     check_parent(path)
@@ -53,7 +56,8 @@ def _write(manifest: dict[str, Any], output: str | None) -> None:
         raise InputError(f"{path} is a folder", "Give the name of a file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    console.say(f"wrote {console.place(path)}")
+    if not as_json:
+        console.say(f"wrote {console.place(path)}")
 
 
 def _explain(options: ClusterOptions, output: str | None) -> None:
@@ -89,6 +93,7 @@ def kuberay(
     storage_secret: Storage = None,
     service_account: Account = None,
     output: Output = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write KubeRay's file of the kind that the command is called by."""
     options = ClusterOptions(
@@ -102,7 +107,7 @@ def kuberay(
         service_account=service_account,
     )
     is_job = context.info_name == "rayjob"
-    _write((rayjob if is_job else raycluster)(command or [], options), output)
+    _write((rayjob if is_job else raycluster)(command or [], options), output, as_json)
     console.note(
         "Create the token once, and then apply the file:\n"
         f"  kubectl create secret generic {token_secret} "

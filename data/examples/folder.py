@@ -13,21 +13,31 @@ from headstart.data.common.console import counted
 from headstart.data.common.errors import SourceError
 from headstart.data.examples.layout import is_of_the_system, labels_and_splits
 from headstart.data.examples.parquet import holds_examples, open_parquet
-from headstart.data.examples.source import COLUMNS, Source, describe_left_out, is_utf8
+from headstart.data.examples.source import (
+    COLUMNS,
+    NOT_UTF8,
+    Source,
+    describe_left_out,
+    is_utf8,
+)
 from headstart.data.examples.tables import TABLES
 from headstart.data.examples.tar import open_tar
 from headstart.data.examples.texts import means_texts, open_texts
 from headstart.data.modalities.known import MODALITIES, modality_of
 from headstart.data.modalities.modality import Modality
+from headstart.data.source_options import SourceOptions
 from headstart.data.storage.folder import HIDDEN, Folder
 
-CONTAINERS = {".tar": open_tar, ".parquet": open_parquet}
+CONTAINERS = (".tar", ".parquet")
 OURS = ("_headstart.json", "_records/run.json")  # files that mark a feature store
 MOST_SCHEMAS = 100  # Parquet files whose columns are checked if there are loose files as well
 
 
 def open_folder(
-    path: object, folder: Folder, modality: Modality | None, column: str | None = None
+    path: object,
+    folder: Folder,
+    modality: Modality | None,
+    options: SourceOptions = SourceOptions(),
 ) -> Source:
     """List the examples of a folder; if it has none, those in its archives or tables.
 
@@ -37,8 +47,8 @@ def open_folder(
     ----------
     modality
         Of the examples; by default, that of most files.
-    column
-        Of the texts in the folder's tables, if it is named.
+    options
+        The columns of texts and labels in the folder's tables.
 
     Raises
     ------
@@ -60,10 +70,13 @@ def open_folder(
     else:
         texts = modality or next(each for each in MODALITIES.values() if each.in_tables)
         tables = sorted(name for end in TABLES for name in others.get(end, ()))
+        column = options.text_column
         if tables and texts.in_tables and means_texts(folder, tables[0], column, modality):
-            return open_texts(path, folder, tables, column, texts)
-        for extension, names in containers.items():
-            return CONTAINERS[extension](path, folder, names, modality)
+            return open_texts(path, folder, tables, options, texts)
+        if ".tar" in containers:
+            return open_tar(path, folder, containers[".tar"], modality)
+        if ".parquet" in containers:
+            return open_parquet(path, folder, containers[".parquet"], modality, options)
         what = f"; it has {', '.join(sorted(others))} files" if others else "; it is empty"
         if left_out:
             what = f"; left out: {describe_left_out(left_out)}"
@@ -98,7 +111,7 @@ def _files(path: object, folder: Folder, left_out: Counter[str]) -> list[tuple[s
     files = []
     for name, stamp in listed:
         if not is_utf8(name):
-            left_out["names that are not UTF-8"] += 1
+            left_out[NOT_UTF8] += 1
         elif is_of_the_system(name):
             left_out[HIDDEN] += 1
         elif stores and any(name.startswith(store) for store in stores):

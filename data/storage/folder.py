@@ -27,7 +27,7 @@ class Folder(ABC):
 
     def where(self, name: str) -> str:
         """The full path or address of a file, for messages."""
-        return f"{self.root}/{name}"
+        return f"{self.root.rstrip('/')}/{name}"
 
     def names(self, under: str = "") -> list[str]:
         """The names of all files below, without hidden ones, sorted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ from headstart.data.contracts.store import (
     read_manifest,
 )
 from headstart.data.examples.opening import Source
+from headstart.data.source_options import same_examples
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import LOCK
 from headstart.data.workers.shards import Shard, cut
@@ -188,7 +190,7 @@ def plan(
         fingerprint = fingerprint.run_in(own.precision)
     for found in recorded:
         _check_same(store, found, fingerprint, source, update.moved_from)
-    moved = any(found.source != source.path for found in recorded)
+    moved = not all(same_examples(found.source, source.path) for found in recorded)
     known = read_known(store, _recorded(manifest, unfinished), source)
     changed = changed_files(known, source, store, update.rehash or moved)
     keep = _keep(known, changed, update)
@@ -209,7 +211,7 @@ def plan(
         ),
         inferences=recorded[-1].inferences,
         unfinished=unfinished is not None,
-        leftovers=store.exists(RECORDS) or moved,
+        leftovers=store.exists(RECORDS) or any(each.source != source.path for each in recorded),
     )
 
 
@@ -292,12 +294,12 @@ def _check_same(
             "Extract into another folder with -o, or use the backbone of the store.",
         )
     before = os.path.abspath(moved_from) if moved_from and "://" not in moved_from else moved_from
-    if found.source not in (source.path, before):
+    if found.source != before and not same_examples(found.source, source.path):
         raise StoreError(
             f"{store} holds features of another source:\n"
             f"  in the store: {found.source}\n  asked for:    {source.path}",
             "Extract into another folder with -o. If the source has moved, add: "
-            f"--moved-from {found.source}",
+            f"--moved-from {shlex.quote(found.source)}",
         )
 
 

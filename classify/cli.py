@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -87,6 +87,10 @@ class TrainArguments:
         float | None,
         typer.Option(help="Gigabytes that embeddings may take; a larger store is streamed."),
     ] = None
+    corrections: Annotated[
+        str | None,
+        typer.Option(help="CSV of corrected labels, as the report or suspects.csv gives it."),
+    ] = None
 
     def options(self, overwrite: bool) -> tuple[FitOptions, SplitOptions, RunOptions]:
         """For `training.train`; raises `InputError` with all that is wrong with them."""
@@ -114,7 +118,7 @@ class TrainArguments:
             )
         with checks.item():
             memory = None if self.memory is None else int(self.memory * 1e9)
-            run = RunOptions(overwrite, self.report, memory)
+            run = RunOptions(overwrite, self.report, memory, self.corrections)
         checks.finish()
         return FitOptions(heads, answers, self.seed), splits, run
 
@@ -126,6 +130,12 @@ def train(
     features: Features,
     output: Annotated[str, typer.Option("-o", "--output", help="Model folder to write.")],
     arguments: TrainArguments,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="The backbone file of FEATURES: the report then shows where the head looked."
+        ),
+    ] = None,
     track: Track = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -141,7 +151,7 @@ def train(
     with checks.item():
         fit, splits, run = arguments.options(overwrite)
     checks.finish()
-    trained = train(features, output, fit, splits, run)
+    trained = train(features, output, fit, splits, replace(run, backbone=backbone))
     track_model(track, str(trained.model.folder), context.params)
     if as_json:
         console.show_json(trained.model.card.metrics)

@@ -6,19 +6,25 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import skops.io
 
 from headstart.classify.diagnosis.diagnose import Diagnosis, diagnose
+from headstart.classify.diagnosis.label_next import Unlabelled, margin_of
+from headstart.classify.diagnosis.mistakes import worst_mistakes
+from headstart.classify.diagnosis.occlusion import MOST as LOOKED_AT
+from headstart.classify.diagnosis.occlusion import backbone_for_looking, looks
 from headstart.classify.features.loading import Loaded, Streamed, load
 from headstart.classify.heads import keras_head
 from headstart.classify.heads.estimators import AUTO
 from headstart.classify.heads.fitting import FitOptions, Fitted, fit, steps
 from headstart.classify.heads.keras_head import KerasHead
-from headstart.classify.prediction.answers import answers_in_words
+from headstart.classify.prediction.answers import answers_in_words, in_class_names
 from headstart.classify.prediction.features import HeadSession
 from headstart.classify.scores.metrics import (
     RepeatedScores,
@@ -42,6 +48,7 @@ from headstart.classify.splits.splitting import (
 from headstart.classify.streamed.fitting import check_streamed, fit_streamed
 from headstart.data.common import console
 from headstart.data.common.errors import Checklist, InputError
+from headstart.data.contracts.corrections import ACTION, CHANGE_TO, in_words, to_csv
 from headstart.data.contracts.model import (
     KERAS,
     SKOPS,
@@ -52,7 +59,7 @@ from headstart.data.contracts.model import (
     write_model,
 )
 from headstart.data.contracts.store import FeatureStore
-from headstart.data.modalities.known import MODALITIES
+from headstart.data.storage.places import folder_at
 
 COLUMNS = ("id", "path", "content", "label")
 PACKAGES = ("headstart", "numpy", "onnx", "scikit-learn", "skl2onnx", "skops")
@@ -71,16 +78,28 @@ class RunOptions:
     memory
         Bytes that embeddings may take in memory; larger stores are streamed in several passes. None
         for half of the machine's memory.
+    corrections
+        A CSV file of corrected labels, see `headstart.data.contracts.corrections`.
+    backbone
+        The backbone file that made the features of photographs, to show in the report where the
+        head looked; this takes up to half a minute.
     """
 
     overwrite: bool = False
     report: bool = True
     memory: int | None = None
+    corrections: str | Path | None = None
+    backbone: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.memory is not None and self.memory <= 0:
             raise InputError(
                 f"--memory {self.memory / 1e9:g} is not possible", "Give gigabytes above 0."
+            )
+        if self.backbone is not None and not self.report:
+            raise InputError(
+                "--backbone is for the report, and --no-report leaves it out",
+                "Give one of the two.",
             )
 
 
@@ -133,8 +152,11 @@ def train(
     with checks.item():
         folder = prepare_model_folder(output, run.overwrite)
     checks.finish()
-    loaded = load(store, splits.group, run.memory)
+    backbone = backbone_for_looking(run.backbone, store.fingerprint) if run.backbone else None
+    loaded = load(store, splits.group, run.memory, run.corrections)
     data = loaded.data
+    if loaded.corrected:
+        console.note(f"corrections: {in_words(loaded.corrected)}")
     if loaded.why_streamed:
         check_streamed(options, loaded.why_streamed)
         console.note(f"the embeddings stay in the store: {loaded.why_streamed}")
@@ -164,29 +186,50 @@ def train(
         console.note("the head did not converge; try stronger regularization, such as a smaller c")
     if fitted.refused:
         console.note(f"no threshold was written: {fitted.refused}")
-    diagnosis = diagnose(loaded, split, fitted, answers, options.seed) if run.report else None
+    unlabelled = _predict_unlabelled(loaded, fitted.written.content)
+    diagnosis = None
+    if run.report:
+        diagnosis = diagnose(loaded, split, fitted, answers, unlabelled, options.seed)
     card = _card(store, data, split, fitted, scores, repeated, diagnosis)
-    report = None
+    if loaded.corrected:
+        counts = {"changed": loaded.corrected.changed, "removed": loaded.corrected.removed}
+        card = replace(card, corrections=counts)
+    report = suspects = None
     if diagnosis:
         # Imported here: matplotlib takes a second to import.
-        from headstart.classify.report.content import Results, report_content, sample_rows
+        from headstart.classify.report.gathering import Results, report_content, sample_rows
         from headstart.classify.report.page import render
 
+        seen = {}
+        if backbone:
+            worst = worst_mistakes(answers.labels, answers.probabilities)
+            paths = data.examples["path"].take(pa.array(split.test[worst[:LOOKED_AT]])).to_pylist()
+            root = folder_at(store.manifest.root)
+            seen = looks(backbone, fitted.written.content, root, paths)
         results = Results(
-            data=data,
+            loaded=loaded,
             split=split,
             fitted=fitted,
             answers=answers,
             scores=scores,
             repeated=repeated,
             diagnosis=diagnosis,
+            looks=seen,
+            precision=options.answers.precision,
         )
         rows = sample_rows(split)
         sample = (rows, loaded.embeddings.take(rows))
-        content = report_content(results, card, sample, MODALITIES[store.manifest.modality])
-        report = render(content).encode()
-    examples = _examples_table(loaded, split, answers, fitted.written.content)
-    files = ModelFiles(fitted.written.content, *_saved(fitted), examples, report)
+        report = render(report_content(results, card, sample, store)).encode()
+        suspects = suspects_csv(data, split, diagnosis)
+    examples = _examples_table(loaded, split, answers, unlabelled)
+    files = ModelFiles(
+        fitted.written.content,
+        *_saved(fitted),
+        examples=examples,
+        report=report,
+        suspects=suspects,
+        corrections=to_csv(loaded.corrections) if loaded.corrections else None,
+    )
     model = write_model(folder, card, files)
     return Trained(
         model=model,
@@ -269,7 +312,33 @@ def _saved(fitted: Fitted) -> tuple[str, bytes]:
     return SKOPS, skops.io.dumps(estimator)
 
 
-def _examples_table(loaded: Loaded, split: Split, answers: Answers, head: bytes) -> pa.Table:
+def suspects_csv(data: Labelled, split: Split, diagnosis: Diagnosis) -> bytes:
+    """All probable label errors, the most suspicious first, as a CSV file.
+
+    Its columns are `id`, `path`, `label`, `suggestion`, `score`, and, for a person to fill in,
+    `action` and `change_to`: then it is a file of corrections.
+    """
+    found = diagnosis.suspects
+    wrong = found.is_error
+    rows = split.train[diagnosis.rows[found.rows[wrong]]]
+    table = data.examples.select(["id", "path"]).take(pa.array(rows))
+    names = np.array(data.classes, object)
+    for name, values in (
+        ("label", pa.array(names[found.given[wrong]], pa.string())),
+        ("suggestion", pa.array(names[found.suggested[wrong]], pa.string())),
+        ("score", pa.array(found.score[wrong].round(4))),
+        (ACTION, pa.repeat("", len(rows))),
+        (CHANGE_TO, pa.repeat("", len(rows))),
+    ):
+        table = table.append_column(name, values)
+    sink = BytesIO()
+    pyarrow.csv.write_csv(table, sink)
+    return sink.getvalue()
+
+
+def _examples_table(
+    loaded: Loaded, split: Split, answers: Answers, unlabelled: Unlabelled
+) -> pa.Table:
     """All examples with their split, and predictions for those held out or without a label.
 
     Returns
@@ -289,25 +358,34 @@ def _examples_table(loaded: Loaded, split: Split, answers: Answers, head: bytes)
     own = answers.probabilities[np.arange(len(answers.labels)), answers.labels]
     probability[split.test] = own
     labelled = _table(data.examples, splits, predictions, (confidence, probability))
-    table = pa.concat_tables([labelled, _predict_unlabelled(loaded, head)])
+    others = loaded.unlabelled
+    nothing = np.full(others.num_rows, None, object)
+    missing = np.full(others.num_rows, np.nan, np.float32)
+    names = in_class_names(unlabelled.labels, data.classes)
+    predicted = _table(others, nothing, names, (unlabelled.confidence, missing))
+    table = pa.concat_tables([labelled, predicted])
     groups = [some[data.group].cast(pa.string()) for some in (data.examples, loaded.unlabelled)]
     return table.append_column(
         "group", pa.chunked_array([c for g in groups for c in g.chunks], pa.string())
     )
 
 
-def _predict_unlabelled(loaded: Loaded, head: bytes) -> pa.Table:
-    """The examples without a label, with their predictions."""
-    examples, session = loaded.unlabelled, HeadSession(head)
-    nothing = np.full(examples.num_rows, None, object)
-    missing = np.full(examples.num_rows, np.nan, np.float32)
-    names, confidence = [nothing[:0]], [missing[:0]]
-    for batch in loaded.others.batches(np.arange(examples.num_rows)):
-        labels, probabilities = session.run(batch)
-        words, sure = answers_in_words(labels, probabilities, loaded.data.classes)
-        names.append(words)
-        confidence.append(sure)
-    return _table(examples, nothing, np.concatenate(names), (np.concatenate(confidence), missing))
+def _predict_unlabelled(loaded: Loaded, head: bytes) -> Unlabelled:
+    """The answers for the examples without a label, in batches."""
+    session = HeadSession(head)
+    labels, sure, margins = [np.zeros(0, np.int64)], [], []
+    for batch in loaded.others.batches(np.arange(loaded.unlabelled.num_rows)):
+        found, probabilities = session.run(batch)
+        labels.append(found)
+        sure.append(probabilities.max(axis=1, initial=0))
+        margins.append(margin_of(probabilities))
+    none = np.zeros(0, np.float32)
+    return Unlabelled(
+        np.concatenate(labels),
+        np.concatenate([none, *sure]),
+        np.concatenate([none, *margins]),
+        lambda embeddings: session.run(embeddings)[1],
+    )
 
 
 def _table(

@@ -380,10 +380,16 @@ def classifier(
 def demo(
     edge: Annotated[str, typer.Argument(help="Edge model, as `export classifier` writes it.")],
     output: Annotated[str, typer.Option("-o", "--output", help="Folder to write.")],
-    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Classifier",
+    title: Annotated[
+        str, typer.Option(help="Heading of the page; default: it asks for the classes.")
+    ] = "",
     runtime: Annotated[
         str | None,
         typer.Option(help="Unpacked npm package onnxruntime-web; fetched by npm by default."),
+    ] = None,
+    examples: Annotated[
+        str | None,
+        typer.Option(help="Model folder: the page shows six of its held-out photographs to try."),
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -392,7 +398,7 @@ def demo(
     from headstart.export.demo.site import write_demo
 
     with console.status("writing the page"):
-        written = write_demo(edge, output, title, runtime, overwrite)
+        written = write_demo(edge, output, title, runtime, overwrite, examples)
     if as_json:
         about = {"wrote": str(written.folder), "bytes": written.size, "runtime": written.runtime}
         console.show_json(about)

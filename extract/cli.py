@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -100,6 +100,10 @@ def extract(
             help="fp32, fp16, bf16 or int8; auto: measured here; default: the file's own."
         ),
     ] = None,
+    corrections: Annotated[
+        str | None,
+        typer.Option(help="CSV of corrected labels, from the report; later runs keep them."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Update a feature store to match SOURCE; nothing is embedded twice.
@@ -110,7 +114,7 @@ def extract(
     """
     from headstart.extract import job
 
-    options = arguments.options(precision)
+    options = replace(arguments.options(precision), corrections=corrections)
     summary = job.extract(reading.address(source), backbone, output, options, arguments.update)
     if as_json:
         console.show_json(asdict(summary))

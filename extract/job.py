@@ -47,6 +47,7 @@ from headstart.data.storage.lock import Held, sole_writer
 from headstart.data.storage.places import folder_at
 from headstart.data.workers.nodes import check_shared
 from headstart.data.workers.pool import WorkerPool
+from headstart.extract.corrections import corrected, corrections_of
 from headstart.extract.engines.precision import (
     AUTO,
     PRECISIONS,
@@ -87,6 +88,9 @@ class ExtractOptions:
         Seconds without a finished example after which a worker is replaced.
     allow_unlabelled
         See `open_source`.
+    corrections
+        A CSV file of corrected labels, see `headstart.data.contracts.corrections`; by default those
+        that the store was made with before. A file without rows ends them.
     """
 
     address: str | None = None
@@ -96,6 +100,7 @@ class ExtractOptions:
     engine: str | None = None
     stall_after: float = 300.0
     allow_unlabelled: bool = False
+    corrections: str | Path | None = None
 
     def __post_init__(self) -> None:
         checks = Checklist()
@@ -246,16 +251,25 @@ def extract(
     checks.finish()
     wanted = loaded.fingerprint.run_in(asked)
     free = options.precision in (None, AUTO)
+    before = corrections_of(store)
     if files and not isinstance(source, Source):
         try:
+            if before or options.corrections:
+                raise InMemoryError("there are corrections of examples")
             return _by_file(files, _Asked(loaded, wanted, free), store, options, update, clock)
         except InMemoryError as error:
             console.note(f"the examples are planned in memory: {error.message}")
         examples = open_source(source, options.allow_unlabelled, modality)
     examples = in_parts(examples, loaded.spec.preprocessing).source
     _note_what_is_left_out(examples)
-    seen = state(store)
-    todo = plan(examples, store, wanted, update, free)
+    examples, corrections = corrected(examples, store, options.corrections)
+
+    def planned() -> Plan:
+        found = plan(examples, store, wanted, update, free)
+        leftovers = found.leftovers or corrections != before
+        return replace(found, corrections=corrections, leftovers=leftovers)
+
+    seen, todo = state(store), planned()
     clock.stage("plan")
     if todo.finished:
         return _summary(
@@ -264,7 +278,7 @@ def extract(
     columns = columns_for(examples.columns, loaded.spec.dim)
     with _readable_errors(), sole_writer(store, columns) as held:
         if state(store) != seen:  # another run has just finished
-            todo = plan(examples, store, wanted, update, free)
+            todo = planned()
         done = _work_and_finish(examples, loaded, store, options, todo, update, clock, held)
     return _summary(store, examples, todo, update, done, clock.seconds)
 
@@ -338,7 +352,8 @@ def _work_and_finish(
     done = _work(source, backbone_here, store, options, todo, clock, held)
     fingerprint = backbone.fingerprint.run_in(done.precision)
     manifest = _manifest(source, fingerprint, store, todo, update, done)
-    finish(store, replace(manifest, input=backbone.spec.preprocessing.to_metadata()), held)
+    used = backbone.spec.preprocessing.to_metadata()
+    finish(store, replace(manifest, input=used, corrections=todo.corrections), held)
     return done
 
 

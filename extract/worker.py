@@ -12,8 +12,8 @@ from headstart.data.common.arrays import empty
 from headstart.data.common.errors import BackboneError, ExtractionError, InputError
 from headstart.data.contracts.backbone import BackboneSpec
 from headstart.data.contracts.fingerprint import Fingerprint
-from headstart.data.contracts.records import RUN, PartContent, begin_part, write_part
-from headstart.data.contracts.store import PartRecord, columns_for
+from headstart.data.contracts.records import PartContent, begin_part, write_part
+from headstart.data.contracts.store import RECORDS, PartRecord, columns_for
 from headstart.data.storage.files import digest
 from headstart.data.storage.folder import Folder
 from headstart.data.workers.inputs import Failure
@@ -60,7 +60,7 @@ class EmbeddingJob(Job):
                 f"{self.fingerprint.sha256[:12]}",
                 "Check the memory and the network of that machine.",
             )
-        if not self.store.exists(RUN):  # such as a machine that has joined since the start
+        if not self.store.exists(RECORDS):  # such as a machine that has joined since the start
             raise InputError(
                 f"{here} does not see the output {self.store}",
                 "Give it the disk that the other machines share, or take it out of the cluster.",

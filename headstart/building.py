@@ -253,6 +253,8 @@ class _Job:
             "features": digest_of(self.work.path / FEATURES / MANIFEST),
             "options": [options.head, options.splits, options.training.report],
         }
+        if options.training.corrections is not None:
+            source["corrections"] = digest_of(Path(options.training.corrections))
         files = [folder / name for name in (MODEL_CARD, HEAD, EXAMPLES)]
         if options.training.report:
             files.append(folder / REPORT)

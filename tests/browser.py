@@ -13,6 +13,8 @@ from pathlib import Path
 
 from selenium import webdriver
 
+AXE = Path(__file__).parent / "node" / "node_modules" / "axe-core" / "axe.min.js"
+
 
 @contextmanager
 def chromium() -> Iterator[webdriver.Chrome]:
@@ -51,6 +53,32 @@ def open_fresh(browser: webdriver.Chrome, address: str) -> None:
     for log in ("browser", "performance"):
         browser.get_log(log)
     browser.get(address)
+
+
+def serious(browser: webdriver.Chrome) -> list[str]:
+    """What axe-core finds serious or critical on the page that is open, with a place for each."""
+    browser.execute_script(AXE.read_text(encoding="utf-8"))
+    found = browser.execute_async_script(
+        "axe.run(document, {resultTypes: ['violations']}).then((result) =>"
+        " arguments[arguments.length - 1](result.violations))"
+    )
+    return [
+        f"{each['id']}: {node['html'][:120]} {node['failureSummary']}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+
+
+def press(browser: webdriver.Chrome, *keys: str) -> None:
+    """Press keys, one after the other."""
+    webdriver.ActionChains(browser).send_keys(*keys).perform()
+
+
+def downloads(browser: webdriver.Chrome, folder: Path) -> None:
+    """Where files that a page saves go."""
+    where = {"behavior": "allow", "downloadPath": str(folder)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", where)
 
 
 def requested(browser: webdriver.Chrome) -> set[str]:

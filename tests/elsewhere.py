@@ -116,7 +116,7 @@ def in_browser(browser: webdriver.Chrome, files: list[Path]) -> Answers:
     """By the page that is open, which shows nothing yet; at most 50 classes are shown."""
     choose(browser, files)
     shown = browser.execute_script(
-        """return [...document.querySelectorAll(".card")].reverse().map((card) => [
+        """return [...document.querySelectorAll(".card")].map((card) => [
             Number(card.dataset.label),
             [...card.querySelectorAll("tr")].map(({ dataset }) => [
                 Number(dataset.index), Number(dataset.probability)])])"""

@@ -9,18 +9,24 @@ import numpy as np
 from conftest import paint
 
 from headstart.classify.diagnosis.learning_curve import LearningCurve
+from headstart.classify.diagnosis.occlusion import Look
 from headstart.classify.heads.search import Trial
 from headstart.classify.report.content import (
     RIGHT,
     TRAINING,
     WRONG,
     About,
+    Copies,
+    Copy,
     Examples,
+    Failed,
     HeldOut,
+    LabelNext,
     NearDuplicates,
     Repeated,
     ReportContent,
     Sample,
+    Similar,
     Summary,
     Suspects,
 )
@@ -85,6 +91,8 @@ def full_content(folder: Path, classes: tuple[str, ...], ids: Sequence[str] = ()
             held_out=count,
             features="/features",
             versions={"headstart": "0.1.0"},
+            data="photographs",
+            date="1 May 2026",
         ),
         held_out=HeldOut(
             examples,
@@ -123,5 +131,32 @@ def full_content(folder: Path, classes: tuple[str, ...], ids: Sequence[str] = ()
             (random.normal(size=(40, 12)) + labels[:40, None]).astype(np.float32),
             labels[:40],
             marks,
+            Examples(ids[:40], [*names[:39], "gone.png"]),
+            np.where(np.arange(40) < 20, -1, probabilities[:40].argmax(axis=1)),
+            np.arange(40) < 3,
         ),
+        inside=NearDuplicates(
+            some,
+            Examples(ids[2:6], names[2:6]),
+            np.full(4, 0.99),
+            "By theirs.",
+            [(classes[0], classes[1]), *[(classes[0], classes[0])] * 3],
+        ),
+        copies=Copies(
+            [
+                [Copy(ids[at], names[at], classes[at], "training") for at in (0, 1)],
+                [Copy(ids[at], names[at], classes[0], "held out") for at in (2, 3, 4)],
+            ],
+            2,
+            1,
+        ),
+        similar={
+            int(row): [
+                Similar(ids[at], names[at], classes[at % len(classes)], 0.9) for at in range(3)
+            ]
+            for row in np.flatnonzero(~right)[:20]
+        },
+        looks={name: Look(np.full((64, 64, 3), 90, np.uint8), 0.4) for name in names[:30]},
+        label_next=LabelNext(some, labels[:4], labels[1:5], np.full(4, 0.01), 300),
+        failed=Failed([(ids[0], "truncated", "the file ends after 12 bytes")], 1),
     )

@@ -122,7 +122,7 @@ def test_a_run_that_stopped_goes_on(
         patch.setattr("headstart.extract.job.finish", stop)
         with pytest.raises(StoppedError):
             extract(source, tiny_backbone, out, OPTIONS)
-    lost = sorted((out / "_records").glob("part-*.json"))[0]
+    lost = sorted((out / "_records").glob("part-*.parquet"))[0]
     lost.unlink()
     done = extract(source, tiny_backbone, out, OPTIONS)
     assert (done.counts.kept, done.embedded, done.all_inferences) == (24, 8, 40)

@@ -61,8 +61,8 @@ def test_what_is_written(edge: Path, tmp_path: Path, command: Callable) -> None:
     )
     files = {str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()}
     assert files == {
-        *("index.html", "style.css", "page.js", "worker.js", "icon.svg", "site.json"),
-        *("edge.onnx", "ort/ort.js", "ort/ort.wasm"),
+        *("index.html", "style.css", "page.js", "shared.js", "worker.js", "icon.svg"),
+        *("site.json", "edge.onnx", "ort/ort.js", "ort/ort.wasm"),
     }
     about = json.loads((site / "site.json").read_text())
     assert (about["title"], about["classes"]) == ("Colours", ["blue", "green", "red"])

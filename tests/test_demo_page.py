@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import open_fresh, requested, resize, served
+from browser import open_fresh, press, requested, resize, serious, served
 from conftest import COLOURS, paint
 from elsewhere import WEB, choose
 from PIL import Image
@@ -21,6 +21,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from headstart.classify.heads.calibration import AnswerOptions
 from headstart.classify.heads.fitting import FitOptions
 from headstart.classify.training import RunOptions, train
+from headstart.data.common.errors import InputError
 from headstart.export.demo.site import SITE, write_demo
 from headstart.export.edge.classifier import export_classifier
 
@@ -56,9 +57,13 @@ def test_photographs_are_classified_and_nothing_is_sent(
         choose(browser, files)
         choose(browser, [tmp_path / "notes.txt", files[0]])
         asked = requested(browser)
-    newest, bad, *others = cards(browser)
-    assert bad == "No answer\nnotes.txt: this browser cannot open it as a photograph"
-    assert [text.split(",")[0] for text in (newest, *others)] == ["blue", "red", "green", "blue"]
+    bad, newest, *others = cards(browser)
+    assert bad == (
+        "No answer\nnotes.txt: this browser cannot open it as a photograph; save it as JPEG or "
+        "PNG, and choose that"
+    )
+    # The newest are above, in the order in which they were chosen.
+    assert [text.split(",")[0] for text in (newest, *others)] == ["blue", "blue", "green", "red"]
     assert "03.png: 24 x 24 pixels; " in newest
     assert browser.title == browser.find_element(By.ID, "title").text == "Colours"
     about = browser.find_element(By.ID, "about").text
@@ -193,7 +198,8 @@ def test_a_file_that_is_missing_on_the_server(
         WebDriverWait(browser, 20).until(lambda page: status.text.startswith(said))
         if name != SITE:
             choose(browser, [photos / "red" / "01.png"])
-            assert "the classifier could not be started" in cards(browser)[0]
+            said = "the classifier could not be started; load the page again"
+            assert said in cards(browser)[0]
 
 
 def test_a_model_that_was_cut_off(browser: webdriver.Chrome, site: Path) -> None:
@@ -204,7 +210,10 @@ def test_a_model_that_was_cut_off(browser: webdriver.Chrome, site: Path) -> None
         status = browser.find_element(By.ID, "status")
         cut = f"edge.onnx ended after 1000 of {len(content)} bytes"
         WebDriverWait(browser, 20).until(
-            lambda page: status.text == f"The classifier cannot be started: {cut}"
+            lambda page: (
+                status.text == f"The classifier cannot be started: {cut}. Load the page again; if "
+                "that does not help, put the whole folder of the page on the server again."
+            )
         )
 
 
@@ -216,6 +225,68 @@ def test_it_is_usable_by_keyboard_alone(browser: webdriver.Chrome, site: Path) -
             webdriver.ActionChains(browser).send_keys(Keys.TAB).perform()
             reached.append(browser.switch_to.active_element.get_attribute("id"))
     assert reached == ["files", "camera"]
+
+
+@pytest.fixture
+def with_examples(edge: Path, model: Path, tmp_path: Path) -> Path:
+    write_demo(edge, tmp_path / "examples", "", WEB, examples=model)
+    return tmp_path / "examples"
+
+
+def test_examples_that_were_held_out_by_keyboard_alone(
+    browser: webdriver.Chrome, with_examples: Path
+) -> None:
+    offered = json.loads((with_examples / SITE).read_text())["examples"]
+    assert len(offered) == 6
+    assert sorted(each["label"] for each in offered) == sorted(2 * list(COLOURS))
+    resize(browser, 1280)
+    with served(with_examples) as address:
+        open_page(browser, address)
+        assert browser.title == "blue, green or red?"
+        press(browser, *[Keys.TAB] * 3)
+        assert browser.switch_to.active_element.accessible_name == "Example 1"
+        press(browser, Keys.ENTER)
+        WebDriverWait(browser, 20).until(
+            lambda page: page.find_elements(By.CSS_SELECTOR, ".card[data-label]")
+        )
+        assert browser.get_log("browser") == []
+    label = offered[0]["label"]
+    assert cards(browser)[0].startswith(f"{label}, ")
+    assert f"Example 1, labelled {label}: 24 x 24 pixels; " in cards(browser)[0]
+
+
+def test_nothing_serious_for_people_who_need_help(
+    browser: webdriver.Chrome, with_examples: Path, photos: Path, tmp_path: Path
+) -> None:
+    """By axe-core, on a desktop and on a telephone, in light and dark."""
+    (tmp_path / "notes.txt").write_text("no photograph")
+    with served(with_examples) as address:
+        for width, scheme in ((1280, "light"), (390, "dark")):
+            resize(browser, width, scheme)
+            open_page(browser, address)
+            choose(browser, [photos / "red" / "01.png", tmp_path / "notes.txt"])
+            assert serious(browser) == []
+            hint = browser.find_element(By.CSS_SELECTOR, ".hint")
+            assert hint.is_displayed() == (width == 1280)  # nobody drops a file on a telephone
+        bars = browser.execute_script(
+            "return [...document.querySelectorAll('.card tr')].map(row =>"
+            " [...row.cells].map(c => c.getBoundingClientRect())"
+            ".map(r => [r.left, (r.top + r.bottom) / 2]))"
+        )
+    lefts = {tuple(round(left) for left, _ in row) for row in bars}
+    assert len(lefts) == 1  # names, bars and shares stand below each other
+    for row in bars:
+        middles = [middle for _, middle in row]
+        assert max(middles) - min(middles) < 1
+    resize(browser, 1280)
+
+
+def test_examples_of_another_model_are_refused(edge: Path, model: Path, tmp_path: Path) -> None:
+    about = json.loads((model / "model.json").read_text())
+    about["classes"][0] = "another"
+    (model / "model.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="has other classes than"):
+        write_demo(edge, tmp_path / "page", runtime=WEB, examples=model)
 
 
 def test_it_opens_beside_a_folder_of_photographs(

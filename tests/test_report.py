@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 import tarfile
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +20,15 @@ from PIL import Image
 from report_content import WILD, answers, full_content, held_out
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from headstart.classify.diagnosis.learning_curve import LearningCurve
 from headstart.classify.report.content import (
     RIGHT,
     TRAINING,
     WRONG,
     About,
+    Copies,
     Examples,
+    Failed,
     HeldOut,
     ReportContent,
     Sample,
@@ -36,7 +41,9 @@ from headstart.classify.report.sections.confidence import calibration, rejection
 from headstart.classify.report.sections.confusion import confusion
 from headstart.classify.report.sections.curves import ranking
 from headstart.classify.report.sections.embedding_map import embedding_map, project
-from headstart.classify.report.sections.galleries import mistakes
+from headstart.classify.report.sections.failures import failures
+from headstart.classify.report.sections.galleries import copies, mistakes
+from headstart.classify.report.sections.learning import learning
 from headstart.classify.report.sections.scores import per_class
 from headstart.classify.report.thumbnails import Thumbnails
 from headstart.classify.scores.metrics import ClassScores, Scores, score
@@ -90,10 +97,12 @@ def test_sections_come_with_their_data(tmp_path: Path) -> None:
     content = full_content(tmp_path, ("cat", "dog", "fox"))
     everything = [
         *("scores", "confusion", "classes", "calibration", "ranking", "rejection", "learning"),
-        *("map", "mistakes", "suspects", "duplicates", "tried", "made"),
+        *("map", "mistakes", "suspects", "copies", "duplicates", "inside", "label-next"),
+        *("failed", "tried", "made"),
     ]
     page = Page(render(content))
     assert [found["id"] for tag, found in page.elements if tag == "section"] == everything
+    assert "photographs, 1 May 2026: headstart report" in page.texts
     links = [found["href"] for tag, found in page.elements if tag == "a"]
     assert links == [f"#{name}" for name in everything]
     little = replace(
@@ -103,10 +112,15 @@ def test_sections_come_with_their_data(tmp_path: Path) -> None:
         near_duplicates=None,
         sample=None,
         trials=(),
+        inside=None,
+        copies=None,
+        label_next=None,
+        failed=None,
         summary=replace(content.summary, repeated=None, without_duplicates=None),
     )
     page = Page(render(little))
     left_out = {"learning", "map", "suspects", "duplicates", "tried"}
+    left_out |= {"copies", "inside", "label-next", "failed"}
     assert [found["id"] for tag, found in page.elements if tag == "section"] == [
         name for name in everything if name not in left_out
     ]
@@ -280,6 +294,76 @@ def test_what_the_threshold_does() -> None:
     assert rejection(nothing).text.endswith("this holds for all of these examples.")
 
 
+def test_figures_that_contradict_each_other_are_explained() -> None:
+    ids = [str(row) for row in range(100)]
+    labels = np.array([0] * 80 + [1] * 20)
+    sure = np.tile([0.9, 0.1], (100, 1))
+    answered = HeldOut(
+        Examples(ids, ids), labels, sure, None, 0.5, "a precision of 95 %", precision=0.95
+    )
+    text = rejection(answered).text.replace("\u00a0", " ")
+    assert "That is less than the 95.0 % that were asked for: the threshold was chosen on" in text
+    near = rejection(replace(answered, precision=0.81)).text.replace("\u00a0", " ")
+    assert "less than the 81.0 % that were asked for: the interval includes it, so chance" in near
+    assert "asked for" not in rejection(replace(answered, precision=0.8)).text
+    assert "asked for" not in rejection(replace(answered, precision=None)).text
+
+    better = np.tile([0.8, 0.2], (100, 1))
+    worse = calibration(replace(answered, uncalibrated=better)).text.replace("\u00a0", " ")
+    assert "calibration made the error larger (< 0.1 % before, 10.0 % after)" in worse
+    assert "larger" not in calibration(replace(answered, uncalibrated=sure)).text
+
+    curve = LearningCurve(
+        labels_per_class=np.array([5, 10]),
+        accuracy=np.array([0.6, 0.79]),
+        low=np.array([0.5, 0.7]),
+        high=np.array([0.7, 0.9]),
+        advice="More would help.",
+    )
+    beside = learning(curve, proportion(917, 1000)).text.replace("\u00a0", " ")
+    assert "The curve ends at 79.0 %, and the accuracy above is 91.7 %: each point of" in beside
+    assert learning(curve, proportion(79, 100)).text == "More would help."
+
+
+def test_what_is_perfect_is_a_sentence() -> None:
+    ids = [str(row) for row in range(20)]
+    labels = np.arange(20) % 2
+    perfect = HeldOut(Examples(ids, ids), labels, np.where(np.eye(2)[labels] > 0, 0.99, 0.01))
+    for section, said in (
+        (ranking(perfect, ("a", "b")), "Every class is ranked perfectly: "),
+        (rejection(perfect), "All 20 held-out examples are classified correctly: "),
+        (calibration(perfect), "All 20 answers are right, with a confidence of 99.0\u00a0% to "),
+    ):
+        assert said in section.text
+        assert not section.plots
+    flat = LearningCurve(
+        np.array([5, 10]), np.ones(2), np.array([0.9, 0.95]), np.ones(2), advice="Enough."
+    )
+    section = learning(flat, proportion(20, 20))
+    assert section.text.startswith("Enough. With 5 labels for each class already, all answers")
+    assert not section.plots
+
+
+def test_copies_and_failed_files_are_named(tmp_path: Path) -> None:
+    content = full_content(tmp_path, ("cat", "dog", "fox"))
+    assert content.copies is not None
+    thumbnails = Thumbnails(folder_at(tmp_path))
+    section = copies(content.copies, thumbnails)
+    assert section.text.startswith(
+        "2 sets of files with the same bytes. 1 set has more than one label: at most one of the "
+        "labels is right."
+    )
+    assert section.cards[0].facts == (("cat, training", "0.png"), ("dog, training", "1.png"))
+    assert [asked.suggestion for asked in section.cards[0].questions] == ["dog", "cat"]
+    assert section.tables[0].rows == (("2.png\n3.png\n4.png", "cat", "3 held out"),)
+    assert copies(Copies([], 0, 0), thumbnails).text == "No two files have the same bytes."
+    failed = failures(Failed([("a.jpg", "truncated", "it ends")], 300))
+    assert failed.text == (
+        "300 files could not be embedded, and are neither trained on nor tested. The first 1 are "
+        "shown; all are in the folder _errors of the features."
+    )
+
+
 # The map
 
 
@@ -331,13 +415,18 @@ def opened(uri: str) -> Image.Image:
 
 def test_thumbnails_keep_proportions(tmp_path: Path) -> None:
     thumbnails = Thumbnails(folder_at(tmp_path))
-    sizes = {(1000, 500): (128, 64), (3, 2000): (1, 128), (100, 90): (100, 90), (8, 6): (128, 96)}
+    sizes = {
+        (1000, 500): (224, 112),
+        (3, 2000): (1, 224),
+        (100, 90): (200, 180),
+        (8, 6): (224, 168),
+    }
     for number, (size, expected) in enumerate(sizes.items()):
         Image.new("RGB", size, (200, 60, 60)).save(tmp_path / f"{number}.png")
         image = opened(thumbnails.of("id", f"{number}.png").uri)
         assert image.size == expected
         assert np.abs(np.asarray(image).astype(int) - (200, 60, 60)).max() < 6
-    assert SIDE == 128
+    assert SIDE == 224
 
 
 def test_thumbnails_leave_nothing_but_pixels(tmp_path: Path) -> None:
@@ -346,7 +435,7 @@ def test_thumbnails_leave_nothing_but_pixels(tmp_path: Path) -> None:
     image = Image.new("RGB", (200, 100), "blue")
     image.save(tmp_path / "a.jpg", exif=exif)
     small = opened(Thumbnails(folder_at(tmp_path)).of("a", "a.jpg").uri)
-    assert small.size == (64, 128)  # upright
+    assert small.size == (100, 200)  # upright
     assert not small.getexif()
 
 
@@ -408,7 +497,17 @@ def test_the_worst_mistakes_come_first(tmp_path: Path) -> None:
 def test_labels_and_ids_are_text(wild: str) -> None:
     page = Page(wild)
     assert not page.open
-    assert "script" not in {tag for tag, _ in page.elements}
+    own, *others = re.findall(r"<script>(.*?)</script>", wild, re.DOTALL)
+    assert not others
+    assert own == files("headstart.classify.report").joinpath("report.js").read_text("utf-8")
+    hashed = base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()
+    (policy,) = (found["content"] for _, found in page.elements if "http-equiv" in found)
+    assert policy == (
+        f"default-src 'none'; script-src 'sha256-{hashed}'; img-src data:; "
+        "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    )
+    scripts = [found for tag, found in page.elements if tag == "script"]
+    assert {found.get("type") for found in scripts} == {None, "application/json"}
     for tag, attributes in page.elements:
         assert not [name for name in attributes if name.startswith("on")], tag
     texts = set(page.texts)

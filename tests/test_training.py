@@ -271,7 +271,7 @@ def test_copies_with_two_labels_are_named(tmp_path: Path, command: Callable) -> 
     ) in answer.err
     assert "1 of these pairs, such as '3.png' ('3') and '2.png' ('2')\n" in answer.out
     page = (tmp_path / "m" / "report.html").read_text()
-    assert "1 pair has two labels, and come first: one of the labels is wrong." in page
+    assert "1 pair has two labels, and comes first: one of the labels is wrong." in page
 
 
 def grouped(tmp_path: Path) -> Path:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from headstart.classify.diagnosis.copies import Copies, find_copies
+from headstart.classify.diagnosis.label_next import LabelNext, Unlabelled, label_next
 from headstart.classify.diagnosis.learning_curve import LearningCurve, learning_curve
+from headstart.classify.diagnosis.mistakes import Neighbours, neighbours
 from headstart.classify.diagnosis.near_duplicates import NearDuplicates, near_duplicates
 from headstart.classify.diagnosis.suspects import Suspects, suspects
 from headstart.classify.features.loading import InMemory, Loaded
@@ -62,16 +67,30 @@ class Diagnosis:
         None if they were not searched for.
     suspects
         Of the training examples that were scored out of fold; their rows are indices into `rows`.
+        Those whose label a person has seen to are no errors.
     rows
         Those training examples, int64.
     curve
         None if there are too few or too many examples.
+    copies
+        Files with the same bytes.
+    inside
+        Near-duplicates within the training examples, each pair once; both its sides are indices of
+        training examples. None if they were not searched for.
+    neighbours
+        Of the worst mistakes; none if embeddings are not in memory.
+    label_next
+        None if every example has a label.
     """
 
     leaks: Leaks | None
     suspects: Suspects
     rows: np.ndarray
     curve: LearningCurve | None
+    copies: Copies
+    inside: NearDuplicates | None = None
+    neighbours: Neighbours | None = None
+    label_next: LabelNext | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A summary for `model.json`."""
@@ -86,6 +105,7 @@ class Diagnosis:
                 "two_labels": int(leaks.two_labels.sum()),
             },
             "suspects": int(self.suspects.is_error.sum()),
+            "copies": {"sets": len(self.copies.rows), "two_labels": self.copies.two_labels},
             "learning_curve": curve.advice if curve else None,
             "learning_curve_points": list(
                 zip(curve.labels_per_class.tolist(), curve.accuracy.tolist(), strict=True)
@@ -96,28 +116,81 @@ class Diagnosis:
 
 
 def diagnose(
-    loaded: Loaded, split: Split, fitted: Fitted, answers: Answers, seed: int
+    loaded: Loaded,
+    split: Split,
+    fitted: Fitted,
+    answers: Answers,
+    unlabelled: Unlabelled,
+    seed: int,
 ) -> Diagnosis:
-    """Diagnose the data by a finished head; only suspects if embeddings are not in memory."""
+    """Diagnose the data by a finished head; not by neighbours if embeddings are not in memory.
+
+    Parameters
+    ----------
+    unlabelled
+        The head's answers for the examples without a label.
+    """
     data, scored = loaded.data, fitted.out_of_fold
     labels = data.labels[split.train]
     found = suspects(labels[scored.rows], fitted.probabilities)
+    if loaded.corrections:
+        ids = data.examples["id"].take(pa.array(split.train[scored.rows[found.rows]]))
+        seen = pc.is_in(ids, value_set=pa.array([each.id for each in loaded.corrections]))
+        seen_to = seen.to_numpy(zero_copy_only=False)
+        found = replace(found, is_error=found.is_error & ~seen_to)
+    result = Diagnosis(
+        leaks=None,
+        suspects=found,
+        rows=scored.rows,
+        curve=None,
+        copies=find_copies(data),
+        label_next=label_next(unlabelled, loaded.others),
+    )
     if not isinstance(loaded.embeddings, InMemory):
-        return Diagnosis(None, found, scored.rows, None)
+        return result
     embeddings = loaded.embeddings.take(split.train)
     groups = None if data.groups is None else data.groups[split.train]
     training = Training(data.classes, embeddings, labels, groups)
-    leaks = _leaks(training, loaded.embeddings.take(split.test), answers, (data, split))
-    return Diagnosis(leaks, found, scored.rows, _curve(training, fitted, seed))
+    test = loaded.embeddings.take(split.test)
+    contents = data.examples["content"].combine_chunks().dictionary_encode().indices.to_numpy()
+    return replace(
+        result,
+        leaks=_leaks(training, test, answers, (data, split)),
+        curve=_curve(training, fitted, seed),
+        inside=_inside(training, contents[split.train]),
+        neighbours=neighbours(answers, embeddings, test),
+    )
+
+
+def _inside(training: Training, contents: np.ndarray) -> NearDuplicates:
+    """Near-duplicates within the training examples: each pair once, and no copies."""
+    compared = _some(training, len(training.labels))
+    own, labels = training.embeddings[compared], training.labels
+    pairs = near_duplicates(training.embeddings, own, labels, compared)
+    both = np.stack([compared[pairs.test], pairs.train])
+    _, first = np.unique(np.sort(both, axis=0), axis=1, return_index=True)
+    first = np.sort(first)
+    first = first[contents[both[0, first]] != contents[both[1, first]]]
+    return replace(
+        pairs,
+        test=both[0, first],
+        train=both[1, first],
+        similarity=pairs.similarity[first],
+    )
+
+
+def _some(training: Training, count: int) -> np.ndarray:
+    """Rows that can be compared with training in reasonable time, ascending, int64."""
+    most = max(1, int(PRODUCTS / (2 * training.embeddings.size)))
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(SEED).permutation(count)[:most])
 
 
 def _leaks(
     training: Training, test: np.ndarray, answers: Answers, source: tuple[Labelled, Split]
 ) -> Leaks:
-    most = max(1, int(PRODUCTS / (2 * training.embeddings.size)))
-    compared = np.arange(len(test))
-    if len(test) > most:
-        compared = np.sort(np.random.default_rng(SEED).permutation(len(test))[:most])
+    compared = _some(training, len(test))
     pairs = near_duplicates(training.embeddings, test[compared], training.labels)
     others = compared[~pairs.is_duplicate]
     right = answers.probabilities[others].argmax(axis=1) == answers.labels[others]

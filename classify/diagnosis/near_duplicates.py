@@ -1,4 +1,7 @@
-"""Near-duplicates of training examples among the test examples: they make scores too optimistic."""
+"""Near-duplicates of training examples, among the test examples and the training examples.
+
+Those among the test examples make scores too optimistic.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,10 @@ class NearDuplicates:
 
 
 def near_duplicates(
-    train: np.ndarray, test: np.ndarray, labels: np.ndarray | None = None
+    train: np.ndarray,
+    test: np.ndarray,
+    labels: np.ndarray | None = None,
+    own: np.ndarray | None = None,
 ) -> NearDuplicates:
     """Find the test rows that are much closer to a training row than independent examples would be.
 
@@ -70,6 +76,9 @@ def near_duplicates(
     labels
         Class of each training row, int `[rows]`: a sample must have ten rows of a class, as the
         examples of a small class that is far from all others would seem to be near-duplicates.
+    own
+        The row of `train` that each test row is, int64 `[test rows]`, to search within the training
+        examples: no row is its own near-duplicate.
 
     Returns
     -------
@@ -86,14 +95,18 @@ def near_duplicates(
             "Near-duplicates are not searched for with fewer than "
             f"{LEAST_TRAINING} training examples.",
         )
-    similarity, row = nearest(train, test, NEIGHBOURS)
+    similarity, row = nearest(train, test, NEIGHBOURS, own)
     first = _distances(similarity)[:, 0]
     found = np.zeros(len(test), bool)
     order = np.random.default_rng(SEED).permutation(len(train))
     halvings = int(np.log2(len(train) / LEAST_TRAINING))
     for number in range(halvings + 1):
         rows = np.sort(order[: len(train) >> number])
-        sample = similarity if not number else nearest(train[rows], test, NEIGHBOURS)[0]
+        if number:
+            here = None if own is None else _places(own, rows)
+            sample = nearest(train[rows], test, NEIGHBOURS, here)[0]
+        else:
+            sample = similarity
         usable = np.ones(len(test), bool)
         if labels is not None:
             counts = np.bincount(labels[rows], minlength=int(labels.max()) + 1)
@@ -143,8 +156,22 @@ def chance_ratio(distance: np.ndarray, neighbour: float) -> float:
     return float(spread ** (np.log(power) / np.log(0.5)))
 
 
-def nearest(train: np.ndarray, test: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _places(own: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Where each of `own` is in ascending `rows`; -1 if it is not there."""
+    place = np.minimum(np.searchsorted(rows, own), len(rows) - 1)
+    return np.where(rows[place] == own, place, -1)
+
+
+def nearest(
+    train: np.ndarray,
+    test: np.ndarray,
+    count: int,
+    own: np.ndarray | None = None,
+    doing: str = "searching for near-duplicates",
+) -> tuple[np.ndarray, np.ndarray]:
     """The `count` most similar training rows of every test row, the most similar first.
+
+    `own` is the training row that a test row is, and that is passed over; -1 for none.
 
     Returns the cosine similarities after subtracting the training mean, float32
     `[test rows, count]`, and the rows of `train`, int64 of the same shape. Both arrays are
@@ -154,12 +181,16 @@ def nearest(train: np.ndarray, test: np.ndarray, count: int) -> tuple[np.ndarray
     best = np.full((len(test), count), -np.inf, np.float32)
     rows = np.zeros((len(test), count), np.int64)
     blocks = -(-len(train) // TRAIN_BLOCK)
-    with console.progress("searching for near-duplicates", blocks * len(test)) as advance:
+    with console.progress(doing, blocks * len(test)) as advance:
         for start in range(0, len(train), TRAIN_BLOCK):
             ours = directions(train[start : start + TRAIN_BLOCK], mean)
             for top in range(0, len(test), TEST_BLOCK):
                 part = slice(top, top + TEST_BLOCK)
                 products = directions(test[part], mean) @ ours.T
+                if own is not None:
+                    here = own[part] - start
+                    mine = np.flatnonzero((here >= 0) & (here < len(ours)))
+                    products[mine, here[mine]] = -np.inf
                 _merge(best[part], rows[part], products, start)
                 advance(len(products))
     return best, rows

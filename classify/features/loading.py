@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,13 @@ from headstart.classify.splits.splitting import Labelled, labelled
 from headstart.data.common.console import human_bytes
 from headstart.data.common.errors import InputError
 from headstart.data.common.memory import machine_memory
+from headstart.data.contracts.corrections import (
+    Corrected,
+    Corrections,
+    correct,
+    merged,
+    read_corrections,
+)
 from headstart.data.contracts.store import FeatureStore, embeddings_of, part_columns
 
 COPIES = 4  # of the embeddings in memory: as read, joined, training rows, scaled
@@ -104,6 +112,10 @@ class Loaded:
         Embeddings of the examples without a label, by their rows.
     why_streamed
         Why the embeddings are streamed from the store, as text; empty if they are in memory.
+    corrections
+        Of the labels: those of the store, and those given for this training.
+    corrected
+        What those given did; none without any.
     """
 
     data: Labelled
@@ -111,9 +123,16 @@ class Loaded:
     unlabelled: pa.Table
     others: Embeddings
     why_streamed: str = ""
+    corrections: Corrections = ()
+    corrected: Corrected | None = None
 
 
-def load(store: FeatureStore, group: str = "", memory: int | None = None) -> Loaded:
+def load(
+    store: FeatureStore,
+    group: str = "",
+    memory: int | None = None,
+    corrections: str | Path | None = None,
+) -> Loaded:
     """Read a store for training.
 
     Parameters
@@ -122,11 +141,14 @@ def load(store: FeatureStore, group: str = "", memory: int | None = None) -> Loa
         As for `labelled`.
     memory
         Bytes that embeddings may take; none for half of the machine's memory.
+    corrections
+        A file of corrections of the labels, see `headstart.data.contracts.corrections`.
 
     Raises
     ------
     InputError
-        If there are no embeddings, not enough labels, or embeddings with NaN or infinite numbers.
+        If there are no embeddings, not enough labels, or embeddings with NaN or infinite numbers,
+        or the corrections cannot be used.
     """
     if not store.manifest.rows:
         raise InputError(
@@ -136,27 +158,33 @@ def load(store: FeatureStore, group: str = "", memory: int | None = None) -> Loa
     budget = memory_budget() if memory is None else memory
     streamed = memory_needed(store) > budget
     table = store.read(_columns(store, group) if streamed else None)
-    has_label = pc.is_valid(table["label"])
-    rows, other_rows = (
-        np.flatnonzero(mask.to_numpy(zero_copy_only=False))
-        for mask in (has_label, pc.invert(has_label))
-    )
-    data = labelled(table, group)
+    all_corrections, corrected = store.manifest.corrections, None
+    kept = np.ones(table.num_rows, bool)
+    if corrections is not None:
+        classes = pc.unique(table["label"].drop_null()).to_pylist()
+        found = read_corrections(corrections, table["id"], classes, all_corrections)
+        corrected = correct(table["id"], table["label"], found)
+        kept, all_corrections = corrected.kept, merged(all_corrections, found)
+        column = table.schema.get_field_index("label")
+        table = table.set_column(column, "label", corrected.labels)
+    has_label = pc.is_valid(table["label"]).to_numpy(zero_copy_only=False)
+    rows, other_rows = np.flatnonzero(has_label & kept), np.flatnonzero(~has_label & kept)
+    data = labelled(table if kept.all() else table.filter(pa.array(kept)), group)
     columns = list(dict.fromkeys([*COLUMNS, data.group]))
-    unlabelled = table.filter(pc.invert(has_label)).select(columns)
+    unlabelled = table.select(columns).take(pa.array(other_rows))
     if streamed:
         why = (
             f"training on them in memory takes {human_bytes(memory_needed(store))}, "
             f"and --memory is {human_bytes(budget)}"
         )
-        return Loaded(data, Streamed(store, rows), unlabelled, Streamed(store, other_rows), why)
-    embeddings = embeddings_of(table)
-    check_finite(store, embeddings)
-    if len(other_rows):
-        return Loaded(
-            data, InMemory(embeddings[rows]), unlabelled, InMemory(embeddings[other_rows])
-        )
-    return Loaded(data, InMemory(embeddings), unlabelled, InMemory(embeddings[:0]))
+        sides: tuple[Streamed | InMemory, ...]
+        sides = Streamed(store, rows), Streamed(store, other_rows)
+    else:
+        why, array = "", embeddings_of(table)
+        check_finite(store, array)
+        mine = array if len(rows) == len(array) else array[rows]
+        sides = InMemory(mine), InMemory(array[other_rows])
+    return Loaded(data, sides[0], unlabelled, sides[1], why, all_corrections, corrected)
 
 
 def _columns(store: FeatureStore, group: str) -> list[str]:

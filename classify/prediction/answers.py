@@ -50,9 +50,14 @@ def answers_in_words(
     labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Names of the predicted classes, none for "unknown", and their confidence."""
+    return in_class_names(labels, classes), probabilities.max(axis=1, initial=0)
+
+
+def in_class_names(labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+    """Names of classes given as indices, none for -1, `[labels]`."""
     names = np.array(classes, object)[labels]
     names[labels < 0] = None
-    return names, probabilities.max(axis=1, initial=0)
+    return names
 
 
 def answers_table(

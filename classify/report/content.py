@@ -1,4 +1,4 @@
-"""What a report shows: plain arrays and facts, taken from the results of training."""
+"""What a report shows: plain arrays and facts."""
 
 from __future__ import annotations
 
@@ -8,22 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from headstart.classify.diagnosis.diagnose import Diagnosis
 from headstart.classify.diagnosis.learning_curve import LearningCurve
-from headstart.classify.heads.fitting import Fitted
+from headstart.classify.diagnosis.occlusion import Look
 from headstart.classify.heads.search import Trial
-from headstart.classify.scores.metrics import HEADLINES, RepeatedScores, Scores
-from headstart.classify.splits.held_out import Answers
-from headstart.classify.splits.splitting import Labelled, Split
+from headstart.classify.scores.metrics import Scores
 from headstart.data.common.intervals import Interval
-from headstart.data.contracts.model import ModelCard
+from headstart.data.contracts.corrections import Correction
 from headstart.data.modalities.known import MODALITIES
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
-from headstart.data.storage.places import folder_at
 
 TRAINING, RIGHT, WRONG = "training", "right", "wrong"
-POINTS = 1000  # on the map, at most, from each side of the split
 
 
 @dataclass(frozen=True)
@@ -58,6 +53,8 @@ class About:
         The feature store.
     versions
         Versions of the packages that trained the head.
+    data, date
+        Name of the data set, and the day, as text.
     """
 
     classes: tuple[str, ...]
@@ -69,6 +66,8 @@ class About:
     held_out: int
     features: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    data: str = ""
+    date: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,8 @@ class HeldOut:
         Confidence below which the answer is "unknown"; none for never.
     threshold_for
         What the threshold was chosen for, such as `a precision of 99 %`.
+    precision
+        That precision, 0 to 1; none if the threshold was chosen for something else.
     groups
         Group of each example, `[examples]`; none if no example has one.
     """
@@ -98,6 +99,7 @@ class HeldOut:
     threshold: float | None = None
     threshold_for: str = ""
     groups: np.ndarray | None = None
+    precision: float | None = None
 
 
 @dataclass(frozen=True)
@@ -181,11 +183,86 @@ class Sample:
         True classes, int64 `[points]`.
     marks
         `training`, or `right` or `wrong` for a held-out example, `[points]`.
+    examples
+        Of the points; without them, a point says no more than its class.
+    answers
+        The predicted class, or -1, of each point, int64 `[points]`; -1 in training.
+    suspects
+        Whether its label is in doubt, bool `[points]`.
     """
 
     embeddings: np.ndarray
     labels: np.ndarray
     marks: Sequence[str]
+    examples: Examples | None = None
+    answers: np.ndarray | None = None
+    suspects: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Similar:
+    """A training example that is similar to a mistake."""
+
+    id: str
+    path: str
+    label: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A file with the same bytes as others; `side` is the part of the split that it is in."""
+
+    id: str
+    path: str
+    label: str
+    side: str
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Sets of files with the same bytes, those with two labels first.
+
+    Parameters
+    ----------
+    sets
+        The first of them.
+    total, two_labels
+        How many there are, and how many with more than one label.
+    """
+
+    sets: Sequence[Sequence[Copy]]
+    total: int
+    two_labels: int
+
+
+@dataclass(frozen=True)
+class LabelNext:
+    """Examples without a label, those that would teach most first.
+
+    Parameters
+    ----------
+    best, second
+        The most probable classes, as indices, int `[examples]`.
+    margin
+        The difference of their probabilities, float `[examples]`.
+    of
+        How many examples have no label.
+    """
+
+    examples: Examples
+    best: np.ndarray
+    second: np.ndarray
+    margin: np.ndarray
+    of: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Files that could not be embedded: id, reason and message of the first, and how many."""
+
+    rows: Sequence[tuple[str, str, str]]
+    total: int
 
 
 @dataclass(frozen=True)
@@ -200,6 +277,16 @@ class ReportContent:
         What a search (`--head auto`) tried.
     modality
         Of the examples.
+    inside
+        Near-duplicates within the training examples.
+    similar
+        By the index of a mistake among the held-out examples.
+    looks
+        By path: where the head looked.
+    can_look
+        Whether a backbone file would have shown that.
+    corrections
+        That the labels have already.
     """
 
     about: About
@@ -212,124 +299,11 @@ class ReportContent:
     near_duplicates: NearDuplicates | None = None
     sample: Sample | None = None
     modality: Modality = MODALITIES["image"]
-
-
-@dataclass(frozen=True)
-class Results:
-    """The results of training; rows are those of `data`."""
-
-    data: Labelled
-    split: Split
-    fitted: Fitted
-    answers: Answers
-    scores: Scores
-    repeated: RepeatedScores | None
-    diagnosis: Diagnosis
-
-
-def report_content(
-    results: Results, card: ModelCard, sample: tuple[np.ndarray, np.ndarray], modality: Modality
-) -> ReportContent:
-    """What `report.html` shows.
-
-    Parameters
-    ----------
-    sample
-        The rows of `sample_rows`, and their embeddings float32 `[rows, dim]`.
-    """
-    diagnosis, split, leaks = results.diagnosis, results.split, results.diagnosis.leaks
-    repeated = results.repeated
-    return ReportContent(
-        about=About(
-            classes=card.classes,
-            head=results.fitted.head.name,
-            parameters=results.fitted.head.all_parameters,
-            split=split.how,
-            fingerprint=str(card.fingerprint),
-            training=len(split.train),
-            held_out=len(split.test),
-            features=card.features,
-            versions=card.versions,
-        ),
-        held_out=_held_out(results),
-        summary=Summary(
-            results.scores,
-            results.scores.accuracy_interval,
-            Repeated(repeated.repeats, {name: repeated.intervals[name] for name in HEADLINES})
-            if repeated
-            else None,
-            leaks.accuracy if leaks and len(leaks.test_rows) else None,
-            len(leaks.test_rows) if leaks else 0,
-        ),
-        root=folder_at(card.root),
-        trials=results.fitted.trials,
-        learning_curve=diagnosis.curve,
-        suspects=_suspects(results),
-        near_duplicates=_near_duplicates(results),
-        sample=_sample(results, *sample),
-        modality=modality,
-    )
-
-
-def sample_rows(split: Split, seed: int = 0) -> np.ndarray:
-    """Rows of the data to draw on the map, from both sides of the split, int64."""
-    random = np.random.default_rng(seed)
-    return np.concatenate([random.permutation(side)[:POINTS] for side in (split.train, split.test)])
-
-
-def _examples(data: Labelled, rows: np.ndarray) -> Examples:
-    table = data.examples.select(["id", "path"]).take(rows)
-    return Examples(table["id"].to_pylist(), table["path"].to_pylist())
-
-
-def _held_out(results: Results) -> HeldOut:
-    answers, threshold = results.answers, results.fitted.threshold
-    calibrated = results.fitted.answering.calibration.method != "none"
-    return HeldOut(
-        _examples(results.data, results.split.test),
-        answers.labels,
-        answers.probabilities,
-        answers.uncalibrated if calibrated else None,
-        threshold.value if threshold else None,
-        threshold.chosen_for if threshold else "",
-        answers.groups,
-    )
-
-
-def _suspects(results: Results) -> Suspects:
-    """The examples that confident learning counts as label errors."""
-    found, train = results.diagnosis.suspects, results.split.train
-    wrong = found.is_error
-    rows = train[results.diagnosis.rows[found.rows[wrong]]]
-    return Suspects(
-        _examples(results.data, rows),
-        found.given[wrong],
-        found.suggested[wrong],
-        found.score[wrong],
-        found.how,
-    )
-
-
-def _near_duplicates(results: Results) -> NearDuplicates | None:
-    leaks, split, data = results.diagnosis.leaks, results.split, results.data
-    if leaks is None:
-        return None
-    rows = split.test[leaks.test_rows], split.train[leaks.pairs.train]
-    names = [[data.classes[label] for label in data.labels[some]] for some in rows]
-    return NearDuplicates(
-        _examples(data, rows[0]),
-        _examples(data, rows[1]),
-        leaks.pairs.similarity,
-        leaks.pairs.how,
-        list(zip(*names, strict=True)),
-    )
-
-
-def _sample(results: Results, rows: np.ndarray, embeddings: np.ndarray) -> Sample:
-    right = results.answers.probabilities.argmax(axis=1) == results.answers.labels
-    place = {row: number for number, row in enumerate(results.split.test.tolist())}
-    marks = [
-        (RIGHT if right[place[row]] else WRONG) if row in place else TRAINING
-        for row in rows.tolist()
-    ]
-    return Sample(embeddings, results.data.labels[rows], marks)
+    inside: NearDuplicates | None = None
+    copies: Copies | None = None
+    similar: Mapping[int, Sequence[Similar]] = field(default_factory=dict)
+    looks: Mapping[str, Look] = field(default_factory=dict)
+    can_look: bool = False
+    label_next: LabelNext | None = None
+    failed: Failed | None = None
+    corrections: Sequence[Correction] = ()

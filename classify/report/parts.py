@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 WIDEST_COLUMN = 6  # characters
+MOST_ON_A_PHONE = 8  # classes of a matrix
 PERCENT = "\u00a0%"  # a non-breaking space
 INTERVAL = f"95{PERCENT} interval"
 
@@ -18,7 +19,7 @@ class Key:
     series
         Number of the series, which determines colour and dash or shape; -1 for grey.
     shape
-        `line`, `circle`, `triangle`, or `ring`.
+        `line`, `circle`, `triangle`, `ring` or `diamond`.
     figure
         A number shown after the text; separate from it, since the text may be cut or run from right
         to left.
@@ -31,21 +32,46 @@ class Key:
 
 
 @dataclass(frozen=True)
+class Points:
+    """What a person may ask about the points of a drawing.
+
+    Parameters
+    ----------
+    points
+        Of each: how far from the left and from the top, in thousandths of the drawing; its lines of
+        text; the number of its picture, or -1.
+    pictures
+        Data URIs.
+    first
+        The point that is shown first.
+    """
+
+    points: tuple[tuple[int, int, tuple[str, ...], int], ...]
+    pictures: tuple[str, ...]
+    first: int = 0
+
+
+@dataclass(frozen=True)
 class Plot:
     """A drawing (SVG without text of the user's), its legend, and how to read it."""
 
     svg: str
     caption: str
     keys: tuple[Key, ...] = ()
+    points: Points | None = None
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; the first `texts` columns are text, the others are numbers."""
+    """A table; the first `texts` columns are text, the others are numbers.
+
+    `instead` is one that a telephone shows instead of a matrix that is too wide for it.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     texts: int = 1
+    instead: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,24 +95,66 @@ class Matrix:
         """Whether the column names are rotated, because they are wider than the numbers."""
         return max(map(len, self.classes)) > WIDEST_COLUMN
 
+    @property
+    def wide(self) -> bool:
+        """Whether it is too wide for a telephone."""
+        return len(self.classes) > MOST_ON_A_PHONE
+
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture as a data URI, perhaps with what a player plays, or a text, or why not."""
+    """A small picture as a data URI, perhaps with what a player plays, or a text, or why not.
+
+    Parameters
+    ----------
+    caption
+        Shown instead of the id.
+    """
 
     id: str
     uri: str = ""
     reason: str = ""
     text: str = ""
     sound: str = ""
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a person is asked about an example: is its label right?
+
+    Parameters
+    ----------
+    label
+        As it is; empty for an example without one.
+    suggestion
+        The class that is offered first.
+    """
+
+    id: str
+    label: str
+    suggestion: str
 
 
 @dataclass(frozen=True)
 class Card:
-    """One or two photographs, with facts about them: names and values."""
+    """Photographs, with facts about them: names and values.
+
+    Parameters
+    ----------
+    similar
+        Smaller ones below, under a heading of their own.
+    questions
+        About its examples.
+    classes
+        By which it can be filtered.
+    """
 
     thumbnails: tuple[Thumbnail, ...]
     facts: tuple[tuple[str, str], ...]
+    similar: tuple[Thumbnail, ...] = ()
+    questions: tuple[Question, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +167,10 @@ class Section:
         Its anchor.
     text
         What it shows and how to read it.
+    note
+        A sentence below, set apart: what else to know.
+    command
+        To run next, below that.
     """
 
     name: str
@@ -108,6 +180,14 @@ class Section:
     tables: tuple[Table, ...] = ()
     matrix: Matrix | None = None
     cards: tuple[Card, ...] = ()
+    note: str = ""
+    command: str = ""
+
+    @property
+    def classes(self) -> list[str]:
+        """By which its cards can be filtered, sorted; none if all are of the same."""
+        found = {name for card in self.cards for name in card.classes}
+        return sorted(found) if len(found) > 1 and len(self.cards) > 1 else []
 
 
 def percent(share: float) -> str:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
 
 from headstart.classify.report.parts import Thumbnail
 from headstart.data.common.errors import StorageError
@@ -10,6 +15,9 @@ from headstart.data.examples.reading import Reader, why_unread
 from headstart.data.modalities.known import MODALITIES
 from headstart.data.modalities.modality import DecodeError, Modality
 from headstart.data.storage.folder import Folder
+
+SMALL, TINY = 96, 56  # pixels of the longer side: beside a larger picture, and on the map
+QUALITY = 75  # as JPEG
 
 
 class Thumbnails:
@@ -45,6 +53,25 @@ class Thumbnails:
             return Thumbnail(id, text=preview.content.decode())
         sound = _uri("audio/mpeg", preview.sound) if preview.sound else ""
         return Thumbnail(id, _uri(preview.media_type, preview.content), sound=sound)
+
+    def small(self, id: str, path: str, side: int = SMALL) -> Thumbnail:
+        """A smaller one, without a player."""
+        found = self.of(id, path)
+        if not found.uri:
+            return found
+        image = Image.open(BytesIO(base64.b64decode(found.uri.partition(",")[2])))
+        image.thumbnail((side, side))
+        return replace(found, uri=_jpeg(image), sound="")
+
+    def drawn(self, id: str, caption: str, pixels: np.ndarray) -> Thumbnail:
+        """A picture of ours about an example, uint8 `[height, width, 3]`."""
+        return Thumbnail(f"{id}: {caption}", _jpeg(Image.fromarray(pixels)), caption=caption)
+
+
+def _jpeg(image: Image.Image) -> str:
+    buffer = BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return _uri("image/jpeg", buffer.getvalue())
 
 
 def _uri(media_type: str, content: bytes) -> str:

@@ -14,6 +14,7 @@ from headstart.classify.prediction.features import open_pair, run_head
 from headstart.classify.scores.metrics import Scores, score, score_wholes
 from headstart.classify.splits.splitting import group_indices
 from headstart.data.common.errors import InputError
+from headstart.data.contracts.corrections import correct
 from headstart.data.contracts.model import Model
 from headstart.data.contracts.store import embeddings_of
 
@@ -40,6 +41,8 @@ class Evaluation:
 def evaluate(model: str | Path, features: str | Path) -> Evaluation:
     """Score a model on the held-out examples of its store, or on all examples of another store.
 
+    The labels of the model's own features are corrected as they were for its training.
+
     Training examples are recognized by the hash of their bytes, so a copy of a training photograph
     under another name is left out as well.
 
@@ -51,6 +54,10 @@ def evaluate(model: str | Path, features: str | Path) -> Evaluation:
     """
     opened, store = open_pair(model, features)
     table = store.read(["id", "content", "label", "group", "embedding"])
+    if opened.card.features == str(store.folder):  # ids of other features mean other examples
+        corrected = correct(table["id"], table["label"], opened.corrections())
+        column = table.schema.get_field_index("label")
+        table = table.set_column(column, "label", corrected.labels).filter(pa.array(corrected.kept))
     table = table.filter(pc.is_valid(table["label"]))
     fresh = held_out(opened, table)
     if not fresh.num_rows:

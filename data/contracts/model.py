@@ -9,7 +9,8 @@ Format version 1:
 - `examples.parquet`: `id`, `path`, `content`, `label`, `split` of every example; for test examples
   and those without a label also `prediction` (null for "unknown"), `confidence` and the
   `probability` of the true class. Optional: `group`; examples of one group depend on each other.
-- `report.html`: for people.
+- `report.html`: for people. `suspects.csv`: all probable label errors. `corrections.csv`: the
+  corrections that the labels were trained with. All three are optional.
 - `model.json`, written last: classes in order, fingerprint, parameters, calibration, threshold,
   metrics, versions.
 
@@ -32,6 +33,7 @@ import pyarrow.parquet as pq
 from headstart.data.common.errors import ModelError
 from headstart.data.contracts.backbone import parse_onnx, refuse_files
 from headstart.data.contracts.calibration import Calibration
+from headstart.data.contracts.corrections import Corrections, trusted
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.json_reader import format_version, read_json
 from headstart.data.storage.files import check_writable
@@ -39,8 +41,9 @@ from headstart.data.storage.local import LocalFolder
 
 FORMAT_VERSION = 1
 MODEL, HEAD, EXAMPLES, REPORT = "model.json", "head.onnx", "examples.parquet", "report.html"
+SUSPECTS, CORRECTIONS = "suspects.csv", "corrections.csv"
 SKOPS, KERAS = "head.skops", "head.keras"
-NAMES = (MODEL, HEAD, EXAMPLES, REPORT, SKOPS, KERAS)
+NAMES = (MODEL, HEAD, EXAMPLES, REPORT, SUSPECTS, CORRECTIONS, SKOPS, KERAS)
 NEW, OLD = ".new", ".old"  # endings of the folders beside a model that is being replaced
 INPUT, LABEL, PROBABILITIES, SCORES = "embedding", "label", "probabilities", "scores"
 # In an ONNX file's bytes: the key of an external tensor's place (onnx.proto), a foreign domain.
@@ -71,6 +74,8 @@ class ModelCard:
     calibration
         How the estimator's scores become probabilities. Older models have logistic heads without
         calibration: the softmax of the scores, which is the default.
+    corrections
+        How many labels were `changed` and examples `removed` by `corrections.csv`.
     """
 
     classes: tuple[str, ...]
@@ -83,6 +88,7 @@ class ModelCard:
     versions: dict[str, str] = field(default_factory=dict)
     threshold: float | None = None
     calibration: Calibration = Calibration()
+    corrections: dict[str, int] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """As the bytes of `model.json`."""
@@ -167,6 +173,12 @@ class Model:
                 f"{self.folder.path(EXAMPLES)} is damaged: {error}", TRAIN_COMMAND
             ) from None
 
+    def corrections(self) -> Corrections:
+        """Those that the labels were trained with, as in `corrections.csv`."""
+        if not self.folder.exists(CORRECTIONS):
+            return ()
+        return trusted(self.folder.path(CORRECTIONS))
+
     def require(self, fingerprint: Fingerprint, what: str, fix: str) -> None:
         """Check that something was made with the backbone that this head was trained on.
 
@@ -221,6 +233,8 @@ class ModelFiles:
     ----------
     estimator_file
         `head.skops` or `head.keras`, and its bytes.
+    report, suspects, corrections
+        `report.html`, `suspects.csv` and `corrections.csv`, if there are any.
     """
 
     head: bytes
@@ -228,6 +242,8 @@ class ModelFiles:
     estimator: bytes
     examples: pa.Table
     report: bytes | None = None
+    suspects: bytes | None = None
+    corrections: bytes | None = None
 
 
 def write_model(folder: LocalFolder, card: ModelCard, files: ModelFiles) -> Model:
@@ -246,8 +262,10 @@ def write_model(folder: LocalFolder, card: ModelCard, files: ModelFiles) -> Mode
     sink = BytesIO()
     pq.write_table(files.examples, sink, compression="zstd")
     new.write(EXAMPLES, sink.getvalue())
-    if files.report is not None:
-        new.write(REPORT, files.report)
+    for name in (REPORT, SUSPECTS, CORRECTIONS):
+        content = getattr(files, name.partition(".")[0])
+        if content is not None:
+            new.write(name, content)
     new.write(MODEL, card.to_bytes())
     if beside:
         if folder.exists():

@@ -20,7 +20,7 @@ A part never changes: its replacement has another name, and counts once the mani
 Every example of the source is one row of features or one row of errors. The version is bumped when
 a reader of the old version would read a new store wrongly; a new optional key or column does
 not bump it. (Older stores lack `stamp`, the errors' `path`, the fingerprint in the parts' metadata,
-the records' `file`, and the manifest's `inferences`, `modality` and `input`.)
+the records' `file`, and the manifest's `inferences`, `modality`, `input` and `corrections`.)
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ import pyarrow.parquet as pq
 
 from headstart.data.common.arrays import empty
 from headstart.data.common.errors import StoreError
+from headstart.data.contracts.corrections import Correction
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.json_reader import format_version, read_json
 from headstart.data.storage.folder import Folder
@@ -132,6 +133,8 @@ class StoreManifest:
         Of the examples, by name; older stores are of photographs.
     input
         How they became the backbone's input, as `InputSpec.to_metadata` gives it.
+    corrections
+        Of the source's labels, which later runs apply as well.
     """
 
     fingerprint: Fingerprint
@@ -142,6 +145,7 @@ class StoreManifest:
     inferences: int = 0
     modality: str = "image"
     input: dict[str, str] = field(default_factory=dict)
+    corrections: tuple[Correction, ...] = ()
 
     @property
     def rows(self) -> int:

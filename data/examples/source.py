@@ -59,6 +59,8 @@ class Source:
         The stamps of the examples' files, if listing them returned stamps.
     labels_by_folder
         Whether labels or splits are from folders inside archives, which all archives decide on.
+    removed
+        Ids of examples that a person removed; a store drops them.
     """
 
     path: str
@@ -68,6 +70,7 @@ class Source:
     modality: Modality
     listed: pa.ChunkedArray | None = None
     labels_by_folder: bool = False
+    removed: frozenset[str] = frozenset()
 
     @property
     def columns(self) -> pa.Schema:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,12 +13,14 @@ from headstart.data.common.onnx_graphs import STANDARD_DOMAINS
 from headstart.data.contracts.backbone import parse_onnx
 from headstart.data.contracts.edge import Edge, load_edge, read_edge
 from headstart.data.storage.files import check_parent, check_writable, local_path, write_whole
+from headstart.export.demo.held_out import held_out
 from headstart.export.demo.runtime import Runtime, find_packages, find_runtime
 from headstart.export.edge.any_size import accept_any_size, check_any_size
 
-PAGE = ("index.html", "style.css", "page.js", "worker.js", "icon.svg")
+PAGE = ("index.html", "style.css", "page.js", "shared.js", "worker.js", "icon.svg")
 SITE, MODEL, SCRIPT, WASM = "site.json", "edge.onnx", "ort/ort.js", "ort/ort.wasm"
 DOMAINS = {*STANDARD_DOMAINS, "com.microsoft"}  # of the operators that onnxruntime-web has
+MOST_ASKED, LONGEST = 4, 60  # classes and characters of a heading that asks for them
 MOST_BYTES = 2_000_000_000  # a browser's memory limit for a graph
 
 
@@ -33,9 +36,10 @@ class Demo:
 def write_demo(
     edge: str | Path,
     output: str | Path,
-    title: str = "Classifier",
+    title: str = "",
     runtime: str | Path | None = None,
     overwrite: bool = False,
+    examples: str | Path | None = None,
 ) -> Demo:
     """Write the page to a folder; any web server can serve it.
 
@@ -44,8 +48,12 @@ def write_demo(
 
     Parameters
     ----------
+    title
+        Its heading; by default, it asks for the classes.
     runtime
         An unpacked npm package onnxruntime-web; by default the tested version is downloaded.
+    examples
+        A model folder: up to six of its held-out photographs become part of the page, to try it.
 
     Raises
     ------
@@ -66,6 +74,7 @@ def write_demo(
         _check_folder(folder, overwrite)
         check_writable(folder)
     checks.finish()
+    shown = held_out(examples, model) if examples is not None else []
     found = find_runtime(runtime)
     more = find_packages(model.spec.modality.page_packages, runtime)
     model = model if own or model.any_size else with_resizing(model)
@@ -79,7 +88,11 @@ def write_demo(
         for end, data in model.spec.preprocessing.files().items()
     }
     written |= {MODEL: model.content, SCRIPT: found.script, WASM: found.wasm}
-    written[SITE] = _site(model, title, found)  # last: it marks the page as complete
+    pictures = {f"examples/{number}.jpg": each for number, each in enumerate(shown, 1)}
+    written |= {name: each.content for name, each in pictures.items()}
+    offered = [{"path": name, "label": each.label} for name, each in pictures.items()]
+    # Last: it marks the page as complete.
+    written[SITE] = _site(model, title or question(model.classes), found, offered)
     for name, data in written.items():
         write_whole(folder / name, data)
     return Demo(str(folder), sum(map(len, written.values())), found.version)
@@ -131,10 +144,19 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
         )
 
 
-def _site(edge: Edge, title: str, runtime: Runtime) -> bytes:
+def question(classes: tuple[str, ...]) -> str:
+    """A heading that says what the page answers, such as `cat, dog or fox?`."""
+    asked = f"{', '.join(classes[:-1])} or {classes[-1]}?"
+    if len(classes) <= MOST_ASKED and len(asked) <= LONGEST:
+        return asked
+    return f"Which of {len(classes):,} classes is it?"
+
+
+def _site(edge: Edge, title: str, runtime: Runtime, examples: Sequence[Mapping[str, str]]) -> bytes:
     about = json.loads(edge.labels()) | {
         "title": title,
         "model": {"path": MODEL, "bytes": len(edge.content)},
+        **({"examples": examples} if examples else {}),
         **({"scripts": scripts} if (scripts := edge.spec.modality.page_scripts) else {}),
         "runtime": {"path": WASM, "bytes": len(runtime.wasm), "version": runtime.version},
     }

@@ -41,7 +41,8 @@ class Known:
     there
         Whether its file exists, bool `[examples]`.
     superseded
-        Whether the source has other parts of the same example instead, bool `[examples]`.
+        Whether the source has other parts of the same example instead, or a person removed it,
+        bool `[examples]`.
     """
 
     parts: tuple[PartRecord, ...]
@@ -167,10 +168,12 @@ def _compare(batch: list[_Entries], source: Source) -> list[np.ndarray]:
 def _superseded(batch: list[_Entries], source: Source, found: np.ndarray) -> np.ndarray:
     superseded = np.zeros(len(found), bool)
     gone = np.flatnonzero(found < 0)
-    if len(gone) and source.wholes:
+    if len(gone) and (source.wholes or source.removed):
         ids = pa.chunked_array([c for entries in batch for c in entries.table["id"].chunks])
-        wholes = map(whole_of, ids.take(pa.array(gone)).to_pylist())
-        superseded[gone] = [whole in source.wholes for whole in wholes]
+        superseded[gone] = [
+            id in source.removed or (bool(source.wholes) and whole_of(id) in source.wholes)
+            for id in ids.take(pa.array(gone)).to_pylist()
+        ]
     return superseded
 
 

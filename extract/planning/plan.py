@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from headstart.data.common.errors import StoreError
+from headstart.data.contracts.corrections import Corrections
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import Unfinished, read_unfinished
 from headstart.data.contracts.store import (
@@ -105,6 +106,8 @@ class Plan:
     leftovers
         Whether there are records to be removed at the end, another source to be written down, or a
         manifest of an older format.
+    corrections
+        Of the source's examples, to be written down.
     """
 
     manifest: StoreManifest | None
@@ -116,6 +119,7 @@ class Plan:
     inferences: int = 0
     unfinished: bool = False
     leftovers: bool = False
+    corrections: Corrections = ()
 
     @property
     def finished(self) -> bool:

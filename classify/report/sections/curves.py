@@ -57,6 +57,14 @@ def ranking(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
         if not note:  # in a sample, most classes would have one example or none
             recall.append(_mean([_recall("", truth[:, i], probabilities[:, i]) for i in present]))
             roc.append(_mean([_roc("", truth[:, i], probabilities[:, i]) for i in present]))
+    if all(curve[3] == 1 for curve in (*recall, *roc)):
+        return Section(
+            name="ranking",
+            title=title,
+            text="Every class is ranked perfectly: each of its examples has a higher probability "
+            "of it than any other example has. All curves would run along the edges, with an area "
+            f"of 1.{note}",
+        )
     plots = (
         _plot("recall", ("recall", "precision"), recall, "average precision", False),
         _plot(

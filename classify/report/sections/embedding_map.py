@@ -9,9 +9,10 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from headstart.classify.report.content import TRAINING, WRONG, Sample
+from headstart.classify.report.content import TRAINING, WRONG, Examples, Sample
 from headstart.classify.report.drawing import INK, MOST_SERIES, PALETTE, colour, draw
-from headstart.classify.report.parts import Key, Plot, Section, count
+from headstart.classify.report.parts import Key, Plot, Points, Section, count
+from headstart.classify.report.thumbnails import TINY, Thumbnails
 from headstart.data.common import console
 
 MOST_POINTS, FEWEST_FOR_TSNE, FEWEST = 2000, 50, 3
@@ -19,9 +20,13 @@ COMPONENTS = 50  # of PCA, before t-SNE
 PERPLEXITY = 30
 ITERATIONS = 500  # of t-SNE; twice as many hardly change a map of 2,000 points
 SEED = 0
+EDGE = 0.03  # of the drawing, left free on each side
+MOST_PICTURES = 400  # that points have: mistakes and suspects first
 
 
-def embedding_map(sample: Sample, classes: tuple[str, ...]) -> Section:
+def embedding_map(
+    sample: Sample, classes: tuple[str, ...], thumbnails: Thumbnails | None = None
+) -> Section:
     """A map in two dimensions; of more than ten classes, those with most mistakes in colour."""
     title = "A map of the embeddings"
     if len(sample.labels) < FEWEST or not np.ptp(sample.embeddings, axis=0).any():
@@ -39,6 +44,9 @@ def embedding_map(sample: Sample, classes: tuple[str, ...]) -> Section:
         keys.append(Key("other classes", -1, "circle"))
     if (marks == WRONG).any():
         keys.append(Key("held out and wrong", len(PALETTE) - 1, "ring"))
+    suspects = np.zeros(len(labels), bool) if sample.suspects is None else sample.suspects
+    if suspects.any():
+        keys.append(Key("label in doubt", len(PALETTE) - 1, "diamond"))
     alt = (
         f"Map of {count(len(labels), 'embedding')} by {method}: "
         f"{(marks == TRAINING).sum():,} of training, {(marks == WRONG).sum():,} classified wrongly"
@@ -50,14 +58,19 @@ def embedding_map(sample: Sample, classes: tuple[str, ...]) -> Section:
     )
     caption = (
         "Colour and shape show the true class. Small pale points are training examples, larger "
-        "ones were held out, and those classified wrongly have a ring. A ringed point in the "
-        "middle of another class may have a wrong label."
+        "ones were held out, and those classified wrongly have a ring. Training examples whose "
+        "label is in doubt have a diamond. A marked point in the middle of another class may have "
+        "a wrong label. Point at one, tap it, or go from one to the next with the arrow keys."
     )
 
     def paint(figure: Figure) -> None:
-        _paint(figure.add_subplot(), places, series[labels], marks)
+        figure.set_layout_engine("none")
+        axes = figure.add_axes((0, 0, 1, 1))
+        _paint(axes, places, series[labels], marks, suspects)
 
-    plot = Plot(draw("map", alt, paint, 360), caption, tuple(keys))
+    places = _within(places)
+    shown = _points(sample, classes, places, suspects, thumbnails)
+    plot = Plot(draw("map", alt, paint, 360), caption, tuple(keys), shown)
     return Section(name="map", title=title, text=text, plots=(plot,))
 
 
@@ -86,9 +99,56 @@ def _at_most(sample: Sample) -> Sample:
     if len(sample.labels) <= MOST_POINTS:
         return sample
     rows = np.random.default_rng(SEED).choice(len(sample.labels), MOST_POINTS, replace=False)
+    examples = sample.examples
+    if examples is not None:
+        ids, paths = ([side[row] for row in rows] for side in (examples.ids, examples.paths))
+        examples = Examples(ids, paths)
     return Sample(
-        sample.embeddings[rows], sample.labels[rows], [sample.marks[row] for row in rows.tolist()]
+        sample.embeddings[rows],
+        sample.labels[rows],
+        [sample.marks[row] for row in rows.tolist()],
+        examples,
+        None if sample.answers is None else sample.answers[rows],
+        None if sample.suspects is None else sample.suspects[rows],
     )
+
+
+def _within(places: np.ndarray) -> np.ndarray:
+    """Places as shares of the drawing's width and height, from its lower left corner."""
+    low, high = places.min(axis=0), places.max(axis=0)
+    return EDGE + (1 - 2 * EDGE) * (places - low) / np.maximum(high - low, 1e-9)
+
+
+def _points(
+    sample: Sample,
+    classes: tuple[str, ...],
+    places: np.ndarray,
+    suspects: np.ndarray,
+    thumbnails: Thumbnails | None,
+) -> Points | None:
+    """What a person may ask about the points; mistakes and suspects have pictures first."""
+    if sample.examples is None or thumbnails is None:
+        return None
+    marks = np.array(sample.marks)
+    order = np.argsort(~((marks == WRONG) | suspects), kind="stable")
+    pictures: dict[int, str] = {}
+    chosen = order[:MOST_PICTURES].tolist()
+    with console.progress("reading pictures of the map", len(chosen)) as advance:
+        for row in chosen:
+            found = thumbnails.small(*sample.examples.at(row), side=TINY)
+            if found.uri:
+                pictures[row] = found.uri
+            advance(1)
+    number = {row: at for at, row in enumerate(pictures)}
+    points = []
+    for row, (x, y) in enumerate((1000 * places).round().astype(int).tolist()):
+        lines = [sample.examples.ids[row], classes[sample.labels[row]]]
+        answer = -1 if sample.answers is None else int(sample.answers[row])
+        lines.append("training" if answer < 0 else f"answer: {classes[answer]}")
+        if suspects[row]:
+            lines.append("label in doubt")
+        points.append((x, 1000 - y, tuple(lines), number.get(row, -1)))
+    return Points(tuple(points), tuple(pictures.values()), int(order[0]))
 
 
 def _coloured(labels: np.ndarray, wrong: np.ndarray) -> list[int]:
@@ -104,7 +164,9 @@ def _shape(series: int) -> str:
     return "triangle" if series >= len(PALETTE) else "circle"
 
 
-def _paint(axes: Axes, places: np.ndarray, series: np.ndarray, marks: np.ndarray) -> None:
+def _paint(
+    axes: Axes, places: np.ndarray, series: np.ndarray, marks: np.ndarray, suspects: np.ndarray
+) -> None:
     training, wrong = marks == TRAINING, marks == WRONG
     for number in np.unique(series).tolist():
         here = series == number
@@ -118,14 +180,15 @@ def _paint(axes: Axes, places: np.ndarray, series: np.ndarray, marks: np.ndarray
                 color=colour(number),
                 alpha=alpha,
             )
-    axes.plot(
-        *places[wrong].T,
-        linestyle="none",
-        marker="o",
-        markersize=9,
-        markerfacecolor="none",
-        markeredgecolor=INK,
-        markeredgewidth=1.2,
-    )
-    axes.set(xticks=[], yticks=[])
+    for which, marker in ((wrong, "o"), (suspects, "D")):
+        axes.plot(
+            *places[which].T,
+            linestyle="none",
+            marker=marker,
+            markersize=9,
+            markerfacecolor="none",
+            markeredgecolor=INK,
+            markeredgewidth=1.2,
+        )
+    axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
     axes.spines[:].set_visible(False)

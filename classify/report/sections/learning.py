@@ -7,12 +7,35 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from headstart.classify.diagnosis.learning_curve import LearningCurve
 from headstart.classify.report.drawing import colour, draw
-from headstart.classify.report.parts import INTERVAL, Plot, Section, percent
+from headstart.classify.report.parts import INTERVAL, Plot, Section, count, percent
+from headstart.data.common.intervals import Interval
+
+NOTABLE = 0.005  # a difference of accuracies that asks for an explanation
 
 
-def learning(curve: LearningCurve) -> Section:
-    """Accuracy against the number of labels for each class."""
-    sizes = curve.labels_per_class
+def learning(curve: LearningCurve, headline: Interval | None = None) -> Section:
+    """Accuracy against the number of labels for each class.
+
+    Parameters
+    ----------
+    headline
+        The accuracy on the held-out examples, beside which the curve's last point is explained.
+    """
+    sizes, last = curve.labels_per_class, float(curve.accuracy[-1])
+    title, text = "Would more labels help?", curve.advice
+    if headline is not None and abs(last - headline.value) >= NOTABLE:
+        text += (
+            f" The curve ends at {percent(last)}, and the accuracy above is "
+            f"{percent(headline.value)}: each point of the curve is of heads that were trained on "
+            "at most half of the training examples and tested on the other half, the accuracy "
+            "above is of the head that was trained on all of them."
+        )
+    if (curve.accuracy == 1).all():
+        text += (
+            f" With {count(int(sizes[0]), 'label')} for each class already, all answers were "
+            "right: there is no curve to draw."
+        )
+        return Section(name="learning", title=title, text=text)
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -37,8 +60,8 @@ def learning(curve: LearningCurve) -> Section:
     )
     return Section(
         name="learning",
-        title="Would more labels help?",
-        text=curve.advice,
+        title=title,
+        text=text,
         plots=(
             Plot(
                 draw("learning", alt, paint),

@@ -15,8 +15,8 @@ from headstart.data.modalities.image.preprocessing import Preprocessing
 from headstart.data.modalities.image.resizing import resize
 from headstart.data.modalities.modality import Modality, Preview
 
-SIDE = 128  # pixels of a preview's longer side, at most
-QUALITY = 80  # of a preview as JPEG
+SIDE = 224  # pixels of a preview's longer side, at most
+QUALITY = 75  # of a preview as JPEG
 CODE = ("classify_photo.py", "classify_photo.mjs", "classify_photo.c")
 
 

@@ -51,7 +51,7 @@ async function pixels(source) {
   try {
     bitmap = await createImageBitmap(source);
   } catch {
-    throw new Error("this browser cannot open it as a photograph");
+    throw new Error("this browser cannot open it as a photograph; save it as JPEG or PNG, and choose that");
   }
   const scale = Math.min(1, Math.sqrt(MOST_PIXELS / (bitmap.width * bitmap.height)));
   const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
@@ -78,7 +78,7 @@ async function run(samples) {
 }
 
 async function classify(source) {
-  if (!session) throw new Error("the classifier could not be started");
+  if (!session) throw new Error("the classifier could not be started; load the page again");
   const start = performance.now();
   if (other) {
     const answer = await other.classify(source, site.sound, site.threshold, run);

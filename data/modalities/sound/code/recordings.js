@@ -29,7 +29,7 @@ async function decoded(buffer) {
   try {
     sound = await new OfflineAudioContext(1, 1, RATE).decodeAudioData(buffer);
   } catch {
-    throw new Error("this browser cannot open it as a recording");
+    throw new Error("this browser cannot open it as a recording; save it as WAV, and choose that");
   }
   const samples = new Float32Array(sound.length);
   for (let channel = 0; channel < sound.numberOfChannels; channel++) {

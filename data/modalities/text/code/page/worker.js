@@ -51,12 +51,12 @@ async function read(file) {
   try {
     return textOf(new Uint8Array(await file.arrayBuffer()));
   } catch {
-    throw new Error("it is not a text in UTF-8");
+    throw new Error("it is not a text in UTF-8; save it as one, and choose that");
   }
 }
 
 async function classify(source) {
-  if (!session) throw new Error("the classifier could not be started");
+  if (!session) throw new Error("the classifier could not be started; load the page again");
   const text = typeof source === "string" ? source : await read(source);
   const start = performance.now();
   const ids = tokens.encode(text);

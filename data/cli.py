@@ -25,10 +25,28 @@ def inspect(
     text_column: Annotated[
         str | None, typer.Option(help="Column of a table that holds the texts.")
     ] = None,
+    show: Annotated[
+        int, typer.Option(help="Write a contact sheet of this many examples instead.")
+    ] = 0,
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="The contact sheet: a .png or .html file.")
+    ] = "contact_sheet.png",
+    seed: Annotated[int, typer.Option(help="Which examples are shown.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the contact sheet if it is there.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Show what is in SOURCE: counts, classes, splits, sizes, and broken files."""
     from headstart.data.examples.opening import with_column
+
+    if show:
+        from headstart.data.contact_sheet import write_contact_sheet
+
+        place = with_column(source, text_column)
+        count = write_contact_sheet(place, output, show, seed, overwrite)
+        console.say(f"wrote {console.place(output)}, {console.counted(count, 'example')}")
+        return
     from headstart.data.inspection import inspect
 
     found = inspect(with_column(source, text_column))

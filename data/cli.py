@@ -90,7 +90,9 @@ def _show(found: Inspection) -> None:
 
 @app.command()
 def sample(
-    name: Annotated[str, typer.Argument(help="digits or elpv.")],
+    name: Annotated[
+        str, typer.Argument(help="digits, elpv, speakers, cifar10, cifar100, mnist, fashion-mnist.")
+    ],
     folder: Annotated[str, typer.Argument(help="New or empty folder.")],
 ) -> None:
     """Write a ready-made sample set."""

@@ -21,6 +21,7 @@ from headstart.data.examples.opening import Source, open_source
 from headstart.data.examples.packed.formats import FormatError, parse
 from headstart.data.examples.packed.pickled import PickleError, read_pickled
 from headstart.data.examples.reading import Reader, container_of
+from headstart.data.modalities.known import MODALITIES
 
 ARCHIVES: dict[str, Callable[[], dict[str, bytes]]] = {
     "cifar-10-binary.tar.gz": packed_files.cifar10_binary,
@@ -41,6 +42,7 @@ def pictures(source: Source) -> np.ndarray:
 @pytest.mark.parametrize("extracted", [False, True], ids=["archive", "folder"])
 def test_cifar_is_a_source(name: str, extracted: bool, tmp_path: Path) -> None:
     files = ARCHIVES[name]()
+    files[f"{next(iter(files)).partition('/')[0]}/readme.html"] = b"hello"
     place = packed_files.write_tar(tmp_path / name, files)
     if extracted:
         place = tmp_path / "extracted"
@@ -64,6 +66,7 @@ def test_cifar_is_a_source(name: str, extracted: bool, tmp_path: Path) -> None:
     if "100" in name:
         assert [row["coarse"] for row in rows] == [("even", "odd")[n % 2] for n in labels[order]]
     assert source.stamps(np.arange(2))[0]
+    assert source.left_out == {".html": 1}
     assert container_of(rows[0]["path"]) == (
         name if not extracted else rows[0]["path"].split("#")[0]
     )
@@ -79,10 +82,20 @@ def test_idx_files_are_a_source(zipped: bool, tmp_path: Path) -> None:
     assert source.examples["split"].to_pylist() == ["test"] * 40 + ["train"] * 40
     assert np.array_equal(pictures(source), pixels[order, 0])
     one = folder / ("train-images-idx3-ubyte" + (".gz" if zipped else ""))
-    assert len(open_source(one)) == 40
+    alone = open_source(one)
+    assert alone.path == str(one)
+    assert alone.examples["label"].to_pylist() == [str(n) for n in labels[:40]]
+    (folder / "readme.html").write_text("hello")
+    assert open_source(folder).left_out == {".html": 1}
     for labels_file in folder.glob("train-labels*"):
         labels_file.unlink()
     assert open_source(folder, allow_unlabelled=True).examples["label"].null_count == 40
+
+
+def test_a_backbone_for_sound_is_refused(tmp_path: Path) -> None:
+    folder = packed_files.mnist(tmp_path / "mnist")
+    with pytest.raises(SourceError, match="holds photographs, not recordings"):
+        open_source(folder, modality=MODALITIES["sound"])
 
 
 def test_a_folder_with_one_archive_is_that_archive(tmp_path: Path) -> None:

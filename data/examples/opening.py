@@ -17,7 +17,7 @@ from headstart.data.examples.packed.arrays import (
     IDX,
     is_archive,
     open_archive_of_arrays,
-    open_folder_of_arrays,
+    open_idx,
 )
 from headstart.data.examples.packed.zipped import open_zip
 from headstart.data.examples.parquet import holds_examples, open_parquet
@@ -33,7 +33,7 @@ from headstart.data.storage.places import folder_at, folder_holding
 
 __all__ = ["COLUMNS", "SPLITS", "Source", "open_source", "with_column"]
 MANIFESTS = (".csv", ".tsv", ".parquet")
-FILES = (*MANIFESTS, *JSON_LINES, ".tar", ".zip")
+FILES = (*MANIFESTS, *JSON_LINES, ".tar", ".zip", ".gz", ".tgz")
 
 
 def open_source(
@@ -69,6 +69,11 @@ def open_source(
         If there is nothing to read, or the source is not valid; all mistakes are reported at once.
     """
     source = _open(*_split_column(path), modality)
+    if modality is not None and source.modality.name != modality.name:
+        raise SourceError(
+            f"{path} holds {source.modality.plural}, not {modality.plural}",
+            f"Choose a backbone for {source.modality.plural}.",
+        )
     labels = source.examples["label"]
     if 0 < labels.null_count < len(labels) and not allow_unlabelled:
         bad = source.examples.filter(pc.is_null(labels))
@@ -114,7 +119,7 @@ def _open(path: str | Path, column: str | None, modality: Modality | None) -> So
                     "positions in it.",
                 )
         if IDX.fullmatch(name):
-            return open_folder_of_arrays(path, parent, [name])
+            return open_idx(path, parent, name)
         if suffix == ".zip":
             return open_zip(path, parent, name, modality)
         if suffix == ".tar":

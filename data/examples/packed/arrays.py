@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,13 @@ import pyarrow as pa
 from headstart.data.common import console
 from headstart.data.common.arrays import strings
 from headstart.data.common.errors import Checklist, SourceError
-from headstart.data.examples.packed.contents import DAMAGED, checked, open_archive, unpacked
+from headstart.data.examples.packed.contents import (
+    DAMAGED,
+    LARGEST,
+    checked,
+    open_archive,
+    unpacked,
+)
 from headstart.data.examples.packed.formats import Batch, FormatError, idx_array, names_in, parse
 from headstart.data.examples.source import COLUMNS, Source, check_columns
 from headstart.data.modalities.known import MODALITIES
@@ -57,7 +64,8 @@ def _formats(found: set[str]) -> list[str]:
     kinds = []
     for kind, (pattern, _) in LAYOUTS.items():
         some = [name for name in found if re.fullmatch(pattern, name)]
-        sure = [name for name in some if "_batch" in name] or (found & {"meta"} and some)
+        sure = [name for name in some if "_batch" in name]
+        sure = sure or (some if found >= {"meta", "train", "test"} else [])
         if markers[kind]:
             sure = some if markers[kind] in found else []
         if sure:
@@ -71,25 +79,36 @@ class _Found:
 
     batches: dict[str, tuple[str, int, dict[str, np.ndarray]]] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def take(self, name: str, file: str, read: Callable[[], bytes], kinds: Sequence[str]) -> None:
         """Read a file if it is one of CIFAR's."""
         base = posixpath.basename(name)
+        used = False
         for kind in kinds:
             pattern, named = LAYOUTS[kind]
             try:
                 if re.fullmatch(pattern, base):
+                    used = True
                     batch = parse(kind, read())
                     self.batches[file] = (kind, len(batch.pixels), batch.labels)
                 for column, text in named.items():
                     if base == text:
+                        used = True
                         self.names[column] = names_in(read(), column)
                 if kind == "cifar-python" and base in PYTHON_NAMES:
+                    used = True
                     content = read()
                     for column in ("label", "coarse"):
                         self.names[column] = names_in(content, column)
             except FormatError as error:
                 raise SourceError(f"{file.replace('#', ': ')} {error}", AGAIN) from None
+        if not used:
+            self.left_out[_kind_of_file(name)] += 1
+
+
+def _kind_of_file(name: str) -> str:
+    return PurePosixPath(name).suffix.lower() or posixpath.basename(name)
 
 
 def open_archive_of_arrays(path: object, folder: Folder, name: str) -> Source | None:
@@ -119,11 +138,12 @@ def _of_archive(path: object, folder: Folder, name: str) -> Source | None:
             possible = [k for k, (pattern, _) in LAYOUTS.items() if re.fullmatch(pattern, base)]
             meta = base in PYTHON_NAMES or any(base in n.values() for _, n in LAYOUTS.values())
             if not (possible or meta):
-                if len(first) > FIRST and not waiting:
+                if len(first) > FIRST and not (waiting or found.batches):
                     return None
+                found.left_out[_kind_of_file(member.name)] += 1
                 continue
             stream = tar.extractfile(member)
-            content = checked(b"" if stream is None else stream.read(), base)
+            content = checked(b"" if stream is None else stream.read(LARGEST + 1), base)
             waiting.append((member.name, content))
             kinds = _formats(set(first))
             if kinds:
@@ -145,7 +165,7 @@ def open_folder_of_arrays(path: object, folder: Folder, names: Sequence[str]) ->
     """
     try:
         if any(IDX.fullmatch(posixpath.basename(name)) for name in names):
-            return _idx(path, folder, names)
+            return _idx(path, folder, str(folder), names)
         found = _Found()
         kinds = _formats({posixpath.basename(name) for name in names})
         for name in sorted(names):
@@ -155,6 +175,21 @@ def open_folder_of_arrays(path: object, folder: Folder, names: Sequence[str]) ->
     return _cifar(path, folder, str(folder), found)
 
 
+def open_idx(path: object, folder: Folder, name: str) -> Source:
+    """List the pictures of an IDX file, with the labels of the file beside it.
+
+    Raises
+    ------
+    SourceError
+        If either is damaged or truncated.
+    """
+    files = [name]
+    if (match := IDX.fullmatch(name)) and match[2].lower() == "images":
+        labels = re.sub("(?i)images", "labels", name).replace("idx3", "idx1")
+        files += [labels] if folder.is_file(labels) else []
+    return _idx(path, folder, folder.where(name), files)
+
+
 def _cifar(path: object, folder: Folder, root: str, found: _Found) -> Source:
     tables = []
     for file, (kind, count, labels) in sorted(found.batches.items()):
@@ -162,15 +197,18 @@ def _cifar(path: object, folder: Folder, root: str, found: _Found) -> Source:
         split = "test" if base.startswith("test") else "train"
         columns = {name: _named(path, found.names.get(name), n) for name, n in labels.items()}
         tables.append(_table(file, base, kind, count, split, columns))
-    return _source(path, folder, root, tables)
+    return _source(path, folder, root, tables, found.left_out)
 
 
-def _idx(path: object, folder: Folder, names: Sequence[str]) -> Source:
+def _idx(path: object, folder: Folder, root: str, names: Sequence[str]) -> Source:
     parts: dict[tuple[str, str], str] = {}
+    left_out: Counter[str] = Counter()
     for name in names:
         parent, base = posixpath.split(name)
         if match := IDX.fullmatch(base):
             parts[posixpath.join(parent, match[1]).lower(), match[2].lower()] = name
+        else:
+            left_out[_kind_of_file(name)] += 1
     tables = []
     checks = Checklist()
     for (part, what), file in sorted(parts.items()):
@@ -181,7 +219,7 @@ def _idx(path: object, folder: Folder, names: Sequence[str]) -> Source:
             with checks.item():
                 raise SourceError(f"{folder.where(file)} has no images beside it", AGAIN)
     checks.finish()
-    return _source(path, folder, str(folder), tables)
+    return _source(path, folder, root, tables, left_out)
 
 
 def _idx_table(folder: Folder, file: str, part: str, labels: str | None) -> pa.Table:
@@ -239,10 +277,12 @@ def _table(
     )
 
 
-def _source(path: object, folder: Folder, root: str, tables: list[pa.Table]) -> Source:
+def _source(
+    path: object, folder: Folder, root: str, tables: list[pa.Table], left_out: Counter[str]
+) -> Source:
     examples = pa.concat_tables(tables, promote_options="default") if tables else None
     if examples is None or not examples.num_rows:
         raise SourceError(f"{path} holds no pictures", AGAIN)
     columns = {name: examples[name] for name in examples.column_names}
     check_columns(path, {name: columns[name] for name in COLUMNS})
-    return Source(root, folder, examples, {}, MODALITIES["image"])
+    return Source(root, folder, examples, dict(left_out), MODALITIES["image"])

@@ -25,7 +25,8 @@ def main(*arguments: str) -> None:
     parser.add_argument("--layers", default=LAYERS, help="as `headstart export layers` lists them")
     parser.add_argument("--size", type=int, default=96)
     asked = parser.parse_args(arguments or None)
-    network = (asked.network, "--weights", asked.weights, "--size", asked.size)
+    size = ("--size", asked.size, "--resize", "squash")
+    network = (asked.network, "--weights", asked.weights, *size)
     stores: list[Path] = []
     backbones: list[object] = []
     for layer in asked.layers.split(","):

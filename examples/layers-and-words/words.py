@@ -27,9 +27,7 @@ def main(*arguments: str) -> None:
     step(work / "encoder.onnx", "export", "backbone", f"hf:{asked.encoder}")
     for name in ("words", "encoder"):
         step(work / name, "extract", asked.texts, "--backbone", work / f"{name}.onnx")
-    both = ("--backbone", work / "words.onnx", "--backbone", work / "encoder.onnx")
-    plot = work / "words.png"
-    step(plot, "classify", "pareto", work / "words", work / "encoder", *both)
+    step(work / "words.png", "classify", "pareto", work / "words", work / "encoder")
 
 
 if __name__ == "__main__":

@@ -5,14 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test system lint chaos fuzz zoo compat clean
+.PHONY: demo test system lint chaos fuzz zoo compat docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py demo
 
 # All of its set-up as well: root of Debian or Ubuntu gets the browser, Node and C that are missing,
 # anybody else is told what to install. Two processes share the files; then what is marked `alone`.
-test: system $(VENV)/.dev tests/node/node_modules
+test: system $(VENV)/.dev .venv-kfp/.done tests/node/node_modules
 	$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder --durations 20; \
 	shared=$$?; $(BIN)/python -m pytest -m alone --durations 20 && exit $$shared
 
@@ -40,15 +40,31 @@ zoo: $(VENV)/.dev
 compat: $(VENV)/.demo
 	$(BIN)/python tests/compat.py
 
+# The pages in docs/, with references of commands and of the Python API, into build/docs.
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
+	@echo "wrote build/docs/index.html"
+
+$(VENV)/.docs: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e ".[docs]"
+	touch $@
+
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e ".[keras,samples]"
+	$(INSTALL) -e ".[samples]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e ".[dev]"
-	touch $@ $(VENV)/.demo
+	touch $@ $(VENV)/.demo $(VENV)/.docs
+
+# Kubeflow's SDK pins requests, and so has an environment of its own.
+.venv-kfp/.done: tests/setup/kfp.txt
+	$(PYTHON) -m venv .venv-kfp
+	.venv-kfp/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 tests/node/node_modules: tests/node/package.json
 	rm -rf $@ # npm leaves out the parts of packages for this platform where it updates them
@@ -56,4 +72,4 @@ tests/node/node_modules: tests/node/package.json
 	touch $@
 
 clean:
-	rm -rf $(VENV) tests/node/node_modules .onnxruntime demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-kfp tests/node/node_modules .onnxruntime demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -101,7 +101,7 @@ def head_on_tuned(folder: Path, case: str, seed: int, head: str) -> Result:
     output = folder / "tuned" / f"{case.replace(' ', '-')}-{seed}"
     backbone, features, model = (output / each for each in ("views.onnx", "views", f"m-{head}"))
     if not model.exists():
-        if not (features / "_headstart.json").exists():
+        if not (features / "_headstart.parquet").exists():
             headstart(
                 "export", "backbone", output, "--views", "flips", "-o", backbone, "--overwrite"
             )

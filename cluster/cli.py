@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from enum import Enum
 from typing import Annotated
@@ -11,6 +10,8 @@ import typer
 
 from headstart.cluster.manifests.cli import app as manifest
 from headstart.data.common import console
+from headstart.data.common.application.arguments import AsJson
+from headstart.data.common.application.interrupts import settle
 from headstart.data.common.console import counted
 
 app = console.new_app("Run commands on a Ray cluster.")
@@ -20,7 +21,6 @@ Address = Annotated[
     str | None,
     typer.Option(help="The cluster's dashboard; default: that of `up`, or http://127.0.0.1:8265."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, as `list` shows it.")]
 
 
@@ -38,13 +38,18 @@ def up(
     gpus: Annotated[int | None, typer.Option(min=0, help="GPUs to use; default: all.")] = None,
     port: Annotated[int, typer.Option(help="Port of Ray.")] = 6379,
     dashboard_port: Annotated[int, typer.Option(help="Port of the dashboard.")] = 8265,
+    as_json: AsJson = False,
 ) -> None:
     """Start a cluster on this machine: on loopback only, and with a token."""
     from headstart.cluster import local
 
     with console.status("starting Ray"):
         cluster = local.up(cpus, gpus, port, dashboard_port)
-    console.show({"cluster": cluster.address, "ray": cluster.ray_address})
+    about = {"cluster": cluster.address, "ray": cluster.ray_address}
+    if as_json:
+        console.show_json(about)
+        return
+    console.show(about)
     settings = " ".join(f"{name}={value}" for name, value in local.ENVIRONMENT.items())
     console.note(
         "Submit to it with `python -m cluster submit -- extract ...`, and end it with "
@@ -54,13 +59,16 @@ def up(
 
 
 @app.command()
-def down() -> None:
+def down(as_json: AsJson = False) -> None:
     """End the cluster that `up` started, and nothing else."""
     from headstart.cluster import local
 
     with console.status("ending Ray"):
         cluster = local.down()
-    console.say(f"ended the cluster at {cluster.address}")
+    if as_json:
+        console.show_json({"ended": cluster.address})
+    else:
+        console.say(f"ended the cluster at {cluster.address}")
 
 
 @app.command()
@@ -73,6 +81,7 @@ def submit(
         OnInterrupt,
         typer.Option(help="What Ctrl-C does to the job; `ask` detaches without a terminal."),
     ] = OnInterrupt.ask,
+    as_json: AsJson = False,
 ) -> None:
     """Run COMMAND as a job of a Ray cluster and follow its output to the end.
 
@@ -86,6 +95,8 @@ def submit(
             return on_interrupt.value
         if not console.err.is_terminal:
             return OnInterrupt.detach.value
+        settle()
+        console.waiting.hide()
         try:
             stops = typer.confirm("Stop the job? Otherwise it goes on.", err=True)
         except typer.Abort:
@@ -93,8 +104,14 @@ def submit(
         return (OnInterrupt.stop if stops else OnInterrupt.detach).value
 
     submission = Submission(command or [], address, working_dir, detach)
-    job = submit(submission, _write, console.note, when_interrupted)
-    console.out.print(f"job {job} {'was submitted' if detach else 'succeeded'}")
+    lines: list[str] = []
+    log = lines.append if as_json else console.write
+    job = submit(submission, log, console.note, when_interrupted)
+    status = "submitted" if detach else "succeeded"
+    if as_json:
+        console.show_json({"job": job, "status": status, "log": "".join(lines)})
+    else:
+        console.say(f"job {job} {'was submitted' if detach else status}")
 
 
 @app.command()
@@ -102,19 +119,27 @@ def logs(
     job: JobId,
     address: Address = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on to the job's end.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a job's output."""
     from headstart.cluster.jobs import logs
 
-    logs(job, address, follow, _write)
+    lines: list[str] = []
+    logs(job, address, follow, lines.append if as_json else console.write)
+    if as_json:
+        console.show_json({"job": job, "log": "".join(lines)})
 
 
 @app.command()
-def stop(job: JobId, address: Address = None) -> None:
+def stop(job: JobId, address: Address = None, as_json: AsJson = False) -> None:
     """Stop a job; what it wrote whole is kept."""
     from headstart.cluster.jobs import stop
 
-    console.say(f"job {job} ended as {stop(job, address)}")
+    status = stop(job, address)
+    if as_json:
+        console.show_json({"job": job, "status": status})
+    else:
+        console.say(f"job {job} ended as {status}")
 
 
 @app.command("list")
@@ -174,8 +199,3 @@ def status(
     if command:
         runs = f"{counted(workers, 'worker')}, one CPU each; the rest" if workers else "all of it"
         console.say(f"{runs} runs on the head node")
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from headstart.data.common.errors import Checklist, InputError
+from headstart.data.storage.addresses import has_secret, without_secret
 
 ROOMS = ("extract", "classify", "export", "data")
 FRONT = "headstart"  # `headstart extract ...` is the same as `python -m extract ...`
 OUTPUTS = ("-o", "--output")
 NOT_READ = (*OUTPUTS, "--moved-from", "--cache-folder")  # what these name need not exist
-HIDDEN = "***"
-# Parts of the names of an address's parameters that give access, as in presigned addresses.
-SECRETS = ("signature", "sig", "token", "secret", "password", "credential", "accesskey", "apikey")
 
 
 def as_program(command: Sequence[str]) -> list[str]:
@@ -110,33 +107,6 @@ def check_remote_outputs(command: Sequence[str]) -> None:
                     f"{Path(value).name or 'features'}.",
                 )
     checks.finish()
-
-
-def without_secret(address: str) -> str:
-    """An address as it may be printed: user, password and signing parameters hidden."""
-    if "://" not in address:
-        return address
-    parts = urlsplit(address)
-    _, at, host = parts.netloc.rpartition("@")
-    query = "&".join(
-        f"{name}={HIDDEN if _gives_access(name) else value}"
-        for name, value in parse_qsl(parts.query, keep_blank_values=True)
-    )
-    return urlunsplit(parts._replace(netloc=f"{HIDDEN}@{host}" if at else host, query=query))
-
-
-def _gives_access(name: str) -> bool:
-    plain = name.lower().replace("-", "").replace("_", "")
-    return any(part in plain for part in SECRETS)
-
-
-def has_secret(address: str) -> bool:
-    """Whether an address contains a user, a password or a signing parameter."""
-    if "://" not in address:
-        return False
-    parts = urlsplit(address)
-    names = (name for name, _ in parse_qsl(parts.query, keep_blank_values=True))
-    return "@" in parts.netloc or any(map(_gives_access, names))
 
 
 def check_no_secrets(command: Sequence[str]) -> None:

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from headstart.cluster.commands import without_secret
 from headstart.data.common.errors import InputError, first_line
+from headstart.data.storage.addresses import hide_secret, without_secret
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -78,10 +77,7 @@ def connect(address: str | None) -> JobSubmissionClient:
             "the cluster's to ~/.ray/auth_token.",
         ) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
-        netloc = urlsplit(address).netloc
-        said = first_line(error).replace(address, shown)
-        if netloc:
-            said = said.replace(netloc, urlsplit(shown).netloc)
+        said = hide_secret(first_line(error), address)
         raise InputError(
             f"no Ray cluster accepts jobs at {place}: {said}",
             "Start one with `python -m cluster up`, or name it with --address.",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headstart.cluster.commands import as_program, check_outputs, is_ours, without_secret
+from headstart.cluster.commands import as_program, check_outputs, is_ours
 from headstart.cluster.connection import connect, wait_for_end
 from headstart.cluster.probe import ask, check_answer, our_versions
 from headstart.cluster.upload import EXCLUDES, Upload, check_upload, paths_on_nodes, plan_upload
@@ -19,6 +19,7 @@ from headstart.data.common.errors import (
     StoppedError,
     first_line,
 )
+from headstart.data.storage.addresses import without_secret
 from headstart.data.storage.files import local_path
 
 if TYPE_CHECKING:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headstart.cluster.commands import as_program, is_ours, values, without_secret
+from headstart.cluster.commands import as_program, is_ours, values
 from headstart.cluster.connection import ADDRESSES, connect, environment_without
 from headstart.cluster.jobs import Job, jobs
 from headstart.data.common.errors import InputError, first_line
 from headstart.data.common.ray_session import PER_GPU, capacity
+from headstart.data.storage.addresses import without_secret
 
 GPU_ENGINES = ("cuda", "tensorrt")
 

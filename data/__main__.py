@@ -1,6 +1,6 @@
 """`python -m data`."""
 
 from headstart.data.cli import app
-from headstart.data.common.console import run
+from headstart.data.common.application.running import run
 
 run(app, "python -m data")

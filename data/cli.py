@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headstart.data.common import console
+from headstart.data.common.application.arguments import AsJson, expanded
+from headstart.data.common.console import counted
 from headstart.data.common.errors import DamagedStoreError
+from headstart.data.source_options import SourceOptions, as_arguments
 
 if TYPE_CHECKING:
-    from headstart.data.inspection import Inspection
+    from headstart.data.inspection import Copies, Inspection
     from headstart.data.verification import Verification
 
 app = console.new_app("Inspect a source, verify a feature store, or write a sample set.")
@@ -20,11 +24,10 @@ MOST_ROWS = 20
 
 
 @app.command()
+@expanded
 def inspect(
     source: Annotated[str, typer.Argument(help="Folder with one folder per class, or a manifest.")],
-    text_column: Annotated[
-        str | None, typer.Option(help="Column of a table that holds the texts.")
-    ] = None,
+    reading: SourceOptions,
     show: Annotated[
         int, typer.Option(help="Write a contact sheet of this many examples instead.")
     ] = 0,
@@ -35,21 +38,19 @@ def inspect(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the contact sheet if it is there.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what is in SOURCE: counts, classes, splits, sizes, and broken files."""
-    from headstart.data.examples.opening import with_column
-
     if show:
         from headstart.data.contact_sheet import write_contact_sheet
 
-        place = with_column(source, text_column)
+        place = reading.address(source)
         count = write_contact_sheet(place, output, show, seed, overwrite)
-        console.say(f"wrote {console.place(output)}, {console.counted(count, 'example')}")
+        console.say(f"wrote {console.place(output)}, {counted(count, 'example')}")
         return
     from headstart.data.inspection import inspect
 
-    found = inspect(with_column(source, text_column))
+    found = inspect(reading.address(source))
     if as_json:
         console.show_json(asdict(found))
     else:
@@ -64,9 +65,7 @@ def _show(found: Inspection) -> None:
     rows = {
         "examples": f"{found.examples:,} ({console.human_bytes(found.bytes)})",
         "sizes": ", ".join(sizes) + (f" and {more:,} others" if more else ""),
-        "duplicates": f"{found.duplicates:,} files repeat the bytes of another"
-        if found.duplicates
-        else "none",
+        "duplicates": _in_words(found.duplicates),
     }
     if found.left_out:
         rows["left out"] = describe_left_out(found.left_out)
@@ -82,10 +81,35 @@ def _show(found: Inspection) -> None:
         console.note(
             f"... and {len(found.classes) - MOST_ROWS:,} more classes; --json has them all"
         )
+    _show_copies("identical files with different labels", found.duplicates, True)
+    _show_copies("identical files", found.duplicates, False)
     if found.broken:
         console.out.print()
         console.out.print(f"broken ({len(found.broken):,})")
         console.show(dict(list(found.broken.items())[:MOST_ROWS]))
+
+
+def _in_words(duplicates: Sequence[Copies]) -> str:
+    repeated = sum(len(each.ids) - 1 for each in duplicates)
+    if not repeated:
+        return "none"
+    verb = "repeats" if repeated == 1 else "repeat"
+    text = f"{counted(repeated, 'file')} {verb} the bytes of another"
+    differ = sum(each.disagree for each in duplicates)
+    return f"{text}; {counted(differ, 'group')} with different labels" if differ else text
+
+
+def _show_copies(title: str, duplicates: Sequence[Copies], disagree: bool) -> None:
+    groups = [each for each in duplicates if each.disagree == disagree]
+    if not groups:
+        return
+    console.say(f"\n{title} ({len(groups):,})")
+    for each in groups[:MOST_ROWS]:
+        named = zip(each.ids, each.labels, strict=True)
+        shown = [f"{id} ({label or 'no label'})" if disagree else id for id, label in named]
+        console.say(f"  {console.first_few(shown)}")
+    if len(groups) > MOST_ROWS:
+        console.note(f"  ... and {len(groups) - MOST_ROWS:,} more; --json has them all")
 
 
 @app.command()
@@ -94,18 +118,17 @@ def sample(
         str, typer.Argument(help="digits, elpv, speakers, cifar10, cifar100, mnist, fashion-mnist.")
     ],
     folder: Annotated[str, typer.Argument(help="New or empty folder.")],
+    as_json: AsJson = False,
 ) -> None:
     """Write a ready-made sample set."""
     from headstart.data.samples import SAMPLES, lay_out
 
     written = lay_out(name, folder)
-    console.show(
-        {
-            "sample": SAMPLES[name].about,
-            "licence": SAMPLES[name].licence,
-            "wrote": console.place(written),
-        }
-    )
+    about = {"sample": SAMPLES[name].about, "licence": SAMPLES[name].licence}
+    if as_json:
+        console.show_json(about | {"wrote": str(written)})
+    else:
+        console.show(about | {"wrote": console.place(written)})
 
 
 @app.command()
@@ -114,7 +137,7 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Set damaged parts aside, so that extract redoes them.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check a whole feature store: parts, checksums, numbers, ids, and missing examples."""
     from headstart.data import verification
@@ -129,9 +152,10 @@ def verify(
     if repair:
         verification.repair(store, found)
         console.note(
-            f"set aside: {len(found.damaged)} damaged parts, {len(found.leftovers)} leftovers"
+            f"set aside: {counted(len(found.damaged), 'damaged part')}, "
+            f"{counted(len(found.leftovers), 'leftover')}"
         )
-    extract = f"python -m extract {found.source} --backbone BACKBONE -o {store}"
+    extract = f"python -m extract {as_arguments(found.source)} --backbone BACKBONE -o {store}"
     if repair and not found.damaged and not found.missing and found.finished:
         return
     if repair or not (found.damaged or found.leftovers):
@@ -162,3 +186,29 @@ def _show_verification(found: Verification) -> None:
         console.note(f"  {part}: {problem}")
     if len(found.damaged) > MOST_ROWS:
         console.note(f"  ... and {len(found.damaged) - MOST_ROWS:,} more; --json has them all")
+
+
+@app.command()
+def errors(
+    store: Annotated[str, typer.Argument(help="Feature store.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Write a .csv or .parquet file instead.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Show which examples of a feature store failed, and why."""
+    from headstart.data.failures import read_failures, write_failures
+
+    found = read_failures(store)
+    if output is not None:
+        console.note(f"wrote {console.place(write_failures(found, output, overwrite))}")
+    elif as_json:
+        console.show_json(found.to_pylist())
+    else:
+        rows = found.slice(0, MOST_ROWS).to_pylist()
+        header = ["id", "reason", "message"]
+        table = [[r["id"], f"{r['stage']}/{r['reason']}", r["message"]] for r in rows]
+        console.show_table(header, table)
+        if found.num_rows > MOST_ROWS:
+            console.note(f"... and {found.num_rows - MOST_ROWS:,} more; --json has them all")

@@ -14,8 +14,30 @@ from headstart.data.common import console
 from headstart.data.examples.opening import Source, open_source
 from headstart.data.examples.reading import Reader, in_order, why_unread
 from headstart.data.modalities.modality import DecodeError
+from headstart.data.storage.files import digest
 
 CHUNK = 32  # examples that a thread reads in one go
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Files with the same bytes.
+
+    Parameters
+    ----------
+    ids
+        Of the examples, in their order.
+    labels
+        The label of each; the empty string stands for none.
+    """
+
+    ids: list[str]
+    labels: list[str]
+
+    @property
+    def disagree(self) -> bool:
+        """Whether they have several labels."""
+        return len(set(filter(None, self.labels))) > 1
 
 
 @dataclass(frozen=True)
@@ -31,7 +53,7 @@ class Inspection:
     broken
         Examples that cannot be read: id and `stage/reason: message`, as in extraction's errors.
     duplicates
-        Files with the same bytes as an earlier one.
+        Files with the same bytes, those with several labels first.
     """
 
     source: str
@@ -40,7 +62,7 @@ class Inspection:
     classes: dict[str, dict[str, int]]
     sizes: dict[str, int]
     broken: dict[str, str]
-    duplicates: int
+    duplicates: list[Copies]
     left_out: dict[str, int]
 
 
@@ -64,7 +86,6 @@ def inspect(path: str | Path) -> Inspection:
             looked.extend(looks)
             advance(len(looks))
     ids = source.examples["id"].to_pylist()
-    hashes = Counter(look.content for look in looked if look.content is not None)
     sizes = Counter(look.size for look in looked if look.size)
     return Inspection(
         source=source.path,
@@ -73,7 +94,7 @@ def inspect(path: str | Path) -> Inspection:
         classes=_count_classes(source),
         sizes=dict(sizes.most_common()),
         broken={id_: look.problem for id_, look in zip(ids, looked, strict=True) if look.problem},
-        duplicates=sum(count - 1 for count in hashes.values()),
+        duplicates=_copies(source, [look.content for look in looked]),
         left_out=source.left_out,
     )
 
@@ -81,7 +102,7 @@ def inspect(path: str | Path) -> Inspection:
 @dataclass(frozen=True)
 class _Look:
     bytes: int = 0
-    content: int | None = None
+    content: str = ""
     size: str = ""
     problem: str = ""
 
@@ -108,8 +129,26 @@ def _look(source: Source, reader: Reader, path: str) -> _Look:
     try:
         size = source.modality.size_of(content)
     except DecodeError as error:
-        return _Look(len(content), hash(content), problem=f"decode/{error.reason}: {error.message}")
-    return _Look(len(content), hash(content), size)
+        return _Look(
+            len(content), digest(content), problem=f"decode/{error.reason}: {error.message}"
+        )
+    return _Look(len(content), digest(content), size)
+
+
+def _copies(source: Source, contents: list[str]) -> list[Copies]:
+    """Examples with the same bytes; stretches of one recording are not copies of each other."""
+    found: dict[str, list[int]] = {}
+    for row, content in enumerate(contents):
+        if content:
+            found.setdefault(content, []).append(row)
+    columns = (source.examples[name].to_pylist() for name in ("id", "path", "label"))
+    ids, paths, labels = columns
+    groups = [
+        Copies([ids[row] for row in rows], [labels[row] or "" for row in rows])
+        for rows in found.values()
+        if len(rows) > 1 and not (source.modality.divided and len({paths[r] for r in rows}) == 1)
+    ]
+    return sorted(groups, key=lambda each: not each.disagree)
 
 
 def _count_classes(source: Source) -> dict[str, dict[str, int]]:

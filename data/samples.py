@@ -6,6 +6,7 @@ import csv
 import difflib
 import importlib.util
 import io
+import os
 import shutil
 import struct
 import subprocess
@@ -189,7 +190,10 @@ def _downloaded(name: str) -> Iterator[tuple[str, bytes]]:
         try:
             kept = Path(
                 keras.utils.get_file(
-                    *(f"{name}-{file}", address), file_hash=sha256, cache_subdir="datasets"
+                    *(f"{name}-{file}", address),
+                    file_hash=sha256,
+                    cache_subdir="datasets",
+                    cache_dir=os.environ.get("KERAS_HOME"),
                 )
             )
         except Exception as error:  # Keras raises `Exception` itself

@@ -16,10 +16,17 @@ import pyarrow.parquet as pq
 from headstart.data.common import console
 from headstart.data.common.errors import HeadstartError, StoreError
 from headstart.data.contracts.fingerprint import Fingerprint
-from headstart.data.contracts.records import OUR_PART, begin, read_unfinished, sweep
+from headstart.data.contracts.records import (
+    OUR_PART,
+    begin,
+    columns_of_store,
+    read_unfinished,
+    sweep,
+)
 from headstart.data.contracts.store import (
     EXTRACT_COMMAND,
     MANIFEST,
+    OLD_MANIFEST,
     RECORDS,
     TEXT_COLUMNS,
     PartRecord,
@@ -28,13 +35,14 @@ from headstart.data.contracts.store import (
     fingerprint_of,
     read_manifest,
 )
-from headstart.data.examples.opening import open_source
+from headstart.data.examples.opening import Source, open_source
 from headstart.data.examples.parts import in_parts
 from headstart.data.examples.source import has_repeats
 from headstart.data.modalities.known import MODALITIES
 from headstart.data.storage.files import UNFINISHED, digest
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import sole_writer
+from headstart.data.storage.notes import from_note, to_note
 from headstart.data.storage.places import folder_at
 
 DAMAGED = "_damaged"  # the folder that `repair` moves damaged parts to
@@ -173,9 +181,13 @@ def _table(folder: Folder, file: str | None, sha256: str | None, rows: int) -> p
     if file is None:
         return None
     try:
-        content = folder.read(file)
+        written = folder.read(file)
     except FileNotFoundError:
         raise _Damaged(f"{file} is missing") from None
+    try:
+        content = from_note(written)
+    except (ValueError, pa.ArrowException):  # what its checksum says in words
+        content = written
     if digest(content) != sha256:
         raise _Damaged(f"{file} has changed since it was written ({len(content):,} bytes)")
     table = pq.read_table(io.BytesIO(content))
@@ -213,7 +225,7 @@ def _compare(
         opened = open_source(source, allow_unlabelled=True, modality=modality)
         if manifest and modality and manifest.input:
             opened = in_parts(opened, modality.input_spec(manifest.input)).source
-        wanted = opened.examples["id"]
+        wanted = _wanted(opened, ids)
     except HeadstartError as error:
         return error.message, 0, 0
     return (
@@ -221,6 +233,16 @@ def _compare(
         pc.sum(pc.invert(pc.is_in(wanted, value_set=ids))).as_py() or 0,
         pc.sum(pc.invert(pc.is_in(ids, value_set=wanted))).as_py() or 0,
     )
+
+
+def _wanted(source: Source, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The ids of a source's examples; without those that have no label, if all were left out."""
+    unlabelled = pc.is_null(source.examples["label"])
+    wanted = source.examples["id"]
+    without = wanted.filter(unlabelled)
+    if len(without) == len(wanted) or pc.any(pc.is_in(without, value_set=ids)).as_py():
+        return wanted
+    return wanted.filter(pc.invert(unlabelled))
 
 
 def repair(path: str | Path, found: Verification) -> None:
@@ -234,7 +256,8 @@ def repair(path: str | Path, found: Verification) -> None:
         If an extraction is writing to the store.
     """
     folder = folder_at(path)
-    with sole_writer(folder) as held:
+    columns = columns_of_store(folder)
+    with sole_writer(folder, columns) as held:
         manifest, unfinished = read_manifest(folder), read_unfinished(folder)
         recorded = unfinished or manifest
         if recorded is None:
@@ -244,11 +267,13 @@ def repair(path: str | Path, found: Verification) -> None:
         for name in found.damaged:
             for file in (parts[name].rows_file, parts[name].errors_file):
                 if file and folder.exists(file):
-                    folder.write(f"{DAMAGED}/{file.replace('/', '-')}", folder.read(file))
+                    content = to_note(folder.read(file), columns)
+                    folder.write(f"{DAMAGED}/{file.replace('/', '-')}", content)
         if found.damaged:
             # The store counts as unfinished until an extraction has filled the gaps.
-            begin(folder, recorded.fingerprint, recorded.source, good, recorded.inferences)
-            folder.remove(MANIFEST)
+            begin(folder, recorded.fingerprint, recorded.source, good, recorded.inferences, columns)
+            for name in (MANIFEST, OLD_MANIFEST):
+                folder.remove(name)
         elif manifest:
             folder.remove_all(RECORDS)
         sweep(folder, good, held)

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headstart.data.common import console
+from headstart.data.common.application.arguments import AsJson, Overwrite, expanded
+from headstart.data.common.console import counted
 from headstart.data.common.errors import InputError
 from headstart.export.measure import cli as cli_measure
 
 if TYPE_CHECKING:
     from headstart.export.backbone.build import BackboneExport
+    from headstart.export.options import BackboneOptions, FeatureOptions
 
 app = console.new_app("Write ONNX files: backbones and classifiers.")
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 Output = Annotated[str, typer.Option("-o", "--output", help="ONNX file to write.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-
-
 Size = Annotated[int | None, typer.Option(help="Input height and width in pixels.")]
 Weights = Annotated[
     str,
@@ -37,7 +36,78 @@ Input = Annotated[str | None, typer.Option(help="Which input of an ONNX file is 
 Trust = Annotated[bool, typer.Option("--trust", help="Run code that a file contains.")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class NetworkArguments:
+    """Which network, its input, and which of its layers, as they are typed."""
+
+    weights: Weights = "imagenet"
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Layer to pool, by its name in `export layers`; repeat to concatenate several. "
+            "NAME=avg+max sets the pooling of this layer."
+        ),
+    ] = None
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(help="avg, max, std, gem, flatten or token; repeat to concatenate several."),
+    ] = None
+    power: Annotated[bool, typer.Option("--power", help="Signed square root of the embedding.")] = (
+        False
+    )
+    views: Annotated[
+        str, typer.Option(help="Mean over copies: none, mirror (2 passes) or flips (4 passes).")
+    ] = "none"
+    size: Size = None
+    resize: Annotated[
+        str | None, typer.Option(help="squash or crop; the network's own if not given.")
+    ] = None
+    interpolation: Annotated[
+        str | None,
+        typer.Option(help="bilinear, bicubic or lanczos; the network's own if not given."),
+    ] = None
+    crop_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the resized height and width that is kept (timm's crop_pct); the "
+            "network's own if neither this nor --resize is given."
+        ),
+    ] = None
+    include_top: Annotated[
+        bool, typer.Option("--include-top", help="Keep the ImageNet classifier: 1,000 logits.")
+    ] = False
+    scaling: Scaling = None
+    input: Input = None
+    trust: Trust = False
+
+    def options(self, **others: Any) -> BackboneOptions:
+        """The network and its input, with further options."""
+        from headstart.export.options import BackboneOptions
+
+        return BackboneOptions(
+            weights=self.weights,
+            size=self.size,
+            resize=self.resize,
+            interpolation=self.interpolation,
+            crop_fraction=self.crop_fraction,
+            include_top=self.include_top,
+            scaling=self.scaling,
+            input=self.input,
+            trust=self.trust,
+            **others,
+        )
+
+    @property
+    def embedding(self) -> FeatureOptions:
+        """Which layers, and how they are pooled."""
+        from headstart.export.options import FeatureOptions
+
+        layers, pools = tuple(self.layer or ()), tuple(self.pool or ())
+        return FeatureOptions(layers, pools, self.power, self.views)
+
+
 @app.command()
+@expanded
 def backbone(
     name: Annotated[
         str,
@@ -58,49 +128,11 @@ def backbone(
     most_words: Annotated[
         int | None, typer.Option(help="Words taken from --words, the first ones; default: 100000.")
     ] = None,
-    weights: Weights = "imagenet",
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Layer to pool, by its name in `export layers`; repeat to concatenate several. "
-            "NAME=avg+max sets the pooling of this layer."
-        ),
-    ] = None,
-    pool: Annotated[
-        list[str] | None,
-        typer.Option(help="avg, max, std, gem, flatten or token; repeat to concatenate several."),
-    ] = None,
-    power: Annotated[
-        bool, typer.Option("--power", help="Signed square root of the embedding.")
-    ] = False,
-    views: Annotated[
-        str, typer.Option(help="Mean over copies: none, mirror (2 passes) or flips (4 passes).")
-    ] = "none",
-    size: Size = None,
-    resize: Annotated[
-        str | None, typer.Option(help="squash or crop; the network's own if not given.")
-    ] = None,
-    interpolation: Annotated[
-        str | None,
-        typer.Option(help="bilinear, bicubic or lanczos; the network's own if not given."),
-    ] = None,
-    crop_fraction: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the resized height and width that is kept (timm's crop_pct); the "
-            "network's own if neither this nor --resize is given."
-        ),
-    ] = None,
-    include_top: Annotated[
-        bool, typer.Option("--include-top", help="Keep the ImageNet classifier: 1,000 logits.")
-    ] = False,
-    scaling: Scaling = None,
-    input: Input = None,
+    arguments: NetworkArguments,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
     calibrate: Annotated[
         str | None, typer.Option(help="Source of photographs to calibrate int8 on.")
     ] = None,
-    trust: Trust = False,
     sound: Annotated[
         str | None,
         typer.Option(
@@ -135,12 +167,7 @@ def backbone(
     """Write a pretrained network, with its preprocessing, as a backbone file."""
     from headstart.data.common.errors import BackboneError
     from headstart.export.backbone.build import export_backbone
-    from headstart.export.options import (
-        BackboneOptions,
-        FeatureOptions,
-        PrecisionOptions,
-        SoundOptions,
-    )
+    from headstart.export.options import PrecisionOptions, SoundOptions
 
     if bool(name) == bool(words):
         raise InputError(
@@ -148,21 +175,8 @@ def backbone(
         )
     name = name or f"words:{words}"
     start = time.monotonic()
-    options = BackboneOptions(
-        weights=weights,
-        size=size,
-        resize=resize,
-        interpolation=interpolation,
-        crop_fraction=crop_fraction,
-        include_top=include_top,
-        scaling=scaling,
-        input=input,
-        trust=trust,
-        tokens=tokens,
-        most_words=most_words,
-    )
-    features = FeatureOptions(tuple(layer or ()), tuple(pool or ()), power, views)
-    lower = PrecisionOptions(precision, calibrate)
+    options = arguments.options(tokens=tokens, most_words=most_words)
+    features, lower = arguments.embedding, PrecisionOptions(precision, calibrate)
     heard: dict[str, Any] = {
         "rate": rate,
         "window": window,
@@ -310,7 +324,7 @@ def classifier(
     ] = False,
     top: Annotated[int, typer.Option(help="Also give this many classes, best first.")] = 0,
     examples: Annotated[
-        int, typer.Option(help="Photographs to compare with training's answers.")
+        int, typer.Option(help="Examples to compare with training's answers.")
     ] = 128,
     tolerance: Annotated[
         float, typer.Option(help="Largest accepted difference in a probability.")
@@ -319,7 +333,7 @@ def classifier(
         int, typer.Option(help="Largest accepted number of changed labels.")
     ] = 0,
     source: Annotated[
-        str | None, typer.Option(help="Where the photographs are now, if they were moved.")
+        str | None, typer.Option(help="Where the files are now, if they were moved.")
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -342,11 +356,11 @@ def classifier(
     parity = edge.parity
     console.show(
         {
-            "compared": f"{parity.examples} photographs from their files, "
-            f"{parity.held_out} of them held out of training",
+            "compared": f"{counted(parity.examples, 'example')} from their files, "
+            f"{parity.held_out:,} of them held out of training",
             "reference": parity.reference,
             "difference": f"at most {parity.largest_difference:.1e} in a probability, "
-            f"{len(parity.changed)} labels changed",
+            f"{counted(len(parity.changed), 'label')} changed",
             "took": f"{time.monotonic() - start:.1f} s",
             "wrote": f"{console.place(edge.path)} ({console.human_bytes(edge.size)}), "
             f"{console.place(edge.labels)}",
@@ -372,12 +386,17 @@ def demo(
         typer.Option(help="Unpacked npm package onnxruntime-web; fetched by npm by default."),
     ] = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write a static page that classifies photographs in the browser."""
+    """Write a static page that classifies in the browser."""
     from headstart.export.demo.site import write_demo
 
     with console.status("writing the page"):
         written = write_demo(edge, output, title, runtime, overwrite)
+    if as_json:
+        about = {"wrote": str(written.folder), "bytes": written.size, "runtime": written.runtime}
+        console.show_json(about)
+        return
     place = console.place(written.folder)
     console.show(
         {
@@ -397,12 +416,16 @@ def code(
         typer.Option("-o", "--output", help="Folder; by default that of the edge model."),
     ] = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write code that classifies photographs with EDGE, in Python, Node and C."""
+    """Write code that classifies with EDGE: in Python, and for photographs in Node and C."""
     from headstart.export.edge.ready_code import write_code
 
     paths = write_code(edge, output, overwrite)
-    console.show({"wrote": ", ".join(console.place(str(path)) for path in paths)})
+    if as_json:
+        console.show_json({"wrote": list(map(str, paths))})
+    else:
+        console.show({"wrote": ", ".join(console.place(path) for path in paths)})
 
 
 app.command()(cli_measure.measure)

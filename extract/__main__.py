@@ -1,6 +1,6 @@
 """`python -m extract`."""
 
-from headstart.data.common.console import run
+from headstart.data.common.application.running import run
 from headstart.extract.cli import app
 
 run(app, "python -m extract")

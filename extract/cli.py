@@ -2,74 +2,105 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headstart.data.common import console
+from headstart.data.common.application.arguments import Address, AsJson, expanded
 from headstart.data.common.console import counted
+from headstart.data.source_options import SourceOptions
 
 if TYPE_CHECKING:
-    from headstart.extract.job import Summary
+    from headstart.extract.job import ExtractOptions, Summary
+    from headstart.extract.planning.plan import Update
 
-TextColumn = Annotated[str | None, typer.Option(help="Column of a table that holds the texts.")]
 app = console.new_app("Turn files into embeddings, once, in parallel on Ray.")
+
+MaxBad = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Share of failed examples above which the exit code is 3."),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractArguments:
+    """The options of an extraction, as they are typed."""
+
+    address: Address = None
+    workers: Annotated[
+        int | None, typer.Option(help="Workers, one CPU each, which share the GPUs; default: all.")
+    ] = None
+    batch_size: Annotated[int, typer.Option(help="Examples per call of the backbone.")] = 16
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="onnxruntime, openvino, cuda or tensorrt; default: the fastest for CPUs."
+        ),
+    ] = None
+    max_bad: MaxBad = 0.05
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Retry examples that failed.")
+    ] = False
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Drop examples that the source no longer has.")
+    ] = False
+    rehash: Annotated[
+        bool,
+        typer.Option(
+            "--rehash", help="Hash every file, also where size and time are as they were."
+        ),
+    ] = False
+    moved_from: Annotated[
+        str | None,
+        typer.Option(help="Where the source was before, as the store has it; all are hashed."),
+    ] = None
+    stall_after: Annotated[
+        float,
+        typer.Option(help="Seconds without a finished example after which a worker is replaced."),
+    ] = 300
+    allow_unlabelled: Annotated[
+        bool, typer.Option("--allow-unlabelled", help="Keep examples without a label.")
+    ] = False
+
+    def options(self, precision: str | None = None) -> ExtractOptions:
+        """For `job.extract`; raises `InputError` with all that is wrong with them."""
+        from headstart.extract.job import ExtractOptions
+
+        return ExtractOptions(
+            address=self.address,
+            workers=self.workers,
+            batch_size=self.batch_size,
+            precision=precision,
+            engine=self.engine,
+            stall_after=self.stall_after,
+            allow_unlabelled=self.allow_unlabelled,
+        )
+
+    @property
+    def update(self) -> Update:
+        """What to do with examples that are already in the store."""
+        from headstart.extract.planning.plan import Update
+
+        return Update(self.retry_failed, self.prune, self.rehash, self.moved_from)
 
 
 @app.command(context_settings=console.HELP)
+@expanded
 def extract(
     source: Annotated[str, typer.Argument(help="Folder with one folder per class, or a manifest.")],
     backbone: Annotated[str, typer.Option(help="Backbone file (ONNX).")],
     output: Annotated[str, typer.Option("-o", "--output", help="Folder of the feature store.")],
-    text_column: TextColumn = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to run on; default: this machine.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Workers, one CPU each, which share the GPUs; default: all.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Examples per call of the backbone.")] = 16,
+    reading: SourceOptions,
+    arguments: ExtractArguments,
     precision: Annotated[
         str | None,
         typer.Option(
             help="fp32, fp16, bf16 or int8; auto: measured here; default: the file's own."
         ),
     ] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            help="onnxruntime, openvino, cuda or tensorrt; default: the fastest for CPUs."
-        ),
-    ] = None,
-    max_bad: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Share of failed examples above which the exit code is 3."),
-    ] = 0.05,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Retry examples that failed.")
-    ] = False,
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Drop examples that SOURCE no longer has.")
-    ] = False,
-    rehash: Annotated[
-        bool,
-        typer.Option(
-            "--rehash", help="Hash every file, also where size and time are as they were."
-        ),
-    ] = False,
-    moved_from: Annotated[
-        str | None,
-        typer.Option(help="Where SOURCE was before, as the store has it; all files are hashed."),
-    ] = None,
-    stall_after: Annotated[
-        float,
-        typer.Option(help="Seconds without a finished example after which a worker is replaced."),
-    ] = 300,
-    allow_unlabelled: Annotated[
-        bool, typer.Option("--allow-unlabelled", help="Keep examples without a label.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Update a feature store to match SOURCE; nothing is embedded twice.
 
@@ -77,26 +108,15 @@ def extract(
     labels, or does nothing. SOURCE, backbone and output may be local or in object storage (s3://,
     gs://).
     """
-    from headstart.data.examples.opening import with_column
     from headstart.extract import job
-    from headstart.extract.planning.plan import Update
 
-    options = job.ExtractOptions(
-        address=address,
-        workers=workers,
-        batch_size=batch_size,
-        precision=precision,
-        engine=engine,
-        stall_after=stall_after,
-        allow_unlabelled=allow_unlabelled,
-    )
-    update = Update(retry_failed, prune, rehash, moved_from)
-    summary = job.extract(with_column(source, text_column), backbone, output, options, update)
+    options = arguments.options(precision)
+    summary = job.extract(reading.address(source), backbone, output, options, arguments.update)
     if as_json:
         console.show_json(asdict(summary))
     else:
         _show(summary)
-    summary.check(max_bad)
+    summary.check(arguments.max_bad)
 
 
 def _show(summary: Summary) -> None:
@@ -120,7 +140,7 @@ def _show(summary: Summary) -> None:
         if worked:
             rows["embedded"] = (
                 f"{counted(summary.embedded, 'example')}, {summary.rate:,.0f}/s "
-                f"with {summary.workers} worker{'s' * (summary.workers != 1)}"
+                f"with {counted(summary.workers, 'worker')}"
             )
             rows["engine"] = f"{' and '.join(summary.engines)}, {summary.precision}"
         rows["took"] = ", ".join(f"{name} {took:.1f} s" for name, took in summary.seconds.items())
@@ -135,7 +155,7 @@ def _show(summary: Summary) -> None:
             f"{counts.vanished:,} of the examples in {place} are no longer in the source; "
             "they are kept: --prune drops them"
         )
-    for reason, count in summary.errors.items():
-        console.note(f"  {count:,} failed with {reason}")
+    for line in summary.failures:
+        console.note(f"  {line}")
     if summary.errors:
         console.note("  --retry-failed retries them")

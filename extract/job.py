@@ -24,19 +24,28 @@ from headstart.data.common.ray_session import (
     chosen_address,
     gpus,
     ray_session,
+    room_for,
     share_of_gpu,
 )
 from headstart.data.contracts.backbone import Backbone, load_backbone
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import begin, finish, sweep
-from headstart.data.contracts.store import FeatureStore, PartRecord, StoreManifest, read_part
-from headstart.data.examples.opening import Source, open_source
+from headstart.data.contracts.store import (
+    FeatureStore,
+    PartRecord,
+    StoreManifest,
+    columns_for,
+    read_part,
+)
+from headstart.data.examples.folder import Containers
+from headstart.data.examples.opening import Source, open_found, open_or_find, open_source
 from headstart.data.examples.parts import in_parts
 from headstart.data.examples.source import describe_left_out
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import Held, sole_writer
 from headstart.data.storage.places import folder_at
+from headstart.data.workers.nodes import check_shared
 from headstart.data.workers.pool import WorkerPool
 from headstart.extract.engines.precision import (
     AUTO,
@@ -46,8 +55,14 @@ from headstart.extract.engines.precision import (
     measurable,
 )
 from headstart.extract.engines.runtimes import ENGINES, EngineConfig, check_config
+from headstart.extract.planning.by_file import (
+    FileSource,
+    InMemoryError,
+    PlanByFile,
+    plan_by_file,
+)
+from headstart.extract.planning.files import MANY, Files, files_of
 from headstart.extract.planning.plan import Counts, Plan, Update, plan, state
-from headstart.extract.planning.rewrite import rewrite
 from headstart.extract.worker import EmbeddingJob
 
 
@@ -126,6 +141,8 @@ class Summary:
         In all runs on this store.
     errors
         All errors in the store by `stage/reason`, including those of earlier runs.
+    such_as
+        An example of each, and what is wrong with it.
     precision
         Of the embeddings.
     engines
@@ -135,7 +152,8 @@ class Summary:
     tally
         What the modality counts of the examples embedded by this run, such as texts that were cut.
     seconds
-        By stage: `plan`, `start Ray`, `choose precision`, `start workers`, `embed`, `stop Ray`.
+        By stage: `plan`, `start Ray`, `list files` (of a source in very many), `choose precision`,
+        `start workers`, `embed`, `stop Ray`.
     """
 
     store: str
@@ -154,6 +172,15 @@ class Summary:
     first_embedding: float | None
     tally: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    such_as: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[str]:
+        """The errors in the store, in words: a line for each reason."""
+        return [
+            f"{count:,} failed with {kind}, such as {self.such_as[kind]}"
+            for kind, count in self.errors.items()
+        ]
 
     @property
     def bad_share(self) -> float:
@@ -166,8 +193,7 @@ class Summary:
         if self.bad_share > max_bad:
             raise TooManyBadError(
                 f"{self.bad_share:.1%} of the examples failed, more than --max-bad {max_bad:.1%}",
-                f"The reasons are in {console.place(self.store)}/_errors "
-                "(Parquet: id, stage, reason, message).",
+                f"Show the reasons with: python -m data errors {console.place(self.store)}",
             )
 
     @property
@@ -198,6 +224,7 @@ def extract(
     clock = console.Clock()
     checks = Checklist()
     modality: Modality | None = None
+    files: Files | None = None
     with checks.item():
         loaded = load_backbone(backbone)
         modality = loaded.spec.modality
@@ -208,37 +235,120 @@ def extract(
         if isinstance(source, Source):
             examples = source
         else:
-            examples = open_source(source, options.allow_unlabelled, modality)
+            found = open_or_find(source, modality)
+            if isinstance(found, Containers) and len(found.stamps) >= MANY and modality:
+                files = files_of(found, loaded.spec.preprocessing)
+            else:
+                examples = open_found(source, found, options.allow_unlabelled)
     with checks.item():
         store = folder_at(output)
         store.check()
     checks.finish()
+    wanted = loaded.fingerprint.run_in(asked)
+    free = options.precision in (None, AUTO)
+    if files and not isinstance(source, Source):
+        try:
+            return _by_file(files, _Asked(loaded, wanted, free), store, options, update, clock)
+        except InMemoryError as error:
+            console.note(f"the examples are planned in memory: {error.message}")
+        examples = open_source(source, options.allow_unlabelled, modality)
     examples = in_parts(examples, loaded.spec.preprocessing).source
     _note_what_is_left_out(examples)
     seen = state(store)
-    wanted = loaded.fingerprint.run_in(asked)
-    free = options.precision in (None, AUTO)
     todo = plan(examples, store, wanted, update, free)
     clock.stage("plan")
     if todo.finished:
         return _summary(
             store, examples, todo, update, _Done(todo.fingerprint.precision), clock.seconds
         )
-    with _readable_errors(), sole_writer(store) as held:
+    columns = columns_for(examples.columns, loaded.spec.dim)
+    with _readable_errors(), sole_writer(store, columns) as held:
         if state(store) != seen:  # another run has just finished
             todo = plan(examples, store, wanted, update, free)
-        backbone_here = loaded.run_in(todo.fingerprint.precision)
-        done = _work(examples, backbone_here, store, options, todo, clock, held)
-        fingerprint = loaded.fingerprint.run_in(done.precision)
-        manifest = _manifest(examples, fingerprint, store, todo, update, done)
-        finish(store, replace(manifest, input=loaded.spec.preprocessing.to_metadata()), held)
+        done = _work_and_finish(examples, loaded, store, options, todo, update, clock, held)
     return _summary(store, examples, todo, update, done, clock.seconds)
 
 
-def _note_what_is_left_out(source: Source) -> None:
+@dataclass(frozen=True)
+class _Asked:
+    """The backbone, the wanted fingerprint, and whether the store may have another precision."""
+
+    backbone: Backbone
+    fingerprint: Fingerprint
+    any_precision: bool
+
+
+def _by_file(
+    files: Files,
+    asked: _Asked,
+    store: Folder,
+    options: ExtractOptions,
+    update: Update,
+    clock: console.Clock,
+) -> Summary:
+    """The same for a source in very many files, which workers list."""
+
+    def planned(on_ray: bool) -> PlanByFile | None:
+        return plan_by_file(
+            files,
+            store,
+            asked.fingerprint,
+            update,
+            any_precision=asked.any_precision,
+            allow_unlabelled=options.allow_unlabelled,
+            on_ray=on_ray,
+        )
+
+    todo = planned(on_ray=False)
+    clock.stage("plan")
+    if todo and todo.finished:
+        _note_what_is_left_out(todo.source)
+        nothing = _Done(todo.fingerprint.precision)
+        return _summary(store, todo.source, todo, update, nothing, clock.seconds)
+    columns = columns_for(files.listing.nothing().columns, asked.backbone.spec.dim)
+    with (
+        _readable_errors(),
+        sole_writer(store, columns) as held,
+        ray_session(options.address, None),
+    ):
+        clock.stage("start Ray")
+        check_shared(files.listing.folder, files.stamps, store)
+        todo = planned(on_ray=True)
+        assert todo is not None  # noqa: S101 - only without Ray
+        clock.stage("list files")
+        _note_what_is_left_out(todo.source)
+        done = _work_and_finish(
+            todo.source, asked.backbone, store, options, todo, update, clock, held
+        )
+    clock.stage("stop Ray")
+    return _summary(store, todo.source, todo, update, done, clock.seconds)
+
+
+def _work_and_finish(
+    source: Source | FileSource,
+    backbone: Backbone,
+    store: Folder,
+    options: ExtractOptions,
+    todo: Plan,
+    update: Update,
+    clock: console.Clock,
+    held: Held,
+) -> _Done:
+    backbone_here = backbone.run_in(todo.fingerprint.precision)
+    done = _work(source, backbone_here, store, options, todo, clock, held)
+    fingerprint = backbone.fingerprint.run_in(done.precision)
+    manifest = _manifest(source, fingerprint, store, todo, update, done)
+    finish(store, replace(manifest, input=backbone.spec.preprocessing.to_metadata()), held)
+    return done
+
+
+def _note_what_is_left_out(source: Source | FileSource) -> None:
     if source.left_out:
         console.note(f"left out: {describe_left_out(source.left_out)}")
-    if source.examples["label"].null_count == len(source):
+    unlabelled = (
+        source.unlabelled if isinstance(source, FileSource) else source.examples["label"].null_count
+    )
+    if unlabelled == len(source):
         console.note(f"none of the {len(source):,} examples has a label")
 
 
@@ -279,7 +389,7 @@ def _readable_errors() -> Iterator[None]:
 
 
 def _work(
-    source: Source,
+    source: Source | FileSource,
     backbone: Backbone,
     store: Folder,
     options: ExtractOptions,
@@ -287,7 +397,7 @@ def _work(
     clock: console.Clock,
     held: Held,
 ) -> _Done:
-    if not todo.todo.num_rows:
+    if not todo.left:
         return _Done(backbone.spec.precision, _update(source, backbone, store, todo, clock, held))
     config = EngineConfig(backbone.spec.precision, options.engine, options.batch_size)
     with ray_session(options.address, options.workers, config.on_gpu) as workers:
@@ -299,11 +409,11 @@ def _work(
                 f"the cluster's GPUs ({idle}) are left idle: --engine cuda uses them, where "
                 "onnxruntime-gpu is installed"
             )
+        if isinstance(source, Source):  # one in files was compared before they were listed
+            check_shared(source.folder, todo.paths().slice(0, 1).to_pylist(), store)
         content = ray.put(backbone.content)
         if options.precision == AUTO and todo.new and measurable(config):
-            config = fastest_config(
-                content, backbone.spec, config, source.folder, todo.todo["path"]
-            )
+            config = fastest_config(content, backbone.spec, config, source.folder, todo.paths())
             backbone = backbone.run_in(config.precision)
             clock.stage("choose precision")
         rewritten = _update(source, backbone, store, todo, clock, held)
@@ -317,7 +427,9 @@ def _work(
             store=store,
             config=config,
         )
-        pool = WorkerPool(job, content, workers, options.stall_after)
+        # Without a number, machines that join the cluster get workers as well.
+        room = (lambda: room_for(gpu)) if options.workers is None else None
+        pool = WorkerPool(job, content, workers, options.stall_after, room)
         started = time.monotonic()
         finished = list(pool.run(todo.shards(workers, config.batch), "embedding"))
         clock.stage("start workers", pool.started)
@@ -335,7 +447,7 @@ def _work(
         rewritten=rewritten,
         embedded=tuple(part.record for part in parts),
         lost=pool.lost,
-        workers=workers,
+        workers=pool.size,
         engines=tuple(sorted({name for names in engines.values() for name in names})),
         first=min(firsts, default=None),
         tally=_added(part.tally for part in parts),
@@ -351,27 +463,38 @@ def _added(tallies: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _update(
-    source: Source, backbone: Backbone, store: Folder, todo: Plan, clock: console.Clock, held: Held
+    source: Source | FileSource,
+    backbone: Backbone,
+    store: Folder,
+    todo: Plan,
+    clock: console.Clock,
+    held: Held,
 ) -> tuple[PartRecord, ...]:
     """Begin the run, and rewrite the parts that keep only some of their examples."""
     held()
     if not todo.unfinished:
-        begin(store, backbone.fingerprint, source.path, inferences=todo.inferences)
+        begin(
+            store,
+            backbone.fingerprint,
+            source.path,
+            inferences=todo.inferences,
+            columns=columns_for(source.columns, backbone.spec.dim),
+        )
     # Parts that the manifest lists stay as well: readers use it until the new one is written.
     sweep(store, (*todo.parts, *(todo.manifest.parts if todo.manifest else ())), held)
-    if not todo.rewrites:
+    if not todo.changes:
         return ()
     rewritten = []
-    with console.progress("updating parts", len(todo.rewrites)) as advance:
-        for change in todo.rewrites:
-            rewritten.append(rewrite(store, source, change, backbone.fingerprint))
+    with console.progress("updating parts", todo.changes) as advance:
+        for record in todo.rewritten(store, source, backbone.fingerprint):
+            rewritten.append(record)
             advance(1)
     clock.stage("update")
     return tuple(rewritten)
 
 
 def _manifest(
-    source: Source,
+    source: Source | FileSource,
     fingerprint: Fingerprint,
     store: Folder,
     todo: Plan,
@@ -382,7 +505,8 @@ def _manifest(
     kept = (part for part in todo.parts if part.name not in replaced)
     parts = [part for part in (*kept, *done.rewritten, *done.embedded) if part.rows + part.errors]
     classes = set(source.classes)
-    if todo.counts.vanished and not update.prune:
+    # The classes of a source in files include those of the manifest before.
+    if todo.counts.vanished and not update.prune and isinstance(source, Source):
         for part in parts:
             if part.rows_file:
                 labels = read_part(store, part.rows_file, ["label"])["label"]
@@ -400,15 +524,14 @@ def _manifest(
 
 def _summary(
     store: Folder,
-    source: Source,
+    source: Source | FileSource,
     todo: Plan,
     update: Update,
     done: _Done,
     seconds: dict[str, float],
 ) -> Summary:
     finished = FeatureStore.open(str(store))
-    failures = finished.read_errors()
-    kinds = zip(failures["stage"].to_pylist(), failures["reason"].to_pylist(), strict=True)
+    errors, such_as = finished.errors_by_kind()
     return Summary(
         store=str(store),
         examples=len(source),
@@ -419,11 +542,12 @@ def _summary(
         inferences=done.inferences,
         all_inferences=finished.manifest.inferences,
         rows=finished.manifest.rows,
-        errors=dict(sorted(Counter(map("/".join, kinds)).items())),
+        errors=errors,
         workers=done.workers,
         precision=done.precision,
         engines=done.engines,
         first_embedding=done.first,
         tally=dict(sorted(done.tally.items())),
         seconds=seconds,
+        such_as=such_as,
     )

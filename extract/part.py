@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from headstart.data.common.arrays import numbers, strings
 from headstart.data.common.errors import BackboneError
-from headstart.data.contracts.store import ERROR_COLUMNS, ERROR_SCHEMA, TEXT_COLUMNS, part_schema
+from headstart.data.contracts.store import ERROR_COLUMNS, ERROR_SCHEMA, columns_for
 from headstart.data.workers.inputs import Example, Failure
 
 
@@ -60,8 +60,7 @@ class Part:
 
     def rows(self) -> pa.Table:
         """The rows of features."""
-        carried = [field for field in self.examples.schema if field.name not in TEXT_COLUMNS]
-        schema = part_schema(self.embeddings.shape[1], carried)
+        schema = columns_for(self.examples.schema, self.embeddings.shape[1])
         examples = self.examples.take(numbers(np.array([row for row, *_ in self.good], np.int64)))
         flat = self.embeddings[: len(self.good)].ravel()
         columns = {

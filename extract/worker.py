@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import pyarrow as pa
-
-from headstart.data.common.errors import ExtractionError
+from headstart.data.common.arrays import empty
+from headstart.data.common.errors import BackboneError, ExtractionError, InputError
 from headstart.data.contracts.backbone import BackboneSpec
 from headstart.data.contracts.fingerprint import Fingerprint
-from headstart.data.contracts.records import PartContent, begin_part, write_part
-from headstart.data.contracts.store import PartRecord
+from headstart.data.contracts.records import RUN, PartContent, begin_part, write_part
+from headstart.data.contracts.store import PartRecord, columns_for
+from headstart.data.storage.files import digest
 from headstart.data.storage.folder import Folder
 from headstart.data.workers.inputs import Failure
 from headstart.data.workers.shards import Shard
@@ -45,14 +46,33 @@ class EmbeddingJob(Job):
     config: EngineConfig = EngineConfig()
 
     def worker(self, content: bytes) -> EmbeddingWorker:
-        """A worker, from the bytes of the backbone file."""
+        """A worker, from the bytes of the backbone file.
+
+        Raises
+        ------
+        InputError
+            If the bytes are not those of the fingerprint, or this machine does not see the store.
+        """
+        here = socket.gethostname()
+        if (found := digest(content)) != self.fingerprint.sha256:
+            raise BackboneError(
+                f"the backbone that {here} received has the sha256 {found[:12]}, not "
+                f"{self.fingerprint.sha256[:12]}",
+                "Check the memory and the network of that machine.",
+            )
+        if not self.store.exists(RUN):  # such as a machine that has joined since the start
+            raise InputError(
+                f"{here} does not see the output {self.store}",
+                "Give it the disk that the other machines share, or take it out of the cluster.",
+            )
         return EmbeddingWorker(self, content)
 
     def failed(self, shard: Shard, failure: Failure) -> Embedded:
         """A part with only this failure."""
         errors = error_rows(shard.examples, [failure])
-        content = PartContent(self.fingerprint, pa.table({}), errors)
-        return Embedded(write_part(self.store, _new_part(shard), content))
+        columns = columns_for(shard.examples.schema, self.backbone.dim)
+        content = PartContent(self.fingerprint, empty(columns), errors)
+        return Embedded(write_part(self.store, _new_part(shard), content, file=shard.file))
 
     def stopped(self, reason: str) -> ExtractionError:
         """The error of an extraction that cannot continue."""
@@ -113,6 +133,7 @@ class EmbeddingWorker(Worker):
 
     def work(self, shard: Shard, mark: Mark | None = None) -> Embedded:
         """Turn a shard into a part of the store; every example becomes a row or an error."""
+        shard = shard.loaded()
         name, part = _new_part(shard), Part(shard.examples, self.job.backbone.dim)
         begin_part(self.job.store, name, len(shard.examples))
         for found in self.batches(shard, lambda: self.engine.batch, mark):
@@ -123,5 +144,5 @@ class EmbeddingWorker(Worker):
                 if self.first is None:
                     self.first = time.monotonic() - self.started
         content = PartContent(self.job.fingerprint, part.rows(), part.errors())
-        record = write_part(self.job.store, name, content, part.inferences)
+        record = write_part(self.job.store, name, content, part.inferences, file=shard.file)
         return Embedded(record, self.engine.names, self.first, part.tally)

@@ -24,6 +24,7 @@ from headstart.data.contracts.model import EXAMPLES, HEAD, REPORT, Model
 from headstart.data.contracts.model import MODEL as MODEL_CARD
 from headstart.data.contracts.store import MANIFEST, FeatureStore
 from headstart.data.examples.opening import Source, open_source
+from headstart.data.source_options import same_examples, split_address
 from headstart.export.demo.site import write_demo
 from headstart.export.edge.classifier import export_classifier
 from headstart.export.options import BackboneOptions, EdgeOptions, FeatureOptions, GateOptions
@@ -196,7 +197,8 @@ class _Job:
     def _check_same(self, output: str | Path) -> None:
         """Refuse a folder that was built from something else."""
         before = self.work.source
-        if before not in ("", self.source.path) and not self.options.update.moved_from:
+        same = not before or same_examples(before, self.source.path)
+        if not same and not self.options.update.moved_from:
             raise InputError(
                 f"{output} was built from {before}",
                 "Choose another folder with -o, or say --moved-from if the source was moved.",
@@ -239,8 +241,8 @@ class _Job:
         worked = done.embedded + done.failed + done.pruned + done.counts.relabelled
         if not worked:
             self.parts["features"] = UNCHANGED
-        for reason, count in done.errors.items():
-            console.note(f"  {count:,} failed with {reason}")
+        for line in done.failures:
+            console.note(f"  {line}")
         done.check(options.max_bad)
         return FeatureStore.open(folder)
 
@@ -285,7 +287,7 @@ class _Job:
         if not options.page:
             self.parts["page"] = SKIPPED
             return "not asked for"
-        title = options.title or Path(self.source.path).stem
+        title = options.title or Path(split_address(self.source.path)[0]).stem
         source = {"edge": digest_of(edge), "title": title, "runtime": options.runtime}
         try:
             with self._part("page", self.work.unchanged("page", source, folder)) as todo:
@@ -328,7 +330,11 @@ def show(built: Built, say: Callable[[dict[str, Any]], None] = console.show) -> 
         for name in ("backbone", "edge")
     }
     found = built.accuracy
-    failed = f", {built.failed:,} failed ({place(built.features)}/_errors)" if built.failed else ""
+    failed = (
+        f", {built.failed:,} failed (see `data errors {place(built.features)}`)"
+        if built.failed
+        else ""
+    )
     rows = {
         "accuracy": f"{found.value:.4f}  (95 %: {found.low:.4f} to {found.high:.4f}) on "
         f"{counted(built.tested_on, 'held-out example')}",

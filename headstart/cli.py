@@ -1,7 +1,5 @@
 """The front door: the whole job, and the rooms: `headstart ROOM ...` is `python -m ROOM ...`."""
 
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +12,7 @@ from headstart.data.common import console
 from headstart.export.cli import app as export
 from headstart.extract.cli import extract
 
-app = console.new_app("From a pile of labelled files to a classifier that runs anywhere.")
+app = console.new_app("From a pile of labelled files to a classifier that runs anywhere.", True)
 
 
 def _version(asked: bool) -> None:
@@ -43,9 +41,3 @@ app.add_typer(export, name="export")
 app.command()(extract)
 app.add_typer(classify, name="classify")
 app.add_typer(cluster, name="cluster")
-
-
-def main() -> None:
-    """Entry point of the command `headstart`."""
-    console.hints_as_typed(Path(sys.argv[0]).name)
-    console.run(app, "headstart")

@@ -6,29 +6,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart.classify.cli import HEAD_HELP
+from headstart.classify.cli import TrainArguments
 from headstart.data.common import console
+from headstart.data.common.application.arguments import (
+    Address,
+    AsJson,
+    Overwrite,
+    Track,
+    expanded,
+)
 from headstart.data.common.errors import Checklist, TooManyBadError
-from headstart.extract.cli import TextColumn
+from headstart.data.source_options import SourceOptions
+from headstart.export.cli import NetworkArguments
+from headstart.extract.cli import ExtractArguments, MaxBad
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Address = Annotated[str | None, typer.Option(help="Ray cluster to run on; default: this machine.")]
-Workers = Annotated[int | None, typer.Option(help="Workers, one CPU each; default: all.")]
 Runtime = Annotated[
     str | None,
     typer.Option(help="Unpacked npm package onnxruntime-web; fetched by npm by default."),
 ]
-MaxBad = Annotated[
-    float,
-    typer.Option(min=0, max=1, help="Share of failed examples above which the exit code is 3."),
-]
 MOST_LINES = 50  # answers on the terminal if there is a file of them
 
 
+@expanded
 def build(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -36,75 +40,13 @@ def build(
         ),
     ],
     output: Annotated[str, typer.Option("-o", "--output", help="Folder for everything.")],
+    reading: SourceOptions,
+    networks: NetworkArguments,
+    extraction: ExtractArguments,
+    training: TrainArguments,
     backbone: Annotated[
         str, typer.Option(help="A backbone file, or a network as for `export backbone`.")
     ] = "efficientnet_lite0",
-    weights: Annotated[
-        str, typer.Option(help="imagenet, none, or a file, for a network by name.")
-    ] = "imagenet",
-    size: Annotated[int | None, typer.Option(help="Input height and width in pixels.")] = None,
-    layer: Annotated[
-        list[str] | None, typer.Option(help="Layer of the network to pool; repeat for several.")
-    ] = None,
-    pool: Annotated[
-        list[str] | None, typer.Option(help="avg, max, std, gem, flatten or token; repeatable.")
-    ] = None,
-    text_column: TextColumn = None,
-    workers: Workers = None,
-    address: Address = None,
-    batch_size: Annotated[int, typer.Option(help="Examples per call of the backbone.")] = 16,
-    engine: Annotated[
-        str | None, typer.Option(help="onnxruntime, openvino, cuda or tensorrt.")
-    ] = None,
-    max_bad: MaxBad = 0.05,
-    allow_unlabelled: Annotated[
-        bool, typer.Option("--allow-unlabelled", help="Keep examples without a label.")
-    ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Retry examples that failed.")
-    ] = False,
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Drop examples that PHOTOS no longer has.")
-    ] = False,
-    rehash: Annotated[
-        bool, typer.Option("--rehash", help="Hash every file, whatever its size and time.")
-    ] = False,
-    moved_from: Annotated[
-        str | None, typer.Option(help="Where PHOTOS was before, as the features have it.")
-    ] = None,
-    head: Annotated[str, typer.Option(help=HEAD_HELP)] = "logistic",
-    param: Annotated[
-        list[str] | None,
-        typer.Option(help="A parameter of the head, as NAME=VALUE; may be repeated."),
-    ] = None,
-    class_weight: Annotated[
-        str, typer.Option(help="balanced: rare classes count as much as frequent ones.")
-    ] = "",
-    calibration: Annotated[
-        str, typer.Option(help="temperature, isotonic (for many examples) or none.")
-    ] = "temperature",
-    precision: Annotated[
-        float | None,
-        typer.Option(help="Answer unknown when unsure: this share of the answers is right."),
-    ] = None,
-    coverage: Annotated[
-        float | None, typer.Option(help="Answer this share; unknown for the least sure.")
-    ] = None,
-    test_size: Annotated[
-        float, typer.Option(help="Share held out, without declared splits.")
-    ] = 0.25,
-    repeats: Annotated[int, typer.Option(help="Also score this many random splits.")] = 0,
-    samples_per_class: Annotated[
-        int | None, typer.Option(help="Train on this many examples of each class.")
-    ] = None,
-    group: Annotated[
-        str, typer.Option(help="Column of groups; a split never divides a group.")
-    ] = "",
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    report: Annotated[bool, typer.Option(help="Write report.html as well.")] = True,
-    memory: Annotated[
-        float | None, typer.Option(help="Gigabytes that embeddings may take.")
-    ] = None,
     any_size: Annotated[
         bool, typer.Option("--any-size", help="The edge model takes any size; resizes inside.")
     ] = False,
@@ -112,6 +54,7 @@ def build(
     page: Annotated[bool, typer.Option(help="Write the page for a browser as well.")] = True,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
     runtime: Runtime = None,
+    track: Track = None,
     as_json: AsJson = False,
 ) -> None:
     """Do the whole job on PHOTOS: backbone, features, model with report, edge model, page.
@@ -120,56 +63,41 @@ def build(
     photographs, labels or options.
     """
     from headstart import building
-    from headstart.classify.heads.calibration import AnswerOptions
-    from headstart.classify.heads.estimators import HeadOptions, parse_parameters
-    from headstart.classify.heads.fitting import FitOptions
-    from headstart.classify.splits.splitting import SplitOptions
-    from headstart.classify.training import RunOptions
-    from headstart.data.examples.opening import with_column
-    from headstart.export.options import BackboneOptions, EdgeOptions, FeatureOptions
-    from headstart.extract.job import ExtractOptions
-    from headstart.extract.planning.plan import Update
+    from headstart.data.tracking import check_tracking, track_model
+    from headstart.export.options import EdgeOptions
 
     checks = Checklist()
     with checks.item():
-        heads = HeadOptions(head, parse_parameters(param or []), class_weight or None)
+        check_tracking(track)
     with checks.item():
-        answers = AnswerOptions(calibration, precision, coverage)
+        head, splits, run = training.options(overwrite=True)
     with checks.item():
-        splits = SplitOptions(test_size, seed, repeats, samples_per_class, group)
-    with checks.item():
-        training = RunOptions(True, report, None if memory is None else int(memory * 1e9))
-    with checks.item():
-        extraction = ExtractOptions(
-            address=address,
-            workers=workers,
-            batch_size=batch_size,
-            engine=engine,
-            allow_unlabelled=allow_unlabelled,
-        )
+        extract = extraction.options()
     checks.finish()
     options = building.BuildOptions(
         backbone=backbone,
-        network=BackboneOptions(weights=weights, size=size),
-        embedding=FeatureOptions(tuple(layer or ()), tuple(pool or ())),
-        extraction=extraction,
-        update=Update(retry_failed, prune, rehash, moved_from),
-        max_bad=max_bad,
-        head=FitOptions(heads, answers, seed),
+        network=networks.options(),
+        embedding=networks.embedding,
+        extraction=extract,
+        update=extraction.update,
+        max_bad=extraction.max_bad,
+        head=head,
         splits=splits,
-        training=training,
+        training=run,
         edge=EdgeOptions(any_size, top),
         page=page,
         title=title,
         runtime=runtime,
     )
-    built = building.build(with_column(source, text_column), output, options)
+    built = building.build(reading.address(source), output, options)
+    track_model(track, built.model, context.params, built.edge)
     if as_json:
         console.show_json(building.to_json(built))
     else:
         building.show(built)
 
 
+@expanded
 def predict(
     model: Annotated[str, typer.Argument(help="Edge model (.onnx) or model folder.")],
     files: Annotated[
@@ -178,6 +106,7 @@ def predict(
             metavar="FILE...", help="Photographs; or a folder, manifest, .tar or Parquet."
         ),
     ],
+    reading: SourceOptions,
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="Also write a .parquet or .csv file.")
     ] = None,
@@ -188,13 +117,9 @@ def predict(
     workers: Annotated[
         int | None, typer.Option(help="Use Ray, with this many workers; default: if many files.")
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to run on; default: this machine.")
-    ] = None,
+    address: Address = None,
     max_bad: MaxBad = 0.05,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the output if it is there.")
-    ] = False,
+    overwrite: Overwrite = False,
     spreadsheet_safe: Annotated[
         bool,
         typer.Option("--spreadsheet-safe", help="In a CSV, what would be a formula begins with '."),
@@ -216,11 +141,11 @@ def predict(
         if output is not None:
             path = check_predictions_file(output, overwrite, spreadsheet_safe)
     checks.finish()
-    table = predicting.answer(edge, files, options)
+    table = predicting.answer(edge, [reading.address(each) for each in files], options)
     if path is not None:
-        write_answers(path, table, edge.classes, spreadsheet_safe)
+        write_answers(path, table, spreadsheet_safe)
     if as_json:
-        console.show_json(predicting.to_json(table, edge.classes))
+        console.show_json(table.to_pylist())
     else:
         _show_answers(table, output)
     bad = table["error"].length() - table["error"].null_count
@@ -255,10 +180,11 @@ def serve(
     ] = True,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
     runtime: Runtime = None,
+    as_json: AsJson = False,
 ) -> None:
     """Serve EDGE's page on this machine, and open it in the browser; Ctrl-C ends it."""
     import webbrowser
 
     from headstart.serving import serve
 
-    serve(edge, port, title, runtime, webbrowser.open if browser else None)
+    serve(edge, port, title, runtime, webbrowser.open if browser else None, as_json)

@@ -12,7 +12,7 @@ from headstart.backbones import CHOSEN, cached_backbone
 from headstart.cache import cache_folder, key_of
 from headstart.data.contracts.backbone import Backbone
 from headstart.data.contracts.store import FeatureStore, embeddings_of
-from headstart.data.examples.opening import with_column
+from headstart.data.source_options import SourceOptions
 from headstart.data.storage.files import write_whole
 from headstart.export.options import BackboneOptions, FeatureOptions
 from headstart.extract import job
@@ -104,6 +104,10 @@ def extract(
     layer: tuple[str, ...] = (),
     pool: tuple[str, ...] = (),
     text_column: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    root: str | Path | None = None,
+    allow_outside: bool = False,
     workers: int | None = None,
     address: str | None = None,
     batch_size: int = 16,
@@ -131,9 +135,12 @@ def extract(
         Folder of the feature store; in the cache, by source and backbone, if not given.
     size, weights, layer, pool
         Of a network, as for `export backbone`.
-    text_column, workers, address, batch_size, precision, engine, max_bad, allow_unlabelled,
-    retry_failed, rehash, moved_from
+    text_column, path_column, label_column, root, allow_outside
+        Where the source has its columns and files, as for `python -m extract`.
+    max_bad, allow_unlabelled, retry_failed, rehash, moved_from
         As for `python -m extract`.
+    workers, address, batch_size, precision, engine
+        Where and how it runs, as for `python -m extract`.
     prune
         Drop examples that the source no longer has; by default only in the cache.
 
@@ -146,6 +153,13 @@ def extract(
     ExtractionError
         If the work cannot continue; what was done is kept.
     """
+    reading = SourceOptions(
+        text_column=text_column,
+        path_column=path_column,
+        label_column=label_column,
+        root=None if root is None else str(root),
+        allow_outside=allow_outside,
+    )
     options = job.ExtractOptions(
         address=address,
         workers=workers,
@@ -156,9 +170,7 @@ def extract(
     )
     network = BackboneOptions(weights=weights, size=size)
     made = cached_backbone(str(backbone), network, FeatureOptions(tuple(layer), tuple(pool)))
-    if text_column is not None:
-        source = with_column(source, text_column)
-    opened = as_source(source, allow_unlabelled, made.spec.modality)
+    opened = as_source(source, allow_unlabelled, made.spec.modality, reading)
     kept = output is None
     if output is None:
         key = key_of(opened.path, made.fingerprint.sha256, precision)

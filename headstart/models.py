@@ -24,6 +24,8 @@ from headstart.data.common.errors import Checklist, ModelError
 from headstart.data.contracts import model as contract
 from headstart.data.contracts.edge import Edge, load_edge
 from headstart.data.contracts.store import MANIFEST
+from headstart.data.examples.source import Source
+from headstart.data.source_options import SourceOptions
 from headstart.data.storage.files import digest
 from headstart.data.storage.places import folder_at
 from headstart.export.edge.classifier import export_classifier
@@ -59,7 +61,12 @@ class EdgeModel:
 
     @public
     def predict(
-        self, source: Any, *, workers: int | None = None, address: str | None = None
+        self,
+        source: Any,
+        *,
+        workers: int | None = None,
+        address: str | None = None,
+        **reading: Any,
     ) -> pa.Table:
         """Classify files.
 
@@ -69,13 +76,15 @@ class EdgeModel:
             A file, a folder, a manifest, an archive, a Parquet file, a list of these, or a table.
         workers, address
             To use Ray; by default it is used for many files only.
+        reading
+            `text_column`, `path_column`, `label_column`, `root`, `allow_outside`, as for `extract`.
 
         Returns
         -------
         pa.Table
-            `id`, `prediction` (none for "unknown"), `confidence`, `probabilities` (float32
-            `[classes]` in each row), `label` (if the source has any), `error` (none, or why there
-            is no answer).
+            `id`, `prediction` (none for "unknown"), `confidence`, `probabilities` (a struct with a
+            float32 field for each class), `label` (if the source has any), `error` (none, or why
+            there is no answer).
 
         Raises
         ------
@@ -85,7 +94,7 @@ class EdgeModel:
             If the work cannot go on.
         """
         options = PredictOptions(address=address, workers=workers)
-        return answer(self.edge, _inputs(source, self.edge), options)
+        return answer(self.edge, _inputs(source, self.edge, reading), options)
 
     def __repr__(self) -> str:
         """Backbone, classes, size and place."""
@@ -96,10 +105,12 @@ class EdgeModel:
         )
 
 
-def _inputs(source: Any, edge: Edge) -> list[Any]:
+def _inputs(source: Any, edge: Edge, reading: Mapping[str, Any]) -> list[Any]:
+    options = SourceOptions(**reading)
     if is_table(source):
-        return [as_source(source, True, edge.spec.modality)]
-    return list(source) if isinstance(source, list | tuple) else [source]
+        return [as_source(source, True, edge.spec.modality, options)]
+    named = source if isinstance(source, list | tuple) else [source]
+    return [each if isinstance(each, Source) else options.address(each) for each in named]
 
 
 class Model:
@@ -156,6 +167,7 @@ class Model:
         backbone: str | Path | None = None,
         workers: int | None = None,
         address: str | None = None,
+        **reading: Any,
     ) -> pa.Table:
         """Classify embeddings or files.
 
@@ -167,7 +179,7 @@ class Model:
         backbone
             For files: the backbone file of the features; found by its fingerprint beside model and
             features, in the current folder or in the cache if not given.
-        workers, address
+        workers, address, reading
             For files: see `EdgeModel.predict`.
 
         Returns
@@ -194,7 +206,7 @@ class Model:
         if self._joined is None or backbone is not None:
             self._joined = open_classifier(self.opened, backbone or self._known())
         options = PredictOptions(address=address, workers=workers)
-        return answer(self._joined, _inputs(source, self._joined), options)
+        return answer(self._joined, _inputs(source, self._joined, reading), options)
 
     def _known(self) -> Path | None:
         return self.backbone if self.backbone and self.backbone.exists() else None
@@ -294,9 +306,12 @@ def train(
         not done twice.
     param
         Parameters of the head by name, such as `{"c": 0.1}`.
-    class_weight, calibration, precision, coverage, test_size, repeats, samples_per_class, group,
-    split_of, seed, report, memory (gigabytes), overwrite
-        As for `python -m classify train`.
+    class_weight, calibration, precision, coverage
+        Of the head and its answers, as for `python -m classify train`.
+    test_size, repeats, samples_per_class, group, split_of, seed
+        Of the split.
+    report, memory, overwrite
+        As for `python -m classify train`; `memory` in gigabytes.
 
     Raises
     ------

@@ -13,7 +13,10 @@ from headstart.data.common.errors import HeadstartError
 P = ParamSpec("P")
 R = TypeVar("R")
 # Flags of the command line that take no value.
-SWITCHES = ("overwrite", "any-size", "allow-unlabelled", "retry-failed", "prune", "rehash")
+SWITCHES = (
+    *("overwrite", "any-size", "allow-unlabelled", "allow-outside"),
+    *("retry-failed", "prune", "rehash"),
+)
 SWITCH = re.compile(rf"(?<![\w-])--({'|'.join(SWITCHES)})(?![\w-])")
 NUMBER = re.compile(r"(?<![\w-])--([a-z][a-z-]*) (?=-?\d)")
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")

@@ -9,16 +9,16 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 
 from headstart.backbones import find_backbone
-from headstart.classify.prediction.answers import PROBABILITIES
 from headstart.classify.prediction.edge import PredictOptions, answer_source
 from headstart.classify.prediction.features import is_edge_model
 from headstart.data.common.errors import Checklist, InputError, SourceError
 from headstart.data.contracts.edge import Edge, load_edge, read_edge
 from headstart.data.contracts.model import Model
-from headstart.data.contracts.store import MANIFEST, RECORDS
-from headstart.data.examples.opening import FILES, open_source
+from headstart.data.contracts.store import is_store
+from headstart.data.examples.opening import FILES, open_source, split_source
 from headstart.data.examples.source import COLUMNS, Source
 from headstart.data.modalities.modality import Modality
+from headstart.data.source_options import SourceOptions
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.local import LocalFolder
 from headstart.data.storage.places import folder_at, folder_holding
@@ -112,17 +112,20 @@ def _sources(modality: Modality, inputs: Sequence[str | Path | Source]) -> Itera
 
 def _named(modality: Modality, path: str | Path) -> Source | tuple[Folder, str, str]:
     """A source, or a file: its folder, its name there, and its id."""
-    folder, name = folder_holding(path)
+    place, options = split_source(path)
+    folder, name = folder_holding(place)
     if name and folder.is_file(name):
-        if PurePosixPath(name).suffix.lower() in FILES:
+        if PurePosixPath(name).suffix.lower() in FILES or options != SourceOptions():
             return open_source(path, allow_unlabelled=True, modality=modality)
         if isinstance(folder, LocalFolder):
             return ROOT, str(folder.path(name)).lstrip("/"), os.fspath(path)
         return folder, name, os.fspath(path)
-    inside = folder_at(path)
-    if not inside.exists() and "#" not in str(path):  # which may name a column of texts
-        raise SourceError(f"{path}: no such {modality.noun}, folder or manifest", "Check the path.")
-    if inside.exists(MANIFEST) or inside.exists(RECORDS):
+    inside = folder_at(place)
+    if not inside.exists():
+        raise SourceError(
+            f"{place}: no such {modality.noun}, folder or manifest", "Check the path."
+        )
+    if is_store(inside):
         raise InputError(
             f"{path} is a feature store, not {modality.plural}",
             f"Use it with a model folder: python -m classify predict MODEL {path} -o OUTPUT",
@@ -140,12 +143,3 @@ def _of_files(modality: Modality, files: Sequence[tuple[Folder, str, str]]) -> S
         left_out={},
         modality=modality,
     )
-
-
-def to_json(table: pa.Table, classes: Sequence[str]) -> list[dict[str, object]]:
-    """Answers as JSON objects, with the probability of every class by its name."""
-    rows = table.to_pylist()
-    for row in rows:
-        if row[PROBABILITIES] is not None:
-            row[PROBABILITIES] = dict(zip(classes, row[PROBABILITIES], strict=True))
-    return rows

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 # What a command writes last into its folder.
-FINISHED = ("_headstart.json", "model.json", "tuned.json")
+FINISHED = ("_headstart.parquet", "model.json", "tuned.json")
 
 
 def run(*command: object) -> None:

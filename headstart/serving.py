@@ -53,6 +53,7 @@ def serve(
     title: str = "",
     runtime: str | None = None,
     opened: Callable[[str], Any] | None = webbrowser.open,
+    as_json: bool = False,
 ) -> None:
     """Serve the page of an edge model until Ctrl-C or `SIGTERM`.
 
@@ -64,6 +65,8 @@ def serve(
         Heading of the page; the name of the file if empty.
     opened
         Called with the page's address; None to open no browser.
+    as_json
+        Print the address as a JSON object.
 
     Raises
     ------
@@ -80,7 +83,10 @@ def serve(
         with console.status("writing the page"):
             write_demo(edge, folder, title or Path(edge).stem, runtime)
         address = f"http://{LOOPBACK}:{server.server_address[1]}"
-        console.say(f"{console.place(edge)} on {address}  (Ctrl-C ends it)")
+        if as_json:
+            console.print_json({"address": address})
+        else:
+            console.say(f"{console.place(edge)} on {address}  (Ctrl-C ends it)")
         if opened:
             threading.Thread(target=opened, args=(address,), daemon=True).start()
         server.serve_forever(poll_interval=0.2)

@@ -19,9 +19,11 @@ from headstart.data.examples.source import (
     check_columns,
     check_names,
     text_column,
+    usual_names,
 )
 from headstart.data.modalities.known import modality_of
 from headstart.data.modalities.modality import Modality
+from headstart.data.source_options import SourceOptions
 from headstart.data.storage.local import LocalFolder
 
 WHAT = "the table"
@@ -33,13 +35,16 @@ def is_table(value: object) -> bool:
 
 
 def as_source(
-    value: Any, allow_unlabelled: bool = False, modality: Modality | None = None
+    value: Any,
+    allow_unlabelled: bool = False,
+    modality: Modality | None = None,
+    options: SourceOptions = SourceOptions(),
 ) -> Source:
     """Open a source: a path or an address, or a table.
 
-    A table has a column `path` of files (absolute, or relative to the current folder) and, if
-    there are any, `label`, `split`, `group` and `id`; or a column of pictures as Parquet files have
-    it, which is written to the cache.
+    A table has a column `path` of files (absolute, or relative to `root` or the current folder)
+    and, if there are any, `label`, `split`, `group` and `id`; or a column of pictures as Parquet
+    files have it, which is written to the cache.
 
     Raises
     ------
@@ -49,25 +54,26 @@ def as_source(
     if isinstance(value, Source):
         return value
     if isinstance(value, str | os.PathLike):
-        return open_source(os.fspath(value), allow_unlabelled, modality)
+        return open_source(options.address(os.fspath(value)), allow_unlabelled, modality)
     if not is_table(value):
         raise SourceError(
             f"{type(value).__name__} is not a source",
             "Give a path, an address, or a table of pandas, Polars, Arrow or datasets.",
         )
     if not hasattr(value, "__arrow_c_stream__") and not hasattr(value, "iloc"):
-        return open_source(_written(value), allow_unlabelled, modality)  # datasets
+        written = options.address(_written(value))  # datasets
+        return open_source(written, allow_unlabelled, modality)
     table = pa.Table.from_pandas(value, preserve_index=False) if _is_pandas(value) else None
     table = pa.table(value) if table is None else table
-    if "path" in table.column_names:
-        return _of_paths(table, modality)
+    if "path" in table.column_names or options.path_column is not None:
+        return _of_paths(table, modality, options)
     path = cache_folder("sources", f"{key_of(_digest(table))}.parquet")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}")
         pq.write_table(table, unfinished)
         os.replace(unfinished, path)
-    return open_source(path, allow_unlabelled, modality)
+    return open_source(options.address(path), allow_unlabelled, modality)
 
 
 def _is_pandas(value: Any) -> bool:
@@ -94,15 +100,18 @@ def _written(dataset: Any) -> Path:
     return path
 
 
-def _of_paths(table: pa.Table, modality: Modality | None) -> Source:
+def _of_paths(table: pa.Table, modality: Modality | None, options: SourceOptions) -> Source:
     if not table.num_rows:
         raise SourceError(f"{WHAT} has no rows", "Give it a row for each example.")
     check_names(WHAT, table.column_names)
+    table = table.rename_columns(usual_names(WHAT, table.column_names, options))
     columns = {name: text_column(WHAT, table, name) for name in COLUMNS if name != "id"}
     given = columns["path"]
     columns["id"] = text_column(WHAT, table, "id") if "id" in table.column_names else given
     check_columns(WHAT, columns)
-    paths = [os.path.abspath(os.path.expanduser(path)) for path in given.to_pylist()]
+    base = os.path.expanduser(options.root or "")
+    whole = (os.path.join(base, os.path.expanduser(path)) for path in given.to_pylist())
+    paths = [os.path.abspath(path) for path in whole]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     columns["path"] = pa.chunked_array([[os.path.relpath(path, root) for path in paths]])
     columns |= {name: table[name] for name in table.column_names if name not in COLUMNS}

@@ -156,7 +156,7 @@ class Chaos:
 
     def _kill(self, out: Path, kind: str, moment: float) -> subprocess.Popen[str]:
         process = self.start(out)
-        wait_for(lambda: (out / "_lock").exists())
+        wait_for(lambda: list(out.glob("_lock*")))
         family = psutil.Process(process.pid)
         names = {"worker": "ray::RayWorker", "raylet": "raylet"}
         victims = [family]

@@ -2,8 +2,8 @@
 
 Each interpreter gets a virtual environment of its own with the package, built and installed as a
 user would, at the versions in `constraints.txt`. The main job then runs by its commands in an empty
-folder: first with the base installation and a backbone file that is handed to it, then with the
-extra `keras`, which exports its own backbone and trains its own head.
+folder: first with the base installation, then with the extra `keras`, which exports a network of
+Keras and trains its own head.
 
     python tests/compat.py [--folder FOLDER] [VERSION ...]
 
@@ -64,11 +64,11 @@ def find(version: str) -> str | None:
 class Job:
     """The main job in a folder of one interpreter."""
 
-    def __init__(self, folder: Path, interpreter: str, backbone: Path) -> None:
+    def __init__(self, folder: Path, interpreter: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         self.environment, self.work = folder / "environment", folder / "work"
         self.work.mkdir(parents=True)
-        self.backbone = backbone
+        self.backbone = self.work / "backbone.onnx"
         self.outside = {name: os.environ[name] for name in os.environ if name != "PYTHONPATH"}
         self.run(interpreter, "-m", "venv", self.environment)
         self.python = self.environment / "bin" / "python"
@@ -106,6 +106,7 @@ class Job:
     def main_job(self) -> None:
         """From photographs to the answers of an edge model."""
         self.headstart("data", "sample", "digits", "digits")
+        self.headstart("export", "backbone", "efficientnet_lite0", "-o", self.backbone)
         self.headstart("extract", "digits", "--backbone", self.backbone, "-o", "features")
         self.headstart("classify", "train", "features", "-o", "model")
         self.headstart("classify", "predict", "model", "features", "-o", "answers.csv")
@@ -139,12 +140,11 @@ class Job:
             )
 
     def keras(self) -> None:
-        """Export a backbone, train a head by Keras, and put both into one file."""
-        backbone = self.work / "keras.onnx"
-        self.headstart("export", "backbone", "efficientnet_lite0", "-o", backbone)
-        self.headstart("extract", "digits", "--backbone", backbone, "-o", "keras-features")
-        self.headstart(*("classify", "train", "keras-features", "-o", "keras", "--head", "keras"))
-        self.export_edge("keras", backbone)
+        """Export a network of Keras, train a head by Keras, and put it into one file."""
+        network = ("mobilenetv2", "--weights", "none", "--size", 96, "-o", "mobilenet.onnx")
+        self.headstart("export", "backbone", *network)
+        self.headstart("classify", "train", "features", "-o", "keras", "--head", "keras")
+        self.export_edge("keras", self.backbone)
 
     def measure(self) -> int:
         """Megabytes that the virtual environment takes."""
@@ -155,13 +155,13 @@ class Job:
 STEPS = ("install", "main job", "photographs", "heads", "install keras", "keras")
 
 
-def try_out(version: str, interpreter: str, folder: Path, backbone: Path) -> Outcome:
+def try_out(version: str, interpreter: str, folder: Path) -> Outcome:
     """Run all steps with one interpreter, up to the first that fails."""
     outcome = Outcome(version)
     print(f"\n== Python {version}: {interpreter}", flush=True)
     name = "environment"
     try:
-        job = Job(folder, interpreter, backbone)
+        job = Job(folder, interpreter)
         actions = (
             lambda: job.install(""),
             job.main_job,
@@ -202,11 +202,8 @@ def main() -> int:
     folder = options.folder.resolve()
     found = {version: find(version) for version in options.versions}
     folder.mkdir(parents=True, exist_ok=True)
-    backbone = folder / "backbone.onnx"
-    export = ("export", "backbone", "efficientnet_lite0", "-o", backbone, "--overwrite")
-    subprocess.run([sys.executable, "-m", *map(str, export)], cwd=ROOT, check=True)
     outcomes = [
-        try_out(version, interpreter, folder / version, backbone)
+        try_out(version, interpreter, folder / version)
         for version, interpreter in found.items()
         if interpreter
     ]

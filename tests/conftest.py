@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import json
 import os
 import shutil
 import tempfile
@@ -26,13 +27,15 @@ import onnx
 import pytest
 from browser import chromium
 from hypothesis import settings
+from manifests import change_manifest, manifest_of
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from selenium import webdriver
 
 from headstart.cli import app
-from headstart.data.common import console
+from headstart.data.common.application.running import run
 from headstart.data.contracts.backbone import Backbone, BackboneSpec, load_backbone
+from headstart.data.contracts.store import MANIFEST
 from headstart.data.modalities.image.preprocessing import Preprocessing
 
 # A slow machine, or one that does something else as well, is no error.
@@ -92,7 +95,7 @@ def exit_code_of(arguments: tuple[object, ...]) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["headstart", *map(str, arguments)])
         try:
-            console.run(app, "headstart")
+            run(app, "headstart")
         except SystemExit as stop:
             return stop.code if isinstance(stop.code, int) else 1
     return 0
@@ -178,6 +181,9 @@ def copy(original: Path, folder: Path) -> Path:
     shutil.copytree(original, copied)
     for file in (*copied.glob("*.json"), *copied.glob("*.html")):
         file.write_text(file.read_text().replace(str(original.parent), str(folder)))
+    if (copied / MANIFEST).exists():
+        manifest = json.dumps(manifest_of(copied))
+        change_manifest(copied, json.loads(manifest.replace(str(original.parent), str(folder))))
     return copied
 
 
@@ -255,10 +261,10 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 def make_bf16(features: Path) -> None:
     """Turn a store into what a CPU that computes in bf16 would have made."""
-    manifest = features / "_headstart.json"
-    fp32 = manifest.read_text()
-    manifest.write_text(fp32.replace('"precision": "fp32"', '"precision": "bf16"'))
-    assert manifest.read_text() != fp32
+    manifest = manifest_of(features)
+    assert manifest["fingerprint"]["precision"] == "fp32"
+    manifest["fingerprint"]["precision"] = "bf16"
+    change_manifest(features, manifest)
 
 
 def told(*arguments: object) -> None:

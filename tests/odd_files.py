@@ -310,7 +310,7 @@ def broken() -> dict[str, tuple[bytes, str]]:
         "page.jpg": (b"<!DOCTYPE html><html><body>404</body></html>", "not_an_image"),
         "document.jpg": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "not_an_image"),
         "postscript.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not_an_image"),
-        "telephone.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "unsupported"),
+        "telephone.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "damaged"),
         "drawing.png": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not_an_image"),
         "nothing-but-zeros.jpg": (bytes(5000), "not_an_image"),
         "rotten.png": (

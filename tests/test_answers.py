@@ -37,7 +37,7 @@ def written(tmp_path: Path, safe: bool) -> list[list[str]]:
     probabilities = np.full((len(IDS), 3), 1 / 3, np.float32)
     table = answers_table(examples, labels, probabilities, CLASSES)
     table = table.append_column("error", pa.array(["=cmd", *[None] * (len(IDS) - 1)], pa.string()))
-    write_answers(tmp_path / "p.csv", table, CLASSES, safe)
+    write_answers(tmp_path / "p.csv", table, safe)
     with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file))
 
@@ -75,5 +75,5 @@ def test_the_command_takes_it_for_a_csv_only(
 def test_no_answers_are_a_header(tmp_path: Path, safe: bool) -> None:
     examples = pa.table({"id": pa.array([], pa.string()), "label": pa.array([], pa.string())})
     none = answers_table(examples, np.zeros(0, int), np.zeros((0, 3), np.float32), CLASSES)
-    write_answers(tmp_path / "p.csv", none, CLASSES, safe)
+    write_answers(tmp_path / "p.csv", none, safe)
     assert (tmp_path / "p.csv").read_text().count("\n") == 1

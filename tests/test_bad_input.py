@@ -330,7 +330,10 @@ def test_max_bad_decides_the_exit_code(
     arguments += ["-o", tmp_path / "features"]
     answer = command(*arguments)
     assert answer.code == 0  # one of twenty does not exceed 5 %
-    assert answer.err.endswith("  1 failed with decode/empty\n  --retry-failed retries them\n")
+    assert answer.err.endswith(
+        "  1 failed with decode/empty, such as red/07.png: the file has no bytes\n"
+        "  --retry-failed retries them\n"
+    )
     assert FeatureStore.open(tmp_path / "features").read().num_rows == 19
     for limit, code in (("0.049", 3), ("0.05", 0), ("0", 3), ("1", 0)):
         again = command(*arguments, "--max-bad", limit)

@@ -321,7 +321,7 @@ def test_predictions(
         probabilities = [list(json.loads(row["probabilities"]).values()) for row in table]
     else:
         table = pq.read_table(out).to_pylist()
-        probabilities = [row["probabilities"] for row in table]
+        probabilities = [list(row["probabilities"].values()) for row in table]
     assert list(table[0]) == ["id", "prediction", "confidence", "probabilities", "label"]
     assert len(table) == 60
     for row, values in zip(table, probabilities, strict=True):
@@ -371,7 +371,7 @@ def test_an_empty_store_is_predicted_as_nothing(
     assert predict(model, tmp_path / "nothing", tmp_path / "p.csv", False).num_rows == 0
     assert words(lambda: train(tmp_path / "nothing", tmp_path / "m2")) == (
         f"{tmp_path / 'nothing'} holds no embeddings: all 1 examples failed\n"
-        f"  The reasons are in {tmp_path / 'nothing'}/_errors."
+        f"  Show the reasons with: python -m data errors {tmp_path / 'nothing'}"
     )
 
 

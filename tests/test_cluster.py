@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import grpc
 import psutil
 import pytest
 
@@ -85,10 +94,15 @@ def run(*arguments: object, program: Path = Path(sys.executable)) -> subprocess.
 def test_ray_job_submit_runs_an_extraction(
     cluster: str, photos: Path, tiny_backbone: Path, tmp_path: Path
 ) -> None:
+    """Word for word as in docs/cluster.md, but for the places; with a token, as there."""
+    text = (ROOT / "docs" / "cluster.md").read_text()
+    (start,) = re.findall(r"^ray job submit .*?(?=^```)", text, re.M | re.S)
     out = tmp_path / "features"
-    extract = ("python", "-m", "extract", photos, "--backbone", tiny_backbone, "-o", out)
-    submit = ("job", "submit", "--address", cluster, "--working-dir", ".", "--", *extract)
-    answer = run(*submit, program=BIN / "ray")
+    places = {"/data/photos": photos, "/data/backbone.onnx": tiny_backbone, "/data/features": out}
+    places["http://127.0.0.1:8265"] = cluster
+    words = [str(places.pop(word, word)) for word in shlex.split(start.replace("\\\n", ""))]
+    assert not places
+    answer = run(*words[1:], program=BIN / words[0])
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "embedded  60 examples" in answer.stdout
     assert FeatureStore.open(out).read().num_rows == 60
@@ -249,21 +263,120 @@ def test_a_wrong_token_is_refused(cluster: str, monkeypatch: pytest.MonkeyPatch)
     )
 
 
+# A call of each of Ray's gRPC servers that only reads.
+CALLS = (
+    "ray.rpc.JobInfoGcsService/GetAllJobInfo",
+    "ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
+    "ray.rpc.NodeManagerService/GetNodeStats",
+    "ray.rpc.NodeManagerService/GetSystemConfig",
+    "ray.rpc.CoreWorkerService/GetCoreWorkerStats",
+    "ray.rpc.ReporterService/GetTraceback",
+    "ray.rpc.LogService/ListLogs",
+)
+
+
+def grpc_answer(port: int, call: str, token: str | None) -> str:
+    """The status that a call without arguments gets."""
+    metadata = [("authorization", f"Bearer {token}")] if token else []
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            channel.unary_unary(f"/{call}")(b"", timeout=10, metadata=metadata)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+    return "OK"
+
+
+def http_answer(port: int, token: str | None) -> int | str | None:
+    """The status of a request for the list of jobs; none if the port is not for HTTP.
+
+    The server of metrics gives its one page, which needs no token, for every path.
+    """
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/api/jobs/", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return "metrics" if b"# TYPE ray_" in answer.read() else int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, http.client.HTTPException):
+        return None
+
+
 def test_a_cluster_of_one_machine_requires_a_token_and_is_on_loopback_only(cluster: str) -> None:
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"{cluster}/api/jobs/")
-    assert caught.value.code == 401
+    """At each port that answers: HTTP and gRPC, without a token and with a wrong one."""
     started = local.started()
     assert started
     head = psutil.Process(started.pid)
     listening = {
-        (each.name(), socket.laddr.ip)
+        (each.name(), *socket.laddr)
         for each in (head, *head.children(recursive=True))
         for socket in each.net_connections("inet")
         if socket.status == psutil.CONN_LISTEN
     }
     assert len(listening) >= 5, listening
-    assert {ip for _, ip in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}, listening
+    assert {ip for _, ip, _ in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}, listening
+    own = (Path.home() / ".ray" / "auth_token").read_text()
+    assert http_answer(urlsplit(cluster).port or 0, own) == 200
+    answers: dict[int, set[str | int | None]] = {}
+    for _, _, port in listening:
+        for token in (None, "0" * 64):
+            found = answers.setdefault(port, set())
+            found.add(http_answer(port, token))
+            found |= {grpc_answer(port, call, token) for call in CALLS}
+    assert answers[urlsplit(cluster).port or 0] >= {401}
+    refused = [port for port, found in answers.items() if found & {401, 403, "UNAUTHENTICATED"}]
+    assert len(refused) >= 5, answers
+    for found in answers.values():
+        assert not found & {"OK", *range(200, 400)}, answers
+
+
+def test_what_listens_beyond_loopback_is_named_in_the_documentation(tmp_path: Path) -> None:
+    """Of `ray start` as in docs/cluster.md, without the setting that keeps it on loopback."""
+    named = set(re.findall(r"^ *\| `([\w:]+)` \|", (ROOT / "docs/security.md").read_text(), re.M))
+    environment = os.environ | {"RAY_AUTH_TOKEN": "1" * 64}
+    del environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]
+    folder = tempfile.mkdtemp(prefix="hs-", dir="/tmp")
+    start = (*(sys.executable, "-c", local.RAY, "start", "--head", "--block", "--num-cpus=1"),)
+    ports = [f"--{name}={free_port()}" for name in ("port", "dashboard-port")]
+    ports.append(f"--dashboard-agent-listen-port={free_port()}")
+    process = subprocess.Popen(
+        [
+            *start,
+            "--dashboard-host=127.0.0.1",
+            "--disable-usage-stats",
+            f"--temp-dir={folder}",
+            *ports,
+        ],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    head = psutil.Process(process.pid)
+    found: set[str] = set()
+    deadline = time.monotonic() + 240
+    try:
+        while found < named:
+            assert process.poll() is None
+            assert time.monotonic() < deadline, found
+            with suppress(psutil.Error):
+                found |= {
+                    each.name()
+                    for each in head.children(recursive=True)
+                    for socket in each.net_connections("inet")
+                    if socket.status == psutil.CONN_LISTEN
+                    and not ip_address(socket.laddr.ip.removeprefix("::ffff:")).is_loopback
+                }
+            time.sleep(0.5)
+    finally:
+        family = head.children(recursive=True)
+        process.terminate()
+        psutil.wait_procs(family, 20)
+        for each in family:
+            with suppress(psutil.Error):
+                each.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+    assert found == named == {"gcs_server", "raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 
 
 def test_a_missing_token_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

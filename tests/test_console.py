@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headstart.data.common import console
+from headstart.data.common.application.running import run
 from headstart.data.common.console import first_few
 from headstart.data.common.errors import InputError
 
@@ -35,12 +36,12 @@ def test_what_ends_a_command_is_printed_once(
 
     monkeypatch.setattr("sys.argv", ["room", "work"])
     with pytest.raises(SystemExit) as stop:
-        console.run(app, "room")
+        run(app, "room")
     assert stop.value.code == code
     assert capsys.readouterr().err == said
     monkeypatch.setattr("sys.argv", ["room", "rest"])
     with pytest.raises(SystemExit) as fine:
-        console.run(app, "room")
+        run(app, "room")
     assert (fine.value.code, capsys.readouterr().err) == (0, "")
 
 

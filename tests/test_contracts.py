@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -245,14 +246,14 @@ def test_stores_that_cannot_be_opened(tmp_path: Path) -> None:
     how = "\n  Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES"
     assert fails() == f"{path}: no such feature store{how}"
     path.mkdir()
-    assert fails() == f"{path} is not a feature store (it has no _headstart.json){how}"
+    assert fails() == f"{path} is not a feature store (it has no _headstart.parquet){how}"
     folder = folder_at(path)
     content = write_store(folder).to_bytes()
     folder.write(MANIFEST, content[:50])
     assert f"{path / MANIFEST} is damaged: Expecting property name" in fails()
-    folder.write(MANIFEST, content.replace(b'"format_version": 1', b'"format_version": 7'))
+    folder.write(MANIFEST, content.replace(b'"format_version": 2', b'"format_version": 7'))
     assert fails() == (
-        f"{path} is a feature store of format 7; this headstart reads 1\n"
+        f"{path} is a feature store of format 7; this headstart reads 1 and 2\n"
         "  Update headstart, or extract again into another folder."
     )
     folder.write(MANIFEST, content)
@@ -278,6 +279,18 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write_whole(path, "no bytes")  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+def test_half_a_file_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polars and DuckDB would read it."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr(os, "fsync", lambda _: seen.append(sorted(os.listdir(tmp_path))))
+    write_whole(tmp_path / "file", b"new")
+    monkeypatch.delattr(os, "O_TMPFILE")
+    write_whole(tmp_path / "file", b"newer")  # as on a file system that cannot do it
+    assert seen == [[], [f"_tmp-{os.getpid()}-file", "file"]]
+    assert (tmp_path / "file").read_bytes() == b"newer"
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_models_that_cannot_be_opened(tmp_path: Path, model: Path) -> None:

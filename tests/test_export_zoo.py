@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import skimage
 
+from benchmarks.keras_lite import keras_lite
 from headstart.data.contracts.backbone import Backbone
 from headstart.data.modalities.image.preprocessing import Preprocessing, decode
 from headstart.export.backbone.build import export_backbone
@@ -24,6 +25,7 @@ from headstart.export.networks.catalogue import (
 )
 from headstart.export.networks.keras.applications import application_functions
 from headstart.export.networks.keras.stack import import_keras
+from headstart.export.networks.lite import VARIANTS
 from headstart.export.networks.resolve import open_original
 from headstart.export.networks.torch.stack import import_torch
 from headstart.export.options import BackboneOptions, FeatureOptions
@@ -95,7 +97,9 @@ def test_what_is_listed(command: Callable, tmp_path: Path, monkeypatch: pytest.M
 def test_layers_are_listed(command: Callable) -> None:
     answer = command("export", "layers", "efficientnet_lite0", "--size=64", "--json")
     layers = {layer["name"]: layer for layer in json.loads(answer.out)}
-    assert layers["block8"]["shape"] == [4, 4, 80]
+    assert layers["block8"]["shape"] == [80, 4, 4]
+    inside = ("_conv_stem", "_bn0", "_bn0_relu6", "_blocks.2.add", "_blocks.4._project_conv")
+    assert {*inside, "_blocks.15._bn2", "head"} <= set(layers)
     costs = [layers[f"block{n}"]["multiply_adds"] for n in range(1, 17)]
     assert costs == sorted(costs)
     # The paper of EfficientNet-B0, without squeeze-and-excitation: 0.4 billion at 224 pixels.
@@ -139,6 +143,32 @@ def test_real_weights_against_pytorchs_forward_pass(lite: Backbone) -> None:
     for part, expected in ((got[:, :-1000], features), (got[:, -1000:], logits)):
         assert part.shape == expected.shape
         assert np.abs(part - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_the_written_graph_gives_what_keras_gives() -> None:
+    """Every kind of layer, at a size whose halves are odd and even, so that padding differs."""
+    keras, size = import_keras(), 76
+    model = keras_lite(keras, "efficientnet_lite0", size)
+    pixels = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+    names = ["_bn0", "_bn0_relu6", "_blocks.2.add", "_blocks.3._depthwise_conv", "block1"]
+    names += [*VARIANTS["efficientnet_lite0"].layers]
+    outputs = [model.get_layer(name).output for name in names]
+    expected = keras.Model(model.input, outputs).predict(pixels, verbose=0)
+    network = open_original("efficientnet_lite0", BackboneOptions(size=size))
+    folded = onnxruntime.InferenceSession(network.to_onnx(names).SerializeToString())
+    turned = pixels.transpose(0, 3, 1, 2)
+    for found in (network.run(pixels, names), folded.run(names, {"pixels": turned})):
+        for name, own, other in zip(names, found, expected, strict=True):
+            difference = np.abs(own.transpose(0, 2, 3, 1) - other).max()
+            assert difference <= 1e-5 * np.abs(other).max(), name
+
+
+def test_random_weights_are_the_same_each_time() -> None:
+    options = BackboneOptions(weights="none", size=32)
+    one, two = (open_original("efficientnet_lite1", options) for _ in range(2))
+    assert one.to_onnx(["head"]).SerializeToString() == two.to_onnx(["head"]).SerializeToString()
+    (head,) = one.run(np.random.default_rng(0).normal(size=(1, 32, 32, 3)), ["head"])
+    assert 0 < head.std() < 10
 
 
 def test_real_weights_recognise_a_cat_and_a_cup_of_coffee(lite: Backbone) -> None:

@@ -19,11 +19,12 @@ import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 from conftest import paint, write_tiny_backbone
+from manifests import manifest_of
 
 from headstart.data.common.errors import ExtractionError, InputError, StoreError
 from headstart.data.contracts.backbone import load_backbone
 from headstart.data.contracts.records import begin
-from headstart.data.contracts.store import FeatureStore, embeddings_of
+from headstart.data.contracts.store import FeatureStore, embeddings_of, part_schema, read_part
 from headstart.data.modalities.image.preprocessing import decode
 from headstart.data.storage.files import digest
 from headstart.data.storage.lock import sole_writer
@@ -63,8 +64,8 @@ def test_a_store_holds_what_the_contract_says(features: Path, photos: Path) -> N
         "embedding",
     ]
     assert str(schema.field("embedding").type) == "fixed_size_list<element: float not null>[12]"
-    manifest = json.loads((features / "_headstart.json").read_text())
-    assert manifest["format_version"] == 1
+    manifest = manifest_of(features)
+    assert manifest["format_version"] == 2
     assert manifest["classes"] == ["blue", "green", "red"]
     assert manifest["root"] == str(photos)
     for part in manifest["parts"]:
@@ -100,7 +101,7 @@ def test_broken_photographs_are_rows_of_errors_and_their_neighbours_survive(
     assert answer.code == 3
     assert answer.err.endswith(
         "error: 8.1% of the examples failed, more than --max-bad 5.0%\n"
-        f"  The reasons are in {out}/_errors (Parquet: id, stage, reason, message).\n"
+        f"  Show the reasons with: python -m data errors {out}\n"
     )
     assert "1 failed with decode/empty" in answer.err
     store = FeatureStore.open(out)
@@ -144,7 +145,7 @@ def test_a_network_that_gives_nan_is_an_error_of_the_example(
     shard = Shard(0, source.examples)
     record = worker.work(shard).record
     assert (record.rows, record.errors) == (56, 4)
-    errors = store.table(record.errors_file or "")
+    errors = read_part(store, record.errors_file or "")
     assert set(errors["reason"].to_pylist()) == {"not_finite"}
 
 
@@ -182,7 +183,7 @@ def test_a_second_writer_is_refused(
     photos: Path, tiny_backbone: Path, tmp_path: Path, local_ray: None
 ) -> None:
     out = tmp_path / "f"
-    with sole_writer(folder_at(out)):
+    with sole_writer(folder_at(out), part_schema(12, [])):
         with pytest.raises(StoreError) as caught:
             extract(photos, tiny_backbone, out)
         assert str(caught.value) == (
@@ -191,7 +192,7 @@ def test_a_second_writer_is_refused(
             "  Wait until it has ended, or choose another folder with -o."
         )
     assert extract(photos, tiny_backbone, out).embedded == 60
-    assert not (out / "_lock").exists()
+    assert not list(out.glob("_lock*"))
 
 
 def test_ctrl_c_keeps_what_is_done_and_reports_it(tmp_path: Path, photos: Path) -> None:
@@ -208,7 +209,7 @@ def test_ctrl_c_keeps_what_is_done_and_reports_it(tmp_path: Path, photos: Path) 
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
-    while not list(out.glob("_records/part-*.json")):
+    while not list(out.glob("_records/part-*.parquet")):
         assert time.monotonic() < deadline, "no part was recorded"
         assert process.poll() is None
         time.sleep(0.01)
@@ -263,14 +264,14 @@ def test_a_killed_job_continues_where_it_stopped(tmp_path: Path, photos: Path) -
     process = subprocess.Popen([*map(str, arguments)], start_new_session=True)
     records = out / "_records"
     deadline = time.monotonic() + 120
-    while not list(records.glob("part-*.json")) and process.poll() is None:
+    while not list(records.glob("part-*.parquet")) and process.poll() is None:
         assert time.monotonic() < deadline, "no part was recorded"
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     (out / "part-00099-0123456789ab.parquet").write_bytes(b"half of a part")
     (out / "_tmp-1-part-00098-0123456789ab.parquet").write_bytes(b"not even that")
-    recorded = len(list(records.glob("part-*.json")))
+    recorded = len(list(records.glob("part-*.parquet")))
     answer = subprocess.run(
         [*map(str, arguments), "--json"], capture_output=True, text=True, check=True
     )

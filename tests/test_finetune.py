@@ -18,6 +18,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from conftest import Outcome, exit_code_of, once
+from elsewhere import WEB
 
 from headstart.classify.finetune.activations import SHARD, Activations
 from headstart.classify.finetune.examples import find_examples
@@ -215,6 +216,39 @@ def test_a_tuned_network_is_exported_like_any_other(
     assert splits[0] == splits[1]
 
 
+def test_from_photographs_to_an_edge_model_at_once(
+    work: Path, tmp_path: Path, command: Callable[..., Outcome]
+) -> None:
+    """As float32, and from the files that it leaves also for any size, as int8 and as a page."""
+    tuned, photos = tmp_path / "t", work / "photos"
+    kept = ("--cache", "yes", "--cache-folder", work / "tuned" / "cache")
+    answer = command(*tuning(work, tuned, *kept, "--then-export"))
+    assert answer.code == 0, answer.err
+    assert "): it is there, 3 epochs of " in answer.err
+    assert not any((tuned / "cache").glob("*/part-*"))
+    edge = ("export", "classifier", tuned / "model", "--backbone", tuned / "backbone.onnx")
+    assert command(*edge, "-o", tmp_path / "any.onnx", "--any-size").code == 0
+    shown = command(
+        "export", "demo", tuned / "edge.onnx", "-o", tmp_path / "page", "--runtime", WEB
+    )
+    assert shown.code == 0, shown.err
+    int8 = ("--precision", "int8", "--calibrate", photos)
+    for arguments in (
+        ("export", "backbone", tuned, "-o", tmp_path / "8.onnx", *int8),
+        ("extract", photos, "--backbone", tmp_path / "8.onnx", "-o", tmp_path / "f8"),
+        (
+            *("classify", "train", tmp_path / "f8", "-o", tmp_path / "m8"),
+            *("--split-of", tuned, "--no-report"),
+        ),
+        (
+            *("export", "classifier", tmp_path / "m8", "--backbone", tmp_path / "8.onnx"),
+            *("-o", tmp_path / "8-edge.onnx"),
+        ),
+    ):
+        answer = command(*arguments)
+        assert answer.code == 0, (arguments, answer.err)
+
+
 def test_two_workers_are_in_step(work: Path, tmp_path: Path) -> None:
     assert exit_code_of(tuning(work, tmp_path / "t", "--workers", 2)) == 0
     hashes = Tuned.open(tmp_path / "t").card.metrics["weights_of_workers"]
@@ -242,6 +276,30 @@ def test_a_sweep_ranks_and_is_reproducible(
     assert found[0] == found[1]
     card = Tuned.open(tmp_path / "one").card
     assert card.recipe["learning_rate"] == found[0][0]["values"]["learning_rate"]
+
+
+@pytest.mark.alone
+def test_a_killed_sweep_goes_on_from_each_recipes_last_epoch(work: Path, tmp_path: Path) -> None:
+    output = tmp_path / "t"
+    more = (*SWEEP, "--max-epochs", 8, "--cache", "yes")
+    command = [sys.executable, "-m", "headstart", *map(str, tuning(work, output, *more))]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: len(list(output.glob("sweep/*/state.json"))) >= 3, 120)
+        process.send_signal(signal.SIGKILL)
+    before = {
+        each.parent.name: each.stat().st_mtime_ns for each in output.glob("sweep/*/state.json")
+    }
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0, again.stderr
+    trials = Tuned.open(output).card.metrics["sweep"]
+    assert sorted(trial["epochs"] for trial in trials) == [1, 1, 1, 2, 4, 8]
+    assert before
+    whole = tmp_path / "whole"
+    assert exit_code_of(tuning(work, whole, *more)) == 0
+    unbroken = Tuned.open(whole).card.metrics["sweep"]
+    assert [trial | {"seconds": 0} for trial in trials] == [
+        trial | {"seconds": 0} for trial in unbroken
+    ]
 
 
 @pytest.mark.alone

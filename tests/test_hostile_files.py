@@ -15,6 +15,7 @@ import pytest
 from conftest import tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from manifests import change_manifest, manifest_of
 from onnx import helper
 
 from headstart.classify.report.thumbnails import Thumbnails
@@ -31,15 +32,18 @@ from headstart.data.contracts.store import (
     FeatureStore,
     PartRecord,
     StoreManifest,
+    part_schema,
     read_manifest,
 )
 from headstart.data.modalities.image.preprocessing import Preprocessing
+from headstart.data.storage.notes import to_note
 from headstart.data.storage.places import folder_at
 from headstart.extract.job import extract
 
 MUTATED = int(os.environ.get("MUTATED_FILES", "300"))  # of each contract; `make fuzz` asks for more
 
 PRINT = Fingerprint("tiny", "0" * 64, "8x8 squash bilinear", "fp32", 12)
+COLUMNS = part_schema(PRINT.dim, [])
 PART = PartRecord(
     name="part-00000-0123456789ab", rows=2, errors=0, rows_sha256="0" * 64, errors_sha256=None
 )
@@ -115,7 +119,7 @@ def test_any_manifest_is_read_or_refused(
     folder = folder_at(tmp_path_factory.getbasetemp() / "manifest")
     good = StoreManifest(PRINT, "/photos", "/photos", ("a", "b"), (PART,))
     value = data.draw(tampered(json.loads(good.to_bytes())))
-    folder.write(MANIFEST, written(value))
+    folder.write(MANIFEST, to_note(written(value), COLUMNS))
     found = only_sentences(lambda: read_manifest(folder))
     for part in found.parts if found else ():
         assert "/" not in part.name
@@ -129,9 +133,9 @@ def test_any_record_is_read_or_refused(
 ) -> None:
     folder = folder_at(tmp_path_factory.getbasetemp() / "records")
     run = {"fingerprint": asdict(PRINT), "source": "/photos", "parts": [], "inferences": 0}
-    folder.write(RUN, written(data.draw(st.just(run) | tampered(run))))
+    folder.write(RUN, to_note(written(data.draw(st.just(run) | tampered(run))), COLUMNS))
     record = data.draw(tampered(asdict(PART)))
-    folder.write(f"_records/{PART.name}.json", written(record))
+    folder.write(f"_records/{PART.name}.parquet", to_note(written(record), COLUMNS))
     found = only_sentences(lambda: read_unfinished(folder))
     for part in found.parts if found else ():
         assert "/" not in part.name
@@ -186,20 +190,16 @@ def test_any_metadata_of_an_edge_model_is_read_or_refused(key: str, text: str) -
 # What a store of someone else's may reach
 
 
-def change_manifest(features: Path, **values: Any) -> None:
-    manifest = json.loads((features / MANIFEST).read_text())
-    (features / MANIFEST).write_text(json.dumps(manifest | values))
-
-
 def test_a_part_outside_the_store_is_neither_read_nor_copied(
     features: Path, tmp_path: Path, command: Callable
 ) -> None:
-    part = json.loads((features / MANIFEST).read_text())["parts"][0]
+    part = manifest_of(features)["parts"][0]
     outside = tmp_path / "outside"
     outside.mkdir()
     name = f"{part['name']}.parquet"
     (features / name).rename(outside / name)
-    change_manifest(features, parts=[part | {"name": f"../outside/{part['name']}"}])
+    parts = [part | {"name": f"../outside/{part['name']}"}]
+    change_manifest(features, manifest_of(features) | {"parts": parts})
     before = sorted(tmp_path.rglob("*"))
     for asked in (("data", "verify", features, "--repair"), ("classify", "train", features)):
         where = ("-o", tmp_path / "m") if asked[0] == "classify" else ()
@@ -210,8 +210,8 @@ def test_a_part_outside_the_store_is_neither_read_nor_copied(
 
 
 def test_a_part_that_is_listed_twice_is_refused(features: Path, command: Callable) -> None:
-    parts = json.loads((features / MANIFEST).read_text())["parts"]
-    change_manifest(features, parts=[*parts, parts[0]])
+    parts = manifest_of(features)["parts"]
+    change_manifest(features, manifest_of(features) | {"parts": [*parts, parts[0]]})
     answer = command("data", "verify", features)
     assert (answer.code, f"the part {parts[0]['name']} is listed twice" in answer.err) == (2, True)
 

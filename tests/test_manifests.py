@@ -14,8 +14,8 @@ import pytest
 import yaml
 from conftest import Outcome
 
-from headstart.cluster.commands import has_secret, without_secret
 from headstart.cluster.manifests.kuberay import TMP, ClusterOptions, Group, raycluster, rayjob
+from headstart.data.storage.addresses import has_secret, without_secret
 
 ROOT = Path(__file__).parents[1]
 EXTRACT = ("extract", "s3://b/photos", "--backbone", "s3://b/b.onnx", "-o", "s3://b/features")

@@ -249,9 +249,7 @@ def test_a_source_without_labels(edge: Path, photos: Path, tmp_path: Path) -> No
     manifest.write_text("path\nred/00.png\n")
     with pytest.raises(SourceError) as caught:
         measure([edge], MeasureOptions(20, manifest))
-    fix = (
-        "Sort the photographs into one folder per class, or give a manifest with a column 'label'."
-    )
+    fix = "Sort the files into one folder per class, or give a manifest with a column 'label'."
     assert str(caught.value) == (
         f"{manifest} has no labels, so accuracy cannot be measured\n  {fix}"
     )
@@ -269,7 +267,7 @@ def test_no_photograph_can_be_read(edge: Path, photos: Path) -> None:
     with pytest.raises(SourceError) as caught:
         agree([load_edge(edge)], labelled_photographs(manifest, ("blue", "green", "red")))
     assert str(caught.value) == (
-        f"none of the 2 photographs of {manifest} can be read; 'none.png': there is no such file\n"
+        f"none of the 2 examples of {manifest} can be read; 'none.png': there is no such file\n"
         f"  See what is broken: python -m data inspect {manifest}"
     )
 
@@ -334,8 +332,8 @@ def test_what_training_held_out(
     answer = command(
         *("export", "measure", edge, "--model", model, "--source", moved, "--runs", 20)
     )
-    assert "15 photographs, the split 'test'" in answer.out
-    with pytest.raises(SourceError, match=f"none of the 15 photographs of {photos} can be read"):
+    assert "15 examples, the split 'test'" in answer.out
+    with pytest.raises(SourceError, match=f"none of the 15 examples of {photos} can be read"):
         measure([edge], MeasureOptions(20, model=model))
 
 
@@ -355,7 +353,7 @@ def test_a_model_whose_held_out_photographs_say_nothing(
     with pytest.raises(ModelError) as nothing:
         measure([edge], MeasureOptions(20, model=model))
     assert str(nothing.value) == (
-        f"the model {model} held out no labelled photographs\n  Name some with --source."
+        f"the model {model} held out no labelled examples\n  Name some with --source."
     )
 
 

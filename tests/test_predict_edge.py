@@ -82,7 +82,8 @@ def test_photographs_are_predicted_as_their_features_are(
     for id_, row in got.items():
         assert (row["prediction"], row["label"]) == (expected[id_]["prediction"],) * 2
         assert row["probabilities"] == pytest.approx(expected[id_]["probabilities"], abs=1e-5)
-        assert row["confidence"] == max(row["probabilities"])
+        assert row["confidence"] == max(row["probabilities"].values())
+        assert list(row["probabilities"]) == ["blue", "green", "red"]
 
 
 def test_the_same_photographs_give_the_same_file(
@@ -134,9 +135,9 @@ def test_what_cannot_be_read_is_an_error_of_its_row(
         f"predicted  examples\nred              20\n\nwrote 20 predictions to {out}\n"
     )
     assert said(answer) == (
-        f"3 of 23 photographs could not be read. The column error of {out} says why.\n"
+        f"3 of 23 files could not be read. The column error of {out} says why.\n"
         "  1 failed with missing\n  1 failed with not_an_image\n  1 failed with truncated\n"
-        "error: 13.0% of the photographs could not be read, more than --max-bad 5.0%\n"
+        "error: 13.0% of the files could not be read, more than --max-bad 5.0%\n"
         f"  The column error of {out} says why.\n"
     )
     table = pq.read_table(out).to_pylist()
@@ -281,7 +282,7 @@ def test_a_photograph_that_kills_its_workers_is_an_error_and_the_others_are_pred
     assert answer.code == 0, answer.err
     assert said(answer).count("it is replaced\n") == 3
     assert said(answer).endswith(
-        f"1 of 60 photographs could not be read. The column error of {out} says why.\n"
+        f"1 of 60 files could not be read. The column error of {out} says why.\n"
         "  1 failed with died\n"
     )
     found = by_id(out)
@@ -488,15 +489,15 @@ def test_a_model_folder_takes_features_only(
         answer = command("classify", "predict", model, source, "-o", tmp_path / "p.csv")
         assert (answer.code, said(answer)) == (
             2,
-            f"error: {source} is a source of photographs; a model folder needs features\n"
+            f"error: {source} is a source of files; a model folder needs features\n"
             f"  Extract them: python -m extract {source} --backbone backbone.onnx -o FEATURES\n"
-            "  Or use the photographs with an edge model, which `python -m export classifier` "
+            "  Or use the files with an edge model, which `python -m export classifier` "
             "writes.\n",
         )
     (tmp_path / "empty").mkdir()
     answer = command("classify", "predict", model, tmp_path / "empty", "-o", tmp_path / "p.csv")
     assert answer.err.startswith(
-        f"error: {tmp_path / 'empty'} is not a feature store (it has no _headstart.json)\n"
+        f"error: {tmp_path / 'empty'} is not a feature store (it has no _headstart.parquet)\n"
     )
 
 
@@ -546,7 +547,7 @@ def test_prediction_imports_nothing_that_trains(
     others += ["ray", "onnx"] if kind == "features" else []
     script = (
         f"import sys; sys.modules.update(dict.fromkeys({others}))\n"
-        "from headstart.cli import main; main()"
+        "from headstart.__main__ import main; main()"
     )
     answer = subprocess.run(
         [sys.executable, "-c", script, "classify", "predict", *given, "-o", tmp_path / "p.csv"],

@@ -143,4 +143,6 @@ def test_one_front_door() -> None:
         side = subprocess.run(
             [sys.executable, "-m", room, "--help"], capture_output=True, text=True, check=True
         )
-        assert front.stdout.replace(f"headstart {room}", f"python -m {room}") == side.stdout
+        assert (
+            front.stdout.replace(f"python -m headstart {room}", f"python -m {room}") == side.stdout
+        )

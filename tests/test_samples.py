@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,8 +22,11 @@ def test_data_sets_that_keras_downloads_are_sources(
         files = packed_files.cifar10_python if "-10-" in name else packed_files.cifar100_python
         packed_files.write_tar(here / name, files(20))
     pixels, labels = packed_files.digits(30, 28)
-    arrays = {f"x_{part}": pixels[:, 0] for part in ("train", "test")}
-    np.savez(here / "mnist.npz", **arrays, **{f"y_{part}": labels for part in ("train", "test")})
+    np.savez(
+        here / "mnist.npz", x_train=pixels[:, 0], y_train=labels, x_test=pixels[:, 0], y_test=labels
+    )
+    for home in ("keras", "other"):
+        (tmp_path / home).mkdir()  # Keras takes /tmp/.keras where its folder cannot be written
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setattr(
         "headstart.data.samples.DOWNLOADS",
@@ -39,7 +41,6 @@ def test_data_sets_that_keras_downloads_are_sources(
         assert len(open_source(tmp_path / name)) == count
     (here / "cifar-10-python.tar.gz").unlink()
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "other"))
-    shutil.rmtree(tmp_path / "keras")
     answer = command("data", "sample", "cifar10", tmp_path / "x")
     assert answer.code == 2
     assert "cifar-10-python.tar.gz cannot be downloaded: " in answer.err

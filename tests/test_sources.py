@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from headstart.data.common.errors import ManyInputErrors, SourceError
 from headstart.data.examples.opening import open_source
+from headstart.data.examples.source import describe_left_out
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -70,12 +73,13 @@ def test_photographs_without_a_class_have_no_label(tmp_path: Path) -> None:
     assert labels(tmp_path) == {"a.jpg": (None, None), "b.jpg": (None, None)}
 
 
-def test_some_labels_missing_is_refused_unless_allowed(tmp_path: Path) -> None:
+def test_a_photograph_beside_the_class_folders_is_left_out_and_counted(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "cat/b.jpg")
-    assert message(tmp_path) == (
-        f"{tmp_path}: 1 example of 2 has no label: 'a.jpg'\n"
-        "  Label them, or pass --allow-unlabelled to keep them without one."
-    )
+    source = open_source(tmp_path)
+    assert source.examples["id"].to_pylist() == ["cat/b.jpg"]
+    assert len(source.stamps(np.array([0]))) == 1
+    assert source.left_out == {"files beside the class folders": 1}
+    assert describe_left_out(source.left_out) == "1 file beside the class folders"
     assert labels(tmp_path, allow_unlabelled=True)["a.jpg"] == (None, None)
 
 
@@ -99,7 +103,7 @@ def test_a_name_that_is_not_utf8_is_left_out_and_counted(tmp_path: Path) -> None
     (tmp_path / "cat").mkdir()
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/cat/\xff.jpg")).touch()
     assert message(tmp_path).startswith(
-        f"{tmp_path} holds no photographs; left out: 1 names that are not UTF-8\n"
+        f"{tmp_path} holds no photographs; left out: 1 name that is not UTF-8\n"
     )
     touch(tmp_path, "cat/a.jpg")
     assert open_source(tmp_path).left_out == {"names that are not UTF-8": 1}
@@ -184,7 +188,8 @@ def test_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> None:
         f"4. {path}: unknown splits 'later'\n"
         "  Choose from train, validation, test; leave the cell empty for none.\n"
         f"5. {path}: 2 paths lead outside the manifest's folder: '../a.jpg', '/etc/b.jpg'\n"
-        "  Put the manifest above its files and give relative paths without '..'."
+        "  Say which folder they are in with --root FOLDER, or pass --allow-outside to read them "
+        "wherever they are."
     )
 
 
@@ -193,10 +198,6 @@ def test_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> None:
     [
         ("", "cannot be read: Empty CSV file"),
         ("path,label\n", "lists no examples"),
-        (
-            "path;label\na.jpg;x\n",
-            "separates its columns by semicolons\n  Separate them by commas.",
-        ),
         ("path, label\na.jpg,x\n", "has column names with spaces around them: ' label'"),
         ("path,embedding\na.jpg,x\n", "uses reserved column names: 'embedding'\n  Rename them."),
         ("path,label,label\na.jpg,x,y\n", "names columns twice: 'label'"),
@@ -206,7 +207,7 @@ def test_every_mistake_of_a_manifest_at_once(tmp_path: Path) -> None:
             "1 path leads outside the manifest's folder: 's3://b/a.jpg'",
         ),
         ("file,label\na.jpg,x\n", "has no column 'path'; its columns are file, label"),
-        ("paths,label\na.jpg,x\n", "Rename 'paths' to 'path'."),
+        ("paths,label\na.jpg,x\n", "names the files: --path-column paths"),
         ("path,label\na.jpg\nb.jpg,x\n", "cannot be read: CSV parse error"),
         ("path,label\na.jpg,x\nb.jpg,\n", "1 example of 2 has no label: 'b.jpg'"),
         ("path,label\na.jpg,x\na.jpg,y\n", "1 id is used for more than one example: 'a.jpg'"),
@@ -247,18 +248,26 @@ def test_any_text_survives_a_manifest(
 def test_inspect_counts_sizes_and_broken_files(photos: Path, command: Callable) -> None:
     (photos / "red" / "cut.png").write_bytes((photos / "red" / "00.png").read_bytes()[:60])
     (photos / "red" / "copy.png").write_bytes((photos / "red" / "00.png").read_bytes())
+    (photos / "blue" / "same.png").write_bytes((photos / "green" / "01.png").read_bytes())
     (photos / "notes.txt").touch()
     answer = command("data", "inspect", photos)
     assert answer.code == 0
     lines = answer.out.splitlines()
-    assert lines[0].startswith("examples    62 (")
-    assert lines[1] == "sizes       24x24 (61)"
-    assert lines[2] == "duplicates  1 files repeat the bytes of another"
+    assert lines[0].startswith("examples    63 (")
+    assert lines[1] == "sizes       24x24 (62)"
+    assert lines[2] == (
+        "duplicates  2 files repeat the bytes of another; 1 group with different labels"
+    )
     assert lines[3] == "left out    1 .txt"
     assert [line.split() for line in lines[5:9]] == [
         ["class", "examples"],
-        ["blue", "20"],
+        ["blue", "21"],
         ["green", "20"],
         ["red", "22"],
     ]
+    assert answer.out.index("with different labels (1)") < answer.out.index("\nidentical files (1)")
+    assert "different labels (1)\n  blue/same.png (blue), green/01.png (gre" in answer.out
+    assert "identical files (1)\n  red/00.png, red/copy.png\n" in answer.out
+    found = json.loads(command("data", "inspect", photos, "--json").out)["duplicates"]
+    assert found[0] == {"ids": ["blue/same.png", "green/01.png"], "labels": ["blue", "green"]}
     assert "red/cut.png  decode/truncated" in answer.out

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 from conftest import paint
 from servers import Wire, gcs_server, make_bucket, s3_server, wait_until
@@ -18,7 +19,7 @@ import headstart.data.storage.lock
 import headstart.data.storage.remote
 from headstart.data.common.errors import ExtractionError, InputError, StorageError, StoreError
 from headstart.data.contracts.fingerprint import Fingerprint
-from headstart.data.contracts.records import finish, sweep
+from headstart.data.contracts.records import begin, begin_part, finish, sweep
 from headstart.data.contracts.store import FeatureStore, StoreManifest
 from headstart.data.storage.local import LocalFolder
 from headstart.data.storage.lock import sole_writer
@@ -114,6 +115,15 @@ def test_a_store_in_object_storage_follows_its_source(bucket: str, local_ray: No
     assert (done.inferences, done.counts.changed, done.pruned) == (2, 1, 1)
     assert ids(out) == sorted(folder.names())
     assert verify(out).sound
+    store = FeatureStore.open(out)
+    begin(store.folder, store.fingerprint, source)  # a run that died at once
+    begin_part(store.folder, "part-00090-0123456789ab", 16)
+    assert {name.partition("/")[0] for name in store.folder.names() if name[0] == "_"} == {
+        *("_headstart.parquet", "_records", "_replaced")
+    }
+    options = {"aws_endpoint_url": os.environ["AWS_ENDPOINT_URL_S3"], "aws_allow_http": "true"}
+    read = pl.read_parquet(f"{out}/", storage_options=options)
+    assert sorted(read["id"]) == ids(out)
 
 
 def test_a_manifest_in_object_storage(bucket: str, local_ray: None) -> None:

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import pty
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 
+import headstart.cli
 from headstart.classify.cli import HEAD_HELP
 from headstart.classify.heads.estimators import KNOWN
 from headstart.classify.scores.confusion import confusion_table
 from headstart.data.common import console
+from headstart.data.common.application.arguments import AsJson
+from headstart.data.common.application.interrupts import Interrupts, settle
+from headstart.data.common.application.running import STOPPED, run, wants_json
+from headstart.data.common.errors import TooManyBadError
 
 # The main thread waits for itself, in C: it cannot answer.
 BUSY = """
 import ctypes, sys, threading
 from headstart.data.common import console
+from headstart.data.common.application.running import run
 app = console.new_app("Busy.")
 @app.command()
 def work() -> None:
@@ -31,7 +42,7 @@ def work() -> None:
 @app.command()
 def rest() -> None: ...
 sys.argv = ["busy", "work"]
-console.run(app, "busy")
+run(app, "busy")
 """
 
 
@@ -108,6 +119,180 @@ def test_hints_are_in_the_form_that_was_typed(monkeypatch: pytest.MonkeyPatch) -
     console.hints_as_typed("headstart")
     assert console.escape(hint) == "Train one with: headstart classify train FEATURES -o MODEL"
     assert console.front_door() == "headstart"
+
+
+def commands(app: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command of an application, with its options."""
+    for each in app.registered_commands:
+        name = each.name or each.callback.__name__  # type: ignore[union-attr]
+        yield (*path, name)
+    for group in app.registered_groups:
+        assert group.typer_instance
+        yield from commands(group.typer_instance, (*path, str(group.name)))
+
+
+EVERY = sorted(commands(headstart.cli.app))
+
+
+def test_every_command_has_json(command: Callable) -> None:
+    assert len(EVERY) > 20
+    for words in EVERY:
+        assert "--json" in command(*words, "--help").out, words
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "error", "fix"),
+    [
+        (("data", "inspect", "none"), 2, "none: no such folder or manifest", "Check the path."),
+        (("data", "inspct"), 2, "No such command 'inspct'. Did you mean 'inspect'?", None),
+        (("extract", "photos"), 2, "Missing option '--backbone'.", None),
+        (
+            ("extract", "x", "-o", "y", "--backbone", "b", "--workers", "z"),
+            2,
+            "Invalid value",
+            None,
+        ),
+    ],
+)
+def test_an_error_is_one_json_object(
+    command: Callable,
+    words: tuple[str, ...],
+    code: int,
+    error: str,
+    fix: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = command(*words, "--json")
+    found = json.loads(said.out)
+    assert (said.code, found["exit_code"]) == (code, code)
+    assert found["error"].startswith(error)
+    assert found["fix"] == (fix or "headstart --help shows the options.")
+    assert found["error"] in said.err
+
+
+def test_a_failing_command_says_what_it_found_as_well(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = console.new_app("Finds something, and fails.")
+
+    @app.command()
+    def objects(as_json: AsJson = False) -> None:
+        console.show_json({"found": 1})
+        raise TooManyBadError("too many", "Look.")
+
+    @app.command()
+    def lists(as_json: AsJson = False) -> None:
+        console.show_json([1, 2])
+        raise KeyboardInterrupt
+
+    wrong = {"error": "too many", "fix": "Look.", "exit_code": 3}
+    stopped = {"error": STOPPED, "fix": "", "exit_code": 130}
+    for name, expected in (
+        ("objects", {"found": 1} | wrong),
+        ("lists", {"result": [1, 2]} | stopped),
+    ):
+        monkeypatch.setattr("sys.argv", ["x", name, "--json"])
+        with pytest.raises(SystemExit) as stop:
+            run(app, "x")
+        assert json.loads(capsys.readouterr().out) == expected
+        assert stop.value.code == expected["exit_code"]
+
+
+def test_json_behind_two_dashes_is_for_another_command() -> None:
+    assert wants_json(["cluster", "submit", "--json", "--", "extract"])
+    assert not wants_json(["cluster", "submit", "--", "extract", "--json"])
+
+
+def test_options_of_a_dataclass_are_options_of_the_command(command: Callable) -> None:
+    for words in (("extract",), ("build",), ("predict",), ("data", "inspect")):
+        said = command(*words, "--help").out
+        for flag in ("text-column", "path-column", "label-column", "root", "allow-outside"):
+            assert f"--{flag} " in said, (words, flag)
+    both = command("data", "inspect", ".", "--text-column", "a", "--root", ".")
+    assert "error: --text-column cannot be used with --root" in both.err
+
+
+def test_shells_complete_commands_and_options(tmp_path: Path) -> None:
+    def completed(line: str) -> list[str]:
+        words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+        told = subprocess.run(
+            [sys.executable, "-c", COMPLETE],
+            env=os.environ | words | {"_HEADSTART_COMPLETE": "complete_bash"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return told.stdout.split()
+
+    assert completed("headstart cl") == ["classify", "cluster"]
+    assert completed("headstart extract --path") == ["--path-column"]
+
+
+COMPLETE = """
+import sys
+sys.argv = ["headstart"]
+from headstart.__main__ import main
+main()
+"""
+SLOW = """
+import time, sys
+from headstart.data.common import console
+from headstart.data.common.application.running import run
+app = console.new_app("Slow.")
+@app.command()
+def work() -> None:
+    time.sleep(2)
+    with console.spinner("starting Ray"):
+        time.sleep(1)
+    console.say("a result")
+@app.command()
+def rest() -> None: ...
+sys.argv = ["slow", "work"]
+run(app, "slow")
+"""
+
+
+def test_a_terminal_shows_that_a_command_works(tmp_path: Path) -> None:
+    """Until it says something itself; what a pipe gets has no trace of it."""
+    main, terminal = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=terminal
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        while True:
+            try:
+                got = os.read(main, 4096)
+            except OSError:  # how Linux says that the other side was closed
+                break
+            if not got:
+                break
+            shown += got
+        assert process.stdout
+        assert process.stdout.read() == b"a result\n"
+    os.close(main)
+    assert process.returncode == 0
+    assert 0 < shown.index(b"working") < shown.index(b"starting Ray")
+
+
+def test_a_question_after_ctrl_c_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is asked what to do has as long as they like."""
+    monkeypatch.setattr("headstart.data.common.application.interrupts.ANSWER", 0.05)
+    monkeypatch.setattr("headstart.data.common.application.interrupts.GIVE_UP", 0.05)
+    said: list[str] = []
+    with Interrupts(said.append, lambda: said.append("the end")):
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        settle()
+        time.sleep(0.5)
+        assert "the end" not in said
+        said.clear()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(0.5)
+    assert said[:2] == ["stopping ... (Ctrl-C again ends it at once)", "the end"]
 
 
 def test_ctrl_c_is_answered_while_the_main_thread_cannot() -> None:

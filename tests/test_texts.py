@@ -419,7 +419,7 @@ def test_the_edge_model_and_its_files(text_edge: Path, tmp_path: Path, command: 
     assert answer.code == 0, answer.err
     rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
     assert rows[-1]["error"] == "empty: it has nothing but white space"
-    found = np.array([row["probabilities"] for row in rows[:-1]])
+    found = np.array([list(row["probabilities"].values()) for row in rows[:-1]])
     assert np.abs(found - expected(text_edge, TEXTS)).max() < 1e-5
     measured = command("export", "measure", text_edge, "--runs", 20, "--json")
     assert measured.code == 0, measured.err

@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import paint
+from manifests import change_manifest, manifest_of
 
 from headstart.data.common.errors import ExtractionError, StoreError
 from headstart.data.contracts.records import PartContent, begin, write_part
 from headstart.data.contracts.store import (
     MANIFEST,
+    OLD_MANIFEST,
     REPLACED,
     FeatureStore,
     embeddings_of,
@@ -55,7 +57,7 @@ def ids_are_once_each(store: Path, expected: set[str]) -> None:
     names = {part.rows_file for part in opened.manifest.parts}
     names |= {part.errors_file for part in opened.manifest.parts}
     found = {name for name in folder_at(store).names() if not name.startswith(f"{REPLACED}/")}
-    assert found == (names - {None}) | {"_headstart.json"}
+    assert found == (names - {None}) | {MANIFEST}
 
 
 def all_ids(photos: Path) -> set[str]:
@@ -95,9 +97,9 @@ def test_a_file_that_was_only_touched_is_read_once_and_not_embedded(
     assert {i for i in after if after[i]["stamp"] != before[i]["stamp"]} == {
         f"blue/{number:02d}.png" for number in range(20)
     }
-    manifest = (features / "_headstart.json").read_bytes()
+    manifest = (features / MANIFEST).read_bytes()
     command(*arguments)
-    assert (features / "_headstart.json").read_bytes() == manifest
+    assert (features / MANIFEST).read_bytes() == manifest
 
 
 def test_failures_are_tried_again_when_asked_or_when_their_file_changed(
@@ -196,13 +198,12 @@ def test_a_store_without_stamps_is_still_read_and_added_to(
     tmp_path: Path, photos: Path, features: Path, tiny_backbone: Path
 ) -> None:
     """As headstart 0.1.0 wrote it: no `stamp`, no `inferences`."""
-    import json
 
     import pyarrow.parquet as pq
 
     from headstart.data.storage.files import digest
 
-    manifest = json.loads((features / "_headstart.json").read_text())
+    manifest = manifest_of(features)
     for part in manifest["parts"]:
         file = features / f"{part['name']}.parquet"
         pq.write_table(pq.read_table(file).drop_columns(["stamp"]), file)
@@ -210,7 +211,8 @@ def test_a_store_without_stamps_is_still_read_and_added_to(
         for key in ("inferences", "replaces"):
             del part[key]
     del manifest["inferences"]
-    (features / "_headstart.json").write_text(json.dumps(manifest))
+    (features / MANIFEST).unlink()
+    (features / OLD_MANIFEST).write_text(json.dumps(manifest | {"format_version": 1}))
     paint(photos / "red" / "new.png", (1, 2, 3), 0)
     assert extract(photos, tiny_backbone, features).inferences == 1
     ids_are_once_each(features, all_ids(photos))
@@ -348,7 +350,7 @@ def test_a_part_of_another_fingerprint_is_found_and_embedded_again(
     photos: Path, features: Path, tiny_backbone: Path, command: Callable
 ) -> None:
     """As a headstart that mixed them would have left it, checksums and all."""
-    manifest = json.loads((features / MANIFEST).read_text())
+    manifest = manifest_of(features)
     part = manifest["parts"][0]
     path = features / f"{part['name']}.parquet"
     rows = pq.read_table(path)
@@ -356,7 +358,7 @@ def test_a_part_of_another_fingerprint_is_found_and_embedded_again(
     assert own is not None
     pq.write_table(with_fingerprint(rows, own.run_in("bf16")), path)
     part["rows_sha256"] = digest(path.read_bytes())
-    (features / MANIFEST).write_text(json.dumps(manifest))
+    change_manifest(features, manifest)
     found = verify(features)
     assert found.damaged == {
         part["name"]: f"its embeddings were made by {own.run_in('bf16')}, not by {own}"

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import paint
+from manifests import change_manifest, manifest_of
 
 from headstart.data.common.errors import StoreError
 from headstart.data.contracts.store import FeatureStore
@@ -37,7 +38,7 @@ def first_part(store: Path) -> Path:
 
 
 def test_a_sound_store(store: Path, photos: Path, command: Callable) -> None:
-    parts = json.loads((store / "_headstart.json").read_text())["parts"]
+    parts = manifest_of(store)["parts"]
     assert len(parts) > 1
     answer = command("data", "verify", store)
     assert (answer.code, answer.out) == (
@@ -53,12 +54,12 @@ def test_a_sound_store(store: Path, photos: Path, command: Callable) -> None:
 def rewrite(part: Path, table: pa.Table, record: bool = True) -> None:
     """Replace a part's table; its record is updated if `record`."""
     pq.write_table(table, part)
-    manifest = json.loads((part.parent / "_headstart.json").read_text())
+    manifest = manifest_of(part.parent)
     for entry in manifest["parts"]:
         if record and entry["name"] == part.stem:
             entry["rows_sha256"] = digest(part.read_bytes())
             entry["rows"] = table.num_rows
-    (part.parent / "_headstart.json").write_text(json.dumps(manifest))
+    change_manifest(part.parent, manifest)
 
 
 def damage(store: Path, how: str) -> str:
@@ -116,7 +117,7 @@ def test_damage_is_named_and_only_the_damaged_part_is_embedded_again(
     fix = f"python -m extract {photos} --backbone BACKBONE -o {store}\n"
     assert answer.code == 1
     assert answer.err.endswith(
-        "set aside: 1 damaged parts, 0 leftovers\n"
+        "set aside: 1 damaged part, 0 leftovers\n"
         f"error: {store} is not sound\n  Embed what is missing, and only that, with: {fix}"
     )
     with pytest.raises(StoreError, match="whose extraction has not finished"):
@@ -168,6 +169,6 @@ def test_no_store(tmp_path: Path, command: Callable) -> None:
     answer = command("data", "verify", tmp_path)
     assert (answer.code, answer.err) == (
         2,
-        f"error: {tmp_path} is not a feature store (it has no _headstart.json)\n"
+        f"error: {tmp_path} is not a feature store (it has no _headstart.parquet)\n"
         "  Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES\n",
     )

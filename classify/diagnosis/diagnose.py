@@ -87,6 +87,11 @@ class Diagnosis:
             },
             "suspects": int(self.suspects.is_error.sum()),
             "learning_curve": curve.advice if curve else None,
+            "learning_curve_points": list(
+                zip(curve.labels_per_class.tolist(), curve.accuracy.tolist(), strict=True)
+            )
+            if curve
+            else [],
         }
 
 

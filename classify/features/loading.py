@@ -131,7 +131,7 @@ def load(store: FeatureStore, group: str = "", memory: int | None = None) -> Loa
     if not store.manifest.rows:
         raise InputError(
             f"{store.folder} holds no embeddings: all {store.manifest.errors:,} examples failed",
-            f"The reasons are in {store.folder}/_errors.",
+            f"Show the reasons with: python -m data errors {store.folder}",
         )
     budget = memory_budget() if memory is None else memory
     streamed = memory_needed(store) > budget

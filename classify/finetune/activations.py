@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -95,10 +95,9 @@ def compute(
     own = folder / _fingerprint(job, content, examples)
     own.mkdir(parents=True, exist_ok=True)
     found = Activations(str(own), len(examples.paths), job.views, shape)
-    missing = [shard for shard in _shards(examples) if not (own / part_name(shard.number)).exists()]
+    missing = _missing(own, examples)
     if missing:
-        left = len(missing) * SHARD
-        check_space(own, size_of(left, job.views, shape))
+        check_space(own, size_of(_rows(missing), job.views, shape))
         about = {"views": job.views, "augmentation": job.augmentation, "examples": found.rows}
         LocalFolder(str(own)).write(ABOUT, json.dumps(about).encode())
         pool = WorkerPool(job.at(own), ray.put(content), workers, PATIENCE)
@@ -112,6 +111,13 @@ def compute(
     return found
 
 
+def rows_to_compute(
+    folder: Path, job: ActivationJob, content: bytes, examples: TuningExamples
+) -> int:
+    """How many examples a cache lacks."""
+    return _rows(_missing(folder / _fingerprint(job, content, examples), examples))
+
+
 def check_space(folder: Path, needed: int) -> None:
     """Raise `InputError` if a disk has not enough room."""
     import shutil
@@ -123,6 +129,14 @@ def check_space(folder: Path, needed: int) -> None:
             f"{human_bytes(free)} free",
             "Pass --cache no, train fewer blocks, or choose another disk with -o.",
         )
+
+
+def _missing(own: Path, examples: TuningExamples) -> list[Shard]:
+    return [shard for shard in _shards(examples) if not (own / part_name(shard.number)).exists()]
+
+
+def _rows(shards: Sequence[Shard]) -> int:
+    return sum(shard.examples.num_rows for shard in shards)
 
 
 def _shards(examples: TuningExamples) -> Iterator[Shard]:

@@ -18,12 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headstart.classify.finetune.activation_worker import ActivationJob
-from headstart.classify.finetune.activations import Activations, compute
+from headstart.classify.finetune.activations import compute, rows_to_compute
 from headstart.classify.finetune.examples import TuningExamples, find_examples
 from headstart.classify.finetune.options import FinetuneOptions, NetworkOptions, Recipe
-from headstart.classify.finetune.planning import Plan, Work, make_plan, parameters_of
+from headstart.classify.finetune.planning import Work, make_plan, parameters_of
 from headstart.classify.finetune.running import check_machines, run_training
 from headstart.classify.finetune.sweep import Trial, sweep
+from headstart.classify.finetune.training.augmentation import VIEWS
 from headstart.classify.finetune.training.job import TrainingJob
 from headstart.classify.finetune.training.loop import ANSWERS, HEAD, OUTCOME
 from headstart.classify.heads.calibration import fit_calibration
@@ -176,8 +177,16 @@ def _train(
     with ray_session(machine.address, None) as workers:
         cpus = min(check_machines(machine, place), workers)
         clock.stage("start Ray")
+        caches = Path(scope.folder or place / CACHE)
+        front = _activation_job(network, recipe, examples)
+        work = Work(
+            count,
+            len(examples.train),
+            cpus,
+            lambda content: rows_to_compute(caches, front, content, examples),
+        )
         with console.status("measuring the network"):
-            plan = make_plan(network, scope, recipe, Work(count, len(examples.train), cpus))
+            plan = make_plan(network, scope, recipe, work)
         for line in plan.words:
             console.note(line)
         trained, whole = parameters_of(network, plan.first, scope.convolutions)
@@ -188,8 +197,9 @@ def _train(
         )
         clock.stage("plan")
         folder.write(SETTINGS, json.dumps(settings, indent=1).encode())
-        caches = Path(scope.folder or place / CACHE)
-        cache = _cached(caches, network, plan, recipe, examples, cpus)
+        cache = None
+        if plan.front is not None:
+            cache = compute(caches, front, plan.front, examples, plan.shape, cpus)
         clock.stage("cache")
         job = TrainingJob(
             network=opened.reference,
@@ -335,25 +345,15 @@ def _kept_if_stopped() -> Iterator[None]:
         ) from None
 
 
-def _cached(
-    folder: Path,
-    network: Trainable,
-    plan: Plan,
-    recipe: Recipe,
-    examples: TuningExamples,
-    workers: int,
-) -> Activations | None:
-    if plan.front is None:
-        return None
-    job = ActivationJob(
+def _activation_job(network: Trainable, recipe: Recipe, examples: TuningExamples) -> ActivationJob:
+    return ActivationJob(
         root=examples.folder,
         spec=network.preprocessing,
         scaling=network.scaling,
         channels_first=network.channels_first,
         augmentation=recipe.augmentation,
-        views=plan.views,
+        views=VIEWS[recipe.augmentation],
     )
-    return compute(folder, job, plan.front, examples, plan.shape, workers)
 
 
 def _write(folder: LocalFolder, frozen: Model, network: Trainable, done: _Done) -> Finetuned:

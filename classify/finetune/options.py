@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from headstart.data.common.application.arguments import Address, ClassWeight, Seed
 from headstart.data.common.errors import Checklist, InputError
 
 ALL, AUTO = "all", "auto"
@@ -30,9 +33,16 @@ class NetworkOptions:
         Run code that a file contains.
     """
 
-    name: str | None = None
-    weights: str = "imagenet"
-    trust: bool = False
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--network", help="Which network a backbone file was exported from, if it is not said."
+        ),
+    ] = None
+    weights: Annotated[
+        str, typer.Option(help="imagenet, none, or a file, for a network by name.")
+    ] = "imagenet"
+    trust: Annotated[bool, typer.Option("--trust", help="Run code that a file contains.")] = False
 
 
 @dataclass(frozen=True)
@@ -54,12 +64,28 @@ class ScopeOptions:
         Where caches are kept and found again; none for a folder in the output.
     """
 
-    blocks: str = AUTO
-    convolutions: int | None = None
-    cache: str = "auto"
-    minutes: float = 15.0
-    gigabytes: float = 10.0
-    folder: str | None = None
+    blocks: Annotated[
+        str,
+        typer.Option(
+            "--train-blocks",
+            help="How many of the last blocks are trained: a number, all, or auto.",
+        ),
+    ] = AUTO
+    convolutions: Annotated[
+        int | None,
+        typer.Option("--retrained-conv-layers", help="Instead: how many of the last convolutions."),
+    ] = None
+    cache: Annotated[
+        str, typer.Option(help="Keep the output of the frozen blocks: auto, yes or no.")
+    ] = "auto"
+    minutes: Annotated[float, typer.Option(help="Time that auto may plan with.")] = 15.0
+    gigabytes: Annotated[float, typer.Option(help="Disk that a cache may take.")] = 10.0
+    folder: Annotated[
+        str | None,
+        typer.Option(
+            "--cache-folder", help="Keep caches there, for further runs; default: in OUTPUT."
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         checks = Checklist()
@@ -130,23 +156,39 @@ class Recipe:
         `balanced`: rare classes count as much as frequent ones.
     """
 
-    epochs: int = 12
-    learning_rate: float = 3e-4
-    head_rate: float = 1e-3
-    layer_decay: float = 1.0
-    weight_decay: float = 0.05
+    epochs: Annotated[int, typer.Option("--max-epochs", help="Epochs, at most.")] = 12
+    learning_rate: Annotated[float, typer.Option(help="Of the last block.")] = 3e-4
+    head_rate: Annotated[float, typer.Option(help="Learning rate of the head.")] = 1e-3
+    layer_decay: Annotated[
+        float, typer.Option(help="Factor of the rate from each block to the one before.")
+    ] = 1.0
+    weight_decay: Annotated[float, typer.Option(help="Of kernels.")] = 0.05
     warmup: float = 0.1
-    label_smoothing: float = 0.1
-    dropout: float = 0.2
-    batch: int = 32
-    average: float = 0.0
-    augmentation: str = "mirror"
-    strength: float = 1.0
-    validation: float = 0.1
-    early_stop: int = 0
-    interpolate: bool = True
-    class_weight: str = ""
-    seed: int = 0
+    label_smoothing: Annotated[float, typer.Option(help="0 to 0.9.")] = 0.1
+    dropout: Annotated[float, typer.Option(help="Before the head.")] = 0.2
+    batch: Annotated[int, typer.Option(help="Photographs of a step, on all workers.")] = 32
+    average: Annotated[
+        float, typer.Option(help="Decay of the weights' average over steps; 0: none.")
+    ] = 0.0
+    augmentation: Annotated[
+        str,
+        typer.Option("--augment", help="none, mirror, flips, turns (all keep a cache), or photo."),
+    ] = "mirror"
+    strength: Annotated[float, typer.Option(help="Of --augment photo.")] = 1.0
+    validation: Annotated[
+        float, typer.Option(help="Share of the training examples that chooses; 0: none.")
+    ] = 0.1
+    early_stop: Annotated[
+        int,
+        typer.Option(
+            "--use-early-stop", help="Stop after this many epochs without improvement; 0: never."
+        ),
+    ] = 0
+    interpolate: Annotated[
+        bool, typer.Option(help="Mix start and end as the validation examples say.")
+    ] = True
+    class_weight: ClassWeight = ""
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         checks = Checklist()
@@ -221,9 +263,9 @@ class MachineOptions:
         Of each worker; 0 for CPUs.
     """
 
-    address: str | None = None
-    workers: int = 1
-    gpus: float = 0.0
+    address: Address = None
+    workers: Annotated[int, typer.Option(help="That train one network together.")] = 1
+    gpus: Annotated[float, typer.Option("--gpus-per-worker", help="GPUs of each worker.")] = 0.0
 
     def __post_init__(self) -> None:
         checks = Checklist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -62,11 +63,14 @@ class Work:
         Of them are trained on in every epoch.
     cpus
         That work at the same time.
+    uncached
+        Of a graph of frozen blocks, how many examples a cache lacks.
     """
 
     examples: int
     trained: int
     cpus: int
+    uncached: Callable[[bytes], int]
 
 
 def make_plan(network: Trainable, scope: ScopeOptions, recipe: Recipe, work: Work) -> Plan:
@@ -159,13 +163,15 @@ def _plan(network: Trainable, first: int, scope: ScopeOptions, recipe: Recipe, w
     content = network.front_to_onnx(first)
     values, front = _front(content, network, photographs)
     tail = _seconds_of_step(network, values, first, first)
-    make = work.examples * views * front / work.cpus
+    left = work.uncached(content)
+    make = left * views * front / work.cpus
     cached = make + recipe.epochs * work.trained * tail
     shape = tuple(values.shape[1:])
     size = size_of(work.examples, views, shape)
+    once = f"{_time(make)} once, then" if left else "it is there,"
     said = (
         f"with a cache of {work.examples:,} photographs in {views} views ({human_bytes(size)}): "
-        f"{_time(make)} once, then {recipe.epochs} epochs of {_time(work.trained * tail)} = "
+        f"{once} {recipe.epochs} epochs of {_time(work.trained * tail)} = "
         f"{_time(cached)}"
     )
     fits = size <= scope.gigabytes * 1e9

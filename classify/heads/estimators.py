@@ -140,6 +140,7 @@ HEADS: Mapping[str, Kind] = MappingProxyType(
                 "learning_rate": 0.001,
                 "epochs": 20,
                 "batch_size": 32,
+                "early_stop": 5,
             },
             GRID,
             cheap=False,

@@ -25,7 +25,6 @@ PURPOSE = "the Keras head needs Keras"
 INPUT, SCORES = "embedding", "scores"
 VALIDATION = 0.15  # of the training examples, held out for early stopping
 FEWEST = math.ceil(1 / VALIDATION)  # examples of a class, so that one of them is held out
-PATIENCE = 5  # epochs without a better validation loss
 ROWS = 8192  # embeddings in one call
 
 # From five published descriptions of transfer learning with such a head.
@@ -59,6 +58,9 @@ class KerasHead(ClassifierMixin, BaseEstimator):
         Maximum number of epochs.
     batch_size
         Examples per step. Larger is faster, but leaves few steps for a small data set.
+    early_stop
+        Epochs without a lower validation loss after which training stops; 0 for never, without any
+        validation examples.
     class_weight
         As in scikit-learn: a weight for each class, "balanced", or none.
     random_state
@@ -85,11 +87,12 @@ class KerasHead(ClassifierMixin, BaseEstimator):
         learning_rate: float = 0.001,
         epochs: int = 20,
         batch_size: int = 32,
+        early_stop: int = 5,
         class_weight: dict | str | None = None,
         random_state: int = 0,
     ) -> None:
         self.hidden, self.dropout, self.learning_rate = hidden, dropout, learning_rate
-        self.epochs, self.batch_size = epochs, batch_size
+        self.epochs, self.batch_size, self.early_stop = epochs, batch_size, early_stop
         self.class_weight, self.random_state = class_weight, random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> KerasHead:
@@ -145,7 +148,7 @@ class KerasHead(ClassifierMixin, BaseEstimator):
     def _divide(self, labels: np.ndarray, groups: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """The rows to train on, and those held out."""
         rows = np.arange(len(labels))
-        if np.bincount(labels).min() < FEWEST:
+        if not self.early_stop or np.bincount(labels).min() < FEWEST:
             return rows, rows[:0]
         if groups is not None:
             held = hold_back_groups(labels, groups, VALIDATION, self.random_state)
@@ -202,7 +205,7 @@ class KerasHead(ClassifierMixin, BaseEstimator):
             self._check_loss(losses[-1], epoch + 1)
             if best is None or losses[-1] < min(losses[:-1]):
                 best, self.best_epoch_ = network.get_weights(), epoch + 1
-            elif epoch + 1 - self.best_epoch_ == PATIENCE:
+            elif epoch + 1 - self.best_epoch_ >= self.early_stop:
                 break
         if best is not None:
             network.set_weights(best)

@@ -64,6 +64,9 @@ def answers_table(
 ) -> pa.Table:
     """The predictions table.
 
+    `probabilities` is a struct with a float32 field for each class, by its name, in the model's
+    order: `pl.col("probabilities").struct.field("cat")`, `probabilities.cat` in SQL.
+
     Parameters
     ----------
     examples
@@ -79,21 +82,19 @@ def answers_table(
     if failed is not None:
         names[failed] = None
     mask = None if failed is None else pa.array(failed)
-    flat = pa.array(probabilities.ravel())
+    each = [pa.array(column) for column in np.ascontiguousarray(probabilities.T)]
     return pa.table(
         {
             "id": examples["id"],
             PREDICTION: pa.array(names, pa.string()),
             "confidence": pa.array(confidence, mask=failed),
-            PROBABILITIES: pa.FixedSizeListArray.from_arrays(flat, len(classes), mask=mask),
+            PROBABILITIES: pa.StructArray.from_arrays(each, list(classes), mask=mask),
             "label": examples["label"],
         }
     )
 
 
-def write_answers(
-    path: Path, table: pa.Table, classes: tuple[str, ...], spreadsheet_safe: bool = False
-) -> None:
+def write_answers(path: Path, table: pa.Table, spreadsheet_safe: bool = False) -> None:
     """Write a predictions table at once; in a CSV, probabilities are a JSON object by class.
 
     Parameters
@@ -102,7 +103,7 @@ def write_answers(
         Whether cells of a CSV that a spreadsheet would run as a formula get a `'` in front.
     """
     csv = path.suffix.lower() == ".csv"
-    write_whole(path, _to_csv(table, classes, spreadsheet_safe) if csv else _to_parquet(table))
+    write_whole(path, _to_csv(table, spreadsheet_safe) if csv else _to_parquet(table))
 
 
 def _to_parquet(table: pa.Table) -> bytes:
@@ -111,8 +112,8 @@ def _to_parquet(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def _to_csv(table: pa.Table, classes: tuple[str, ...], spreadsheet_safe: bool) -> bytes:
-    texts = [_in_json(row, classes) for row in table[PROBABILITIES].to_pylist()]
+def _to_csv(table: pa.Table, spreadsheet_safe: bool) -> bytes:
+    texts = [_in_json(row) for row in table[PROBABILITIES].to_pylist()]
     position = table.column_names.index(PROBABILITIES)
     flat = table.set_column(position, PROBABILITIES, pa.array(texts, pa.string()))
     if spreadsheet_safe:
@@ -128,8 +129,8 @@ def _to_csv(table: pa.Table, classes: tuple[str, ...], spreadsheet_safe: bool) -
     return sink.getvalue()
 
 
-def _in_json(row: list[float] | None, classes: tuple[str, ...]) -> str | None:
+def _in_json(row: dict[str, float] | None) -> str | None:
     if row is None:
         return None
-    values = {name: float(f"{value:.6g}") for name, value in zip(classes, row, strict=True)}
+    values = {name: float(f"{value:.6g}") for name, value in row.items()}
     return json.dumps(values, ensure_ascii=False)

@@ -23,8 +23,8 @@ from headstart.classify.prediction.wholes import Wholes, labels_of
 from headstart.data.common.errors import Checklist, InputError, StoppedError
 from headstart.data.common.ray_session import ray_session
 from headstart.data.contracts.edge import Edge, load_edge
-from headstart.data.contracts.store import MANIFEST, RECORDS
-from headstart.data.examples.opening import Source, open_source
+from headstart.data.contracts.store import is_store
+from headstart.data.examples.opening import Source, open_source, split_source
 from headstart.data.examples.parts import in_parts
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.places import folder_at
@@ -109,7 +109,7 @@ def predict_examples(
         path = check_predictions_file(output, overwrite, options.spreadsheet_safe)
     checks.finish()
     table = answer_source(edge, examples, options)
-    write_answers(path, table, edge.classes, options.spreadsheet_safe)
+    write_answers(path, table, options.spreadsheet_safe)
     return table
 
 
@@ -160,8 +160,7 @@ def _of_wholes(parts: Answers, rows: np.ndarray, edge: Edge) -> Answers:
 
 
 def _open_source(source: str | Path, output: str | Path, modality: Modality | None) -> Source:
-    folder = folder_at(source)
-    if folder.exists(MANIFEST) or folder.exists(RECORDS):
+    if is_store(folder_at(split_source(source)[0])):
         takes = modality.plural if modality else "files"
         raise InputError(
             f"{source} is a feature store; an edge model takes {takes}",

@@ -17,7 +17,7 @@ from headstart.classify.prediction.wholes import Wholes, labels_of
 from headstart.data.common.errors import Checklist, ModelError, StoreError
 from headstart.data.common.onnx_runtime import open_session
 from headstart.data.contracts.model import HEAD, INPUT, LABEL, PROBABILITIES, TRAIN_COMMAND, Model
-from headstart.data.contracts.store import MANIFEST, RECORDS, FeatureStore, embeddings_of
+from headstart.data.contracts.store import FeatureStore, embeddings_of, is_store
 from headstart.data.examples.opening import FILES
 from headstart.data.modalities.known import known_extensions
 from headstart.data.storage.places import folder_at, folder_holding
@@ -93,9 +93,9 @@ def _open_features(features: str | Path) -> FeatureStore:
         if not _holds_photographs(features):
             raise
     raise StoreError(
-        f"{features} is a source of photographs; a model folder needs features",
+        f"{features} is a source of files; a model folder needs features",
         f"Extract them: python -m extract {features} --backbone backbone.onnx -o FEATURES\n"
-        "  Or use the photographs with an edge model, which `python -m export classifier` writes.",
+        "  Or use the files with an edge model, which `python -m export classifier` writes.",
     )
 
 
@@ -104,7 +104,7 @@ def _holds_photographs(path: str | Path) -> bool:
     if name and parent.is_file(name):
         return PurePosixPath(name).suffix.lower() in FILES
     folder = folder_at(path)
-    if any(folder.exists(name) for name in (MANIFEST, RECORDS)):
+    if is_store(folder):
         return False
     wanted = known_extensions() | {".tar"}
     return any(PurePosixPath(name).suffix.lower() in wanted for name, _ in folder.files())
@@ -127,7 +127,7 @@ def predict(
         As in `answers.write_answers`.
 
     Returns the table: `id`, `prediction` (none below the model's threshold), `confidence`,
-    `probabilities` (in the order of the model's classes; in a CSV a JSON object by class), `label`.
+    `probabilities` (a struct with a field for each class; in a CSV a JSON object), `label`.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def predict(
         opened, store = open_pair(model, features)
     checks.finish()
     table = answer_store(opened, store)
-    write_answers(path, table, opened.card.classes, spreadsheet_safe)
+    write_answers(path, table, spreadsheet_safe)
     return table
 
 

@@ -1,1 +1,1 @@
-"""A command in; a file that another system runs it from out: KubeRay's YAML so far."""
+"""A command or a job in; a file that Kubernetes runs it from out: KubeRay's, Kubeflow's."""

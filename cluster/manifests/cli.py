@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from typing import Annotated, Any
 
 import typer
 
+from headstart.cluster.commands import check_no_secrets
 from headstart.cluster.manifests.kuberay import ClusterOptions, Group, raycluster, rayjob, to_yaml
 from headstart.data.common import console
+from headstart.data.common.application.arguments import AsJson
 from headstart.data.common.errors import InputError
+from headstart.data.common.packages import import_packages
 from headstart.data.storage.files import check_parent, local_path
 
-app = console.new_app("Write a command as a file for Kubernetes (KubeRay).")
+app = console.new_app("Write what runs on Kubernetes as a file: KubeRay, Kubeflow.")
 
 Command = Annotated[list[str] | None, typer.Argument(help="What to run, after --.")]
 Image = Annotated[str, typer.Option(help="Container image with headstart (see cluster/docker).")]
@@ -42,10 +44,12 @@ def _group(
     return Group(replicas, least, most, cpus, memory, gpus)
 
 
-def _write(manifest: dict[str, Any], output: str | None) -> None:
-    text = to_yaml(manifest)
+def _write(text: str, output: str | None, as_json: bool, content: Any = None) -> None:
+    if as_json:
+        console.show_json((content or {"manifest": text}) if output is None else {"wrote": output})
     if output is None:
-        sys.stdout.write(text)
+        if not as_json:
+            console.write(text)
         return
     path = local_path(output)
     check_parent(path)
@@ -53,17 +57,8 @@ def _write(manifest: dict[str, Any], output: str | None) -> None:
         raise InputError(f"{path} is a folder", "Give the name of a file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    console.say(f"wrote {console.place(path)}")
-
-
-def _explain(options: ClusterOptions, output: str | None) -> None:
-    file = output or "FILE"
-    console.note(
-        "Create the token once, and then apply the file:\n"
-        f"  kubectl create secret generic {options.token_secret} "
-        "--from-file=auth_token=$HOME/.ray/auth_token\n"
-        f"  kubectl apply -f {shlex.quote(file)}"
-    )
+    if not as_json:
+        console.say(f"wrote {console.place(path)}")
 
 
 @app.command("rayjob", help="Write a RayJob: a cluster that lives as long as COMMAND runs.")
@@ -89,6 +84,7 @@ def kuberay(
     storage_secret: Storage = None,
     service_account: Account = None,
     output: Output = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write KubeRay's file of the kind that the command is called by."""
     options = ClusterOptions(
@@ -102,7 +98,8 @@ def kuberay(
         service_account=service_account,
     )
     is_job = context.info_name == "rayjob"
-    _write((rayjob if is_job else raycluster)(command or [], options), output)
+    manifest = (rayjob if is_job else raycluster)(command or [], options)
+    _write(to_yaml(manifest), output, as_json, manifest)
     console.note(
         "Create the token once, and then apply the file:\n"
         f"  kubectl create secret generic {token_secret} "
@@ -115,3 +112,36 @@ def kuberay(
             f"  kubectl port-forward service/{name}-head-svc 8265:8265\n"
             f"  python -m cluster submit -- {shlex.join(command or ['COMMAND'])}"
         )
+
+
+@app.command()
+def kubeflow(
+    image: Image,
+    data_path: Annotated[
+        str, typer.Option(help="A source that every pod reaches, or a sample set.")
+    ] = "digits",
+    model_file: Annotated[
+        str, typer.Option(help="Where the edge model goes as well, such as on a mounted volume.")
+    ] = "",
+    backbone: Annotated[
+        str, typer.Option(help="A backbone file, or a network as for `export backbone`.")
+    ] = "efficientnet_lite0",
+    predict: Annotated[
+        str, typer.Option(help="File to classify at the end: its name within the data, or whole.")
+    ] = "0/scan0000.png",
+    head: Annotated[str, typer.Option(help="Kind of head, as for `classify train`.")] = "logistic",
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a Kubeflow pipeline: load data, extract, train, evaluate, export, predict.
+
+    The options are the defaults of the pipeline's parameters.
+    """
+    parameters = {"data_path": data_path, "model_file": model_file, "backbone": backbone}
+    parameters |= {"image": predict, "head": head}
+    check_no_secrets([*parameters.values()])
+    import_packages(("kfp",), "a pipeline is written by Kubeflow's SDK", "kubeflow")
+    from headstart.cluster.pipelines.kubeflow import pipeline_yaml
+
+    _write(pipeline_yaml(image, parameters), output, as_json)
+    console.note("Upload the file in Kubeflow's page of pipelines, or run it by kfp.Client.")

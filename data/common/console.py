@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import socket
 import sys
 import threading
 import time
@@ -18,6 +15,7 @@ from typing import Any
 import typer
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape as escape_markup
 from rich.progress import (
     BarColumn,
@@ -28,13 +26,79 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from headstart.data.common.errors import HeadstartError
 
-out = Console(highlight=False, emoji=False)
+class _Waiting:
+    """A spinner on a terminal while a command works and nothing else is shown."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.live: Live | None = None
+        self.wanted, self.others = False, 0
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """While the block runs, from `SIGN` seconds on."""
+        if not err.is_terminal:
+            yield
+            return
+        self.wanted = True
+        timer = threading.Timer(SIGN, self._show)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            self.wanted = False
+            timer.cancel()
+            self.hide()
+
+    @contextmanager
+    def instead(self) -> Iterator[None]:
+        """Something else is shown while the block runs."""
+        with self.lock:
+            self.others += 1
+            self.hide()
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.others -= 1
+                self._show()
+
+    def hide(self) -> None:
+        """Before something is written to stdout, which may be the same terminal."""
+        with self.lock:
+            if self.live:
+                self.live.stop()
+                self.live = None
+
+    def _show(self) -> None:
+        with self.lock:
+            if self.wanted and not self.others and self.live is None:
+                self.live = Live(
+                    Spinner("dots", "working"),
+                    console=err,
+                    transient=True,
+                    redirect_stdout=False,
+                    redirect_stderr=False,
+                )
+                self.live.start()
+
+
+class _Stdout(Console):
+    def print(self, *objects: Any, **how: Any) -> None:
+        waiting.hide()
+        super().print(*objects, **how)
+
+
+waiting = _Waiting()
+out = _Stdout(highlight=False, emoji=False)
 err = Console(stderr=True, highlight=False, emoji=False)
+results: list[Any] = []  # of the command that runs, for machines
 
 # C0 and C1 controls but line feed and tab, and what changes the direction of text (Unicode standard
 # annex 9), by how Python writes them.
@@ -45,21 +109,20 @@ SHOWN = {
 } | {code: ascii(chr(code))[1:-1] for code in range(0x2066, 0x206A)}
 GAP = 2  # columns between two of a table
 WIDEST = 10_000  # columns of a table in a pipe or a file, where nothing may be cut off
-INTERRUPTED = 130  # the usual exit code after Ctrl-C
 LOG_INTERVAL = 5.0  # seconds between progress lines where a bar cannot be drawn
 FIRST = 12  # columns that the text of a table gets at least, however narrow the terminal is
-ANSWER, GIVE_UP = 0.5, 10.0  # seconds after Ctrl-C: a sign of life, and the end in any case
+SIGN = 0.5  # seconds until a spinner says that a command works
 HELP = {"help_option_names": ["-h", "--help"]}
 ROOM = re.compile(r"\bpython -m (data|extract|classify|export|cluster)\b")
 _typed = "python -m headstart"
 
 
-def new_app(help: str) -> typer.Typer:
+def new_app(help: str, completion: bool = False) -> typer.Typer:
     """A command-line application with our habits: help on no arguments, no decorated tracebacks."""
     return typer.Typer(
         help=help,
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=completion,
         context_settings=HELP,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -69,65 +132,13 @@ def new_app(help: str) -> typer.Typer:
 def hints_as_typed(program: str) -> None:
     """Write commands in hints as the user starts ours: `headstart ROOM`, or `python -m ROOM`."""
     global _typed
-    _typed = "headstart" if program == "headstart" else "python -m headstart"
+    installed = Path(program).stem == "headstart"  # headstart.exe on Windows
+    _typed = "headstart" if installed else "python -m headstart"
 
 
 def front_door() -> str:
     """How the user starts headstart."""
     return _typed
-
-
-@contextmanager
-def _interrupts_are_answered() -> Iterator[None]:
-    """Say that Ctrl-C came, also if the main thread is in another library's code and cannot.
-
-    A second Ctrl-C, or ten seconds, end the process: what is written is whole at every moment.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    done = threading.Event()
-    reader, writer = socket.socketpair()
-    writer.setblocking(False)
-
-    def watch() -> None:
-        while (came := reader.recv(64)) and signal.SIGINT not in came:
-            pass
-        if not came or done.wait(ANSWER):
-            return
-        err.print("stopping ... (Ctrl-C again ends it at once)")
-        reader.settimeout(GIVE_UP)
-        try:
-            while (came := reader.recv(64)) and signal.SIGINT not in came:
-                pass
-        except TimeoutError:
-            pass
-        if not done.is_set():
-            err.print("stopped; what was written whole is kept")
-            os._exit(INTERRUPTED)
-
-    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield
-    finally:
-        done.set()
-        signal.set_wakeup_fd(before)
-        writer.close()
-
-
-def run(app: typer.Typer, name: str) -> None:
-    """Run an application; our errors are printed on stderr and become an exit code."""
-    try:
-        with _interrupts_are_answered():
-            app(prog_name=name)
-    except HeadstartError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(error.exit_code)
-    except SystemExit as stop:
-        if stop.code == INTERRUPTED:  # typer turns Ctrl-C into this, and prints nothing
-            err.print("stopped; what was written whole is kept")
-        raise
 
 
 def visible(text: str) -> str:
@@ -162,9 +173,26 @@ def show(rows: dict[str, Any]) -> None:
         out.print(f"{escape(name):<{width}}  {escape(str(value))}", soft_wrap=True)
 
 
+def error(text: str) -> None:
+    """Print what went wrong on stderr."""
+    err.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
+
+
+def write(text: str) -> None:
+    """Pass on what another program wrote, on stdout."""
+    waiting.hide()
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def show_json(value: Any) -> None:
-    """A result for machines, on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """A result for machines, which is printed on stdout when the command ends."""
+    results.append(value)
+
+
+def print_json(value: Any) -> None:
+    """A JSON document on stdout."""
+    write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def show_table(columns: list[str], rows: list[list[Any]]) -> None:
@@ -184,6 +212,7 @@ def show_table(columns: list[str], rows: list[list[Any]]) -> None:
         )
     for first, *numbers in texts:
         table.add_row(escape(_cut(first, room)), *map(escape, numbers))
+    waiting.hide()
     # A console cuts at its own width, which is 80 without a terminal.
     Console(
         file=out.file,
@@ -250,9 +279,10 @@ class Clock:
         self.last = time.monotonic()
 
     def stage(self, name: str, now: float | None = None) -> None:
-        """A stage has ended, now or at another value of `time.monotonic`."""
+        """A stage has ended, now or at another value of `time.monotonic`; again, it adds up."""
         now = time.monotonic() if now is None else now
-        self.seconds[name], self.last = now - self.last, now
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self.last
+        self.last = now
 
 
 @contextmanager
@@ -261,7 +291,7 @@ def spinner(what: str) -> Iterator[None]:
     if not err.is_terminal:
         yield
         return
-    with err.status(escape(what)):
+    with waiting.instead(), err.status(escape(what)):
         yield
 
 
@@ -283,7 +313,7 @@ def status(what: str) -> Iterator[None]:
         note(f"{what} ...")
         yield
         return
-    with err.status(escape(what)):
+    with waiting.instead(), err.status(escape(what)):
         yield
 
 
@@ -308,7 +338,7 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
             TimeRemainingColumn(),
             TextColumn("left"),
         )
-        with Progress(*columns, console=err) as bar:
+        with waiting.instead(), Progress(*columns, console=err) as bar:
             task = bar.add_task(escape(what), total=total)
             yield lambda step: bar.advance(task, step)
         return

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -104,7 +104,7 @@ def _started() -> Iterator[None]:
     with (
         _token(),
         temporary_folder(LONGEST_SOCKET - len(SOCKET)) as folder,
-        _without_network(),
+        _small_and_local(),
     ):
         try:
             with console.spinner("starting Ray"):
@@ -129,7 +129,7 @@ def _started() -> Iterator[None]:
             console.note(f"Ray's logs are in {folder}/r/session_latest/logs until the next run")
             raise
         finally:
-            ray.shutdown()
+            _stop()
 
 
 @contextmanager
@@ -161,19 +161,57 @@ def _has_token() -> bool:
 
 
 @contextmanager
-def _without_network() -> Iterator[None]:
-    """Let Ray listen on loopback alone.
-
-    It takes 127.0.0.1 for this machine's address in the network, and then listens on all of them,
-    except where it supports no clusters of several machines.
-    """
-    from ray._private import ray_constants
-
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an attribute of Ray another value for a while."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+        setattr(owner, name, before)
+
+
+@contextmanager
+def _small_and_local() -> Iterator[None]:
+    """Let Ray listen on loopback alone, and start no process that nothing here uses.
+
+    It takes 127.0.0.1 for this machine's address in the network, and then listens on all of them,
+    except where it supports no clusters of several machines. The autoscaler, the log monitor and
+    the API server are a Python process each, and the agent that a node waits for has a web server
+    unless its packages are missing: half of the CPU time and of the seconds that a start takes.
+    """
+    from ray._private import ray_constants, utils
+    from ray._private.node import Node
+
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(ray_constants, "ENABLE_RAY_CLUSTER", False))
+        for name in ("start_monitor", "start_log_monitor", "start_api_server"):
+            stack.enter_context(_replaced(Node, name, lambda self, **options: None))
+        without = _replaced(utils, "get_dashboard_dependency_error", lambda: ImportError("unused"))
+        stack.enter_context(without)
+        yield
+
+
+def _stop() -> None:
+    """Stop Ray at once: the work is done, and its raylet would take a second to end by itself."""
+    import psutil
+    import ray
+    from ray._private import worker
+
+    node = worker._global_node
+    if node is None:
+        return
+    (raylet,) = node.all_processes["raylet"]
+    try:
+        left = psutil.Process(raylet.process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        left = []
+    kill = node.kill_all_processes
+    with _replaced(node, "kill_all_processes", lambda **options: kill(check_alive=False)):
+        ray.shutdown()
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @contextmanager
@@ -288,6 +326,15 @@ def capacity(machines: Sequence[tuple[float, float]], per_gpu: int | None) -> in
     return sum(
         int(cpus if per_gpu is None else min(cpus, per_gpu * gpus)) for cpus, gpus in machines
     )
+
+
+def room_for(gpu: float) -> int:
+    """How many more workers, with that share of a GPU each, the cluster has room for now."""
+    import ray
+
+    free = ray.available_resources()
+    cpus = int(free.get("CPU", 0))
+    return min(cpus, int(free.get("GPU", 0) / gpu + 1e-6)) if gpu else cpus
 
 
 def gpus() -> int:

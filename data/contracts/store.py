@@ -1,26 +1,33 @@
 """The feature store: a folder of Parquet parts that any reader can open, and their manifest.
 
-Format version 1:
+Format version 2:
 
 - `part-*.parquet`: `id`, `path`, `content` (sha256 of the file's bytes), `stamp` (size and
   modification time of the file that was read), `label`, `split`, `group`, `embedding` as
   `fixed_size_list<float>[dim]`, then the columns carried along.
-- `_errors/part-*.parquet`: `id`, `stage`, `reason`, `message`, `stamp`, `path`.
+- `_errors/part-*.parquet`: a table of `id`, `stage`, `reason`, `message`, `stamp`, `path`.
 - `_records/`: the progress of an unfinished run, see `headstart.data.contracts.records`.
 - `_replaced/`: the parts that the last run replaced, for readers that opened the store before.
-- `_headstart.json`: the manifest, written last; it replaces `_records`.
+- `_headstart.parquet`: the manifest, in JSON, written last; it replaces `_records`.
+
+All but the first are notes (`headstart.data.storage.notes`): files with the columns of the parts
+and no rows, so that `polars.read_parquet`, DuckDB, Spark, pandas and pyarrow read the folder as it
+is. In version 1 they were plain files, and the manifest was `_headstart.json`: Polars stopped at
+them, and DuckDB took errors for examples. The next run on a store of version 1 makes it one of
+version 2, which older versions of headstart do not open.
 
 A part never changes: its replacement has another name, and counts once the manifest lists it.
 Every example of the source is one row of features or one row of errors. The version is bumped when
 a reader of the old version would read a new store wrongly; a new optional key or column does
 not bump it. (Older stores lack `stamp`, the errors' `path`, the fingerprint in the parts' metadata,
-and the manifest's `inferences`, `modality` and `input`.)
+the records' `file`, and the manifest's `inferences`, `modality` and `input`.)
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -35,10 +42,12 @@ from headstart.data.common.errors import StoreError
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.json_reader import format_version, read_json
 from headstart.data.storage.folder import Folder
+from headstart.data.storage.notes import from_note, to_note
 from headstart.data.storage.places import folder_at
 
-FORMAT_VERSION = 1
-MANIFEST, RECORDS, ERRORS = "_headstart.json", "_records", "_errors"
+FORMAT_VERSION, READABLE = 2, (1, 2)
+MANIFEST, RECORDS, ERRORS = "_headstart.parquet", "_records", "_errors"
+OLD_MANIFEST = "_headstart.json"  # of format version 1
 REPLACED = "_replaced"  # parts of the manifest before this one
 EXTRACT_COMMAND = "Make one with: python -m extract SOURCE --backbone backbone.onnx -o FEATURES"
 ERROR_COLUMNS = ("id", "stage", "reason", "message", "stamp", "path")
@@ -47,6 +56,29 @@ PART_KEY = "headstart.fingerprint"  # in the metadata of a part's Parquet file
 PART_NAME = re.compile(r"part-\d{5,}-[0-9a-z]+")
 READERS = 4  # parts read at once
 TEXT_COLUMNS = ("id", "path", "content", "stamp", "label", "split", "group")
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """Which file of a source a part's examples are from, if the source was planned file by file.
+
+    Parameters
+    ----------
+    name, stamp
+        Of the file.
+    examples
+        How many it holds.
+    unlabelled
+        How many of them have no label.
+    here
+        How many of them the part has, as rows or errors; what else it has has vanished since.
+    """
+
+    name: str
+    stamp: str
+    examples: int
+    unlabelled: int
+    here: int
 
 
 @dataclass(frozen=True)
@@ -59,6 +91,8 @@ class PartRecord:
         How many examples went through the backbone to make it.
     replaces
         Name of the part that this one was made from and replaces, if any.
+    file
+        What it has of which file, see `FilePart`.
     """
 
     name: str
@@ -68,6 +102,7 @@ class PartRecord:
     errors_sha256: str | None
     inferences: int = 0
     replaces: str | None = None
+    file: FilePart | None = None
 
     @property
     def rows_file(self) -> str | None:
@@ -82,7 +117,7 @@ class PartRecord:
 
 @dataclass(frozen=True)
 class StoreManifest:
-    """What `_headstart.json` says.
+    """What `_headstart.parquet` says.
 
     Parameters
     ----------
@@ -119,13 +154,13 @@ class StoreManifest:
         return sum(part.errors for part in self.parts)
 
     def to_bytes(self) -> bytes:
-        """As the bytes of `_headstart.json`."""
+        """As JSON."""
         value = {"format_version": FORMAT_VERSION, "rows": self.rows, "errors": self.errors}
         return json.dumps(value | asdict(self), indent=1, ensure_ascii=False).encode()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> StoreManifest:
-        """From the bytes of `_headstart.json`; raises `ValueError`, in words, if damaged."""
+        """From JSON; raises `ValueError`, in words, if damaged."""
         manifest = read_json(content, cls)
         check_parts(manifest.parts)
         return manifest
@@ -158,6 +193,27 @@ def part_schema(dim: int, carried: list[pa.Field]) -> pa.Schema:
     return pa.schema([*((name, pa.string()) for name in TEXT_COLUMNS), embedding, *carried])
 
 
+def columns_for(examples: pa.Schema, dim: int) -> pa.Schema:
+    """The schema of `part-*.parquet` for examples with these columns."""
+    return part_schema(dim, [field for field in examples if field.name not in TEXT_COLUMNS])
+
+
+def manifest_file(folder: Folder) -> str | None:
+    """The name of the manifest of a store; None if it has none (yet)."""
+    return next((name for name in (MANIFEST, OLD_MANIFEST) if folder.exists(name)), None)
+
+
+def is_store(folder: Folder) -> bool:
+    """Whether a folder is a feature store, finished or not."""
+    return manifest_file(folder) is not None or folder.exists(RECORDS)
+
+
+def write_manifest(folder: Folder, manifest: StoreManifest, columns: pa.Schema) -> None:
+    """Write the manifest; `columns` are those of the parts."""
+    folder.write(MANIFEST, to_note(manifest.to_bytes(), columns))
+    folder.remove(OLD_MANIFEST)
+
+
 def read_manifest(folder: Folder) -> StoreManifest | None:
     """The manifest of a store; None if it has none (yet).
 
@@ -166,20 +222,22 @@ def read_manifest(folder: Folder) -> StoreManifest | None:
     StoreError
         If it is damaged or of another format version.
     """
-    if not folder.exists(MANIFEST):
+    name = manifest_file(folder)
+    if name is None:
         return None
-    content = folder.read(MANIFEST)
     try:
+        content = from_note(folder.read(name))
         version = format_version(content)
-        if version == FORMAT_VERSION:
+        if version in READABLE:
             return StoreManifest.from_bytes(content)
     except ValueError as error:
         raise StoreError(
-            f"{folder.where(MANIFEST)} is damaged: {error}",
+            f"{folder.where(name)} is damaged: {error}",
             "Extract again into another folder.",
         ) from None
     raise StoreError(
-        f"{folder} is a feature store of format {version}; this headstart reads {FORMAT_VERSION}",
+        f"{folder} is a feature store of format {version}; this headstart reads "
+        f"{' and '.join(map(str, READABLE))}",
         "Update headstart, or extract again into another folder.",
     )
 
@@ -193,22 +251,21 @@ def read_part(folder: Folder, file: str, columns: list[str] | None = None) -> pa
         If it cannot be read.
     """
     try:
-        try:
-            return folder.table(file, columns)
-        except FileNotFoundError:  # a run has ended since the manifest was read
-            return folder.table(f"{REPLACED}/{file}", columns)
+        return folder.attempt(lambda: pq.ParquetFile(open_part(folder, file)).read(columns))
     except FileNotFoundError:
         raise damaged(folder, file, "it is missing") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged(folder, file, str(error)) from None
 
 
 def open_part(folder: Folder, file: str) -> pa.NativeFile:
     """A file of a part to read pieces of, within `Folder.attempt`."""
     try:
+        if file.startswith(f"{ERRORS}/"):
+            return pa.BufferReader(from_note(folder.read(file)))
         return folder.open(file)
-    except FileNotFoundError:
-        return folder.open(f"{REPLACED}/{file}")
+    except FileNotFoundError:  # a run has ended since the manifest was read
+        return pa.BufferReader(from_note(folder.read(f"{REPLACED}/{file}")))
 
 
 def with_fingerprint(rows: pa.Table, fingerprint: Fingerprint) -> pa.Table:
@@ -226,7 +283,7 @@ def part_columns(folder: Folder, file: str) -> list[str]:
     """The names of the columns of a part's file; raises `StoreError` if it cannot be read."""
     try:
         return folder.attempt(lambda: pq.read_schema(open_part(folder, file))).names
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged(folder, file, str(error)) from None
 
 
@@ -303,6 +360,23 @@ class FeatureStore:
         if table.num_rows != part.rows:
             raise damaged(self.folder, file, f"{table.num_rows} rows instead of {part.rows}")
         return table
+
+    def errors_by_kind(self) -> tuple[dict[str, int], dict[str, str]]:
+        """How many examples failed, by `stage/reason`, and `ID: MESSAGE` of one of each kind.
+
+        Never all errors are in memory.
+        """
+        files = [part.errors_file for part in self.manifest.parts if part.errors_file]
+        columns = ["id", "stage", "reason", "message"]
+        count: Counter[str] = Counter()
+        such_as: dict[str, str] = {}
+        with ThreadPoolExecutor(READERS) as pool:
+            for table in pool.map(lambda file: read_part(self.folder, file, columns), files):
+                for row in table.to_pylist():
+                    kind = f"{row['stage']}/{row['reason']}"
+                    count[kind] += 1
+                    such_as[kind] = f"{row['id']}: {row['message']}"
+        return dict(sorted(count.items())), such_as
 
     def read_errors(self) -> pa.Table:
         """The examples that failed: `id`, `stage`, `reason`, `message`, `stamp`, `path`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -20,23 +22,94 @@ from headstart.data.examples.packed.arrays import (
 )
 from headstart.data.examples.packed.zipped import open_zip
 from headstart.data.examples.parquet import holds_examples, open_parquet
-from headstart.data.examples.source import COLUMNS, Source, describe_left_out, is_utf8
+from headstart.data.examples.source import (
+    COLUMNS,
+    NOT_UTF8,
+    Source,
+    describe_left_out,
+    is_utf8,
+)
 from headstart.data.examples.tables import TABLES
 from headstart.data.examples.tar import open_tar
 from headstart.data.examples.texts import means_texts, open_texts
 from headstart.data.modalities.known import MODALITIES, modality_of
 from headstart.data.modalities.modality import Modality
+from headstart.data.source_options import SourceOptions
 from headstart.data.storage.folder import HIDDEN, Folder
 
-CONTAINERS = {".tar": open_tar, ".parquet": open_parquet}
-OURS = ("_headstart.json", "_records/run.json")  # files that mark a feature store
+CONTAINERS = (".tar", ".parquet")
+TEXTS = "texts"
+# Files that mark a feature store, and their names before format version 2.
+OURS = (
+    *("_headstart.parquet", "_records/run.parquet"),
+    *("_headstart.json", "_records/run.json"),
+)
 MOST_SCHEMAS = 100  # Parquet files whose columns are checked if there are loose files as well
 
 
-def open_folder(
-    path: object, folder: Folder, modality: Modality | None, column: str | None = None
-) -> Source:
-    """List the examples of a folder; if it has none, those in its archives or tables.
+@dataclass(frozen=True)
+class Containers:
+    """The files of a folder that hold many examples each, and what opens them.
+
+    Parameters
+    ----------
+    kind
+        One of `CONTAINERS`, or `TEXTS`.
+    stamps
+        Of the files, by name, sorted.
+    modality
+        Of the examples, if it is known.
+    options
+        The columns of texts and labels in tables.
+    """
+
+    folder: Folder
+    kind: str
+    stamps: dict[str, str]
+    modality: Modality | None
+    options: SourceOptions = SourceOptions()
+
+    def open(self, path: object, names: Sequence[str] | None = None) -> Source:
+        """The examples of all or some of the files; raises as `open_folder`."""
+        some = list(self.stamps if names is None else names)
+        if self.kind == TEXTS:
+            known = self.modality or _of_tables()
+            return open_texts(path, self.folder, some, self.options, known)
+        if self.kind == ".parquet":
+            return open_parquet(path, self.folder, some, self.modality, self.options)
+        return open_tar(path, self.folder, some, self.modality)
+
+
+def _of_tables() -> Modality:
+    return next(each for each in MODALITIES.values() if each.in_tables)
+
+
+def _containers(
+    folder: Folder, stamps: dict[str, str], modality: Modality | None, options: SourceOptions
+) -> Containers | None:
+    ends: dict[str, list[str]] = {}
+    for name in sorted(stamps):
+        ends.setdefault(_suffix(name), []).append(name)
+    tables = sorted(name for end in TABLES for name in ends.get(end, ()))
+    texts = modality or _of_tables()
+    column = options.text_column
+    if tables and texts.in_tables and means_texts(folder, tables[0], column, modality):
+        some = {name: stamps[name] for name in tables}
+        return Containers(folder, TEXTS, some, modality, options)
+    for extension in CONTAINERS:
+        if extension in ends:
+            some = {name: stamps[name] for name in ends[extension]}
+            return Containers(folder, extension, some, modality, options)
+    return None
+
+
+def look_into_folder(
+    path: object,
+    folder: Folder,
+    modality: Modality | None,
+    options: SourceOptions = SourceOptions(),
+) -> Source | Containers:
+    """List the examples of a folder; if it has none, find its archives or tables of examples.
 
     Feature stores of ours in the folder are left out.
 
@@ -44,8 +117,8 @@ def open_folder(
     ----------
     modality
         Of the examples; by default, that of most files.
-    column
-        Of the texts in the folder's tables, if it is named.
+    options
+        The columns of texts and labels in the folder's tables.
 
     Raises
     ------
@@ -67,12 +140,8 @@ def open_folder(
     if found:
         _check_alone(path, folder, kind, len(found), containers)
     else:
-        texts = modality or next(each for each in MODALITIES.values() if each.in_tables)
-        tables = sorted(name for end in TABLES for name in others.get(end, ()))
-        if tables and texts.in_tables and means_texts(folder, tables[0], column, modality):
-            return open_texts(path, folder, tables, column, texts)
-        for extension, names in containers.items():
-            return CONTAINERS[extension](path, folder, names, modality)
+        if meant := _containers(folder, dict(files), modality, options):
+            return meant
         if (single := _single(others)) is not None:
             if single.lower().endswith(".zip"):
                 return open_zip(path, folder, single, modality)
@@ -112,7 +181,7 @@ def _files(path: object, folder: Folder, left_out: Counter[str]) -> list[tuple[s
     files = []
     for name, stamp in listed:
         if not is_utf8(name):
-            left_out["names that are not UTF-8"] += 1
+            left_out[NOT_UTF8] += 1
         elif is_of_the_system(name):
             left_out[HIDDEN] += 1
         elif stores and any(name.startswith(store) for store in stores):

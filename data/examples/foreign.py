@@ -18,7 +18,24 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+LOOKED_AT = 4096  # bytes at the start of a text file that say how it is encoded
 VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+
+
+def encoding_of(head: bytes) -> str | None:
+    """The encoding of a text file that is not plain UTF-8, by its first bytes; else None.
+
+    UTF-16 has a byte order mark, or is recognized by its zeros: Latin letters, digits and
+    separators have one in each pair of bytes, always in the same place.
+    """
+    for mark, encoding in MARKS:
+        if head.startswith(mark):
+            return "utf-8-sig" if encoding == "utf-8" else encoding
+    start = head[:LOOKED_AT]
+    first, second = start[::2].count(0), start[1::2].count(0)
+    if len(start) > 3 and not min(first, second) and 4 * max(first, second) > len(start):
+        return "utf-16-be" if first else "utf-16-le"
+    return None
 
 
 def as_utf8(path: object, content: bytes) -> bytes:
@@ -27,25 +44,16 @@ def as_utf8(path: object, content: bytes) -> bytes:
     Raises
     ------
     SourceError
-        If it is in another encoding and has no byte order mark.
+        If it is not valid, or in another encoding than Unicode's.
     """
-    for mark, encoding in MARKS:
-        if content.startswith(mark):
-            if encoding == "utf-8":
-                content = content[len(mark) :]
-                break
-            try:
-                return content.decode(encoding).encode()
-            except UnicodeError as error:
-                raise SourceError(
-                    f"{path} is not valid {encoding.upper()}: {error}", "Save it as UTF-8."
-                ) from None
-    start = content[:4096]
-    if start.count(0) > len(start) // 4:
-        raise SourceError(
-            f"{path} is not UTF-8 text: many of its bytes are zero",
-            "It may be UTF-16 without a byte order mark. Save it as UTF-8.",
-        )
+    if encoding := encoding_of(content):
+        try:
+            return content.decode(encoding).encode()
+        except UnicodeError as error:
+            raise SourceError(
+                f"{path} is not valid {encoding.removesuffix('-sig').upper()}: {error}",
+                "Save it as UTF-8.",
+            ) from None
     try:
         content.decode()
     except UnicodeDecodeError as error:

@@ -16,14 +16,17 @@ from headstart.data.common.errors import Checklist, SourceError
 from headstart.data.examples.foreign import storable
 from headstart.data.examples.source import (
     COLUMNS,
+    NoExamplesError,
     Source,
     check_columns,
     check_names,
     split_of,
     text_column,
+    usual_names,
 )
 from headstart.data.modalities.known import modality_of
 from headstart.data.modalities.modality import Modality
+from headstart.data.source_options import SourceOptions
 from headstart.data.storage.folder import Folder
 
 LOOKED_AT = 8  # values at the start of a column of bytes that are checked
@@ -43,7 +46,11 @@ def holds_examples(folder: Folder, name: str, modality: Modality) -> bool:
 
 
 def open_parquet(
-    path: object, folder: Folder, names: list[str], modality: Modality | None
+    path: object,
+    folder: Folder,
+    names: list[str],
+    modality: Modality | None,
+    options: SourceOptions = SourceOptions(),
 ) -> Source:
     """List the examples of some Parquet files; their bytes are not read.
 
@@ -59,6 +66,8 @@ def open_parquet(
         The files in `folder`.
     modality
         Of the examples; by default, the first in the table of modalities.
+    options
+        The column of labels.
 
     Raises
     ------
@@ -71,7 +80,7 @@ def open_parquet(
     with console.progress("listing Parquet files", len(names)) as advance:
         for name in names:
             with checks.item():
-                tables.append(_examples(folder, name, kind))
+                tables.append(_examples(folder, name, kind, options))
             advance(1)
     checks.finish()
     try:
@@ -82,7 +91,7 @@ def open_parquet(
             "Put files with the same columns into one folder.",
         ) from None
     if not examples.num_rows:
-        raise SourceError(f"{path} lists no examples", "Give it a row for each example.")
+        raise NoExamplesError(f"{path} lists no examples", "Give it a row for each example.")
     columns = {name: examples[name] for name in COLUMNS}
     check_columns(path, columns)
     for name in examples.column_names:
@@ -116,7 +125,7 @@ def _byte_columns(schema: pa.Schema) -> list[str]:
     ]
 
 
-def _examples(folder: Folder, name: str, modality: Modality) -> pa.Table:
+def _examples(folder: Folder, name: str, modality: Modality, options: SourceOptions) -> pa.Table:
     schema = _schema(folder, name)
     where = folder.where(name)
     image = _example_column(folder, name, schema, modality)
@@ -124,11 +133,15 @@ def _examples(folder: Folder, name: str, modality: Modality) -> pa.Table:
     check_names(where, others)
     count = folder.attempt(lambda: pq.read_metadata(folder.open(name)).num_rows)
     table = folder.table(name, others) if others else pa.table({"": pa.nulls(count)})
+    others = usual_names(where, others, options)
+    table = table.rename_columns(others or [""])
     rows = pa.array(np.arange(count)).cast(pa.string())
     columns = {
         "id": text_column(where, table, "id") if "id" in others else _joined(f"{name}#", rows),
         "path": _joined(f"{name}#{image}=", rows),
-        "label": named_labels(schema, text_column(where, table, "label")),
+        "label": named_labels(
+            schema, text_column(where, table, "label"), options.label_column or "label"
+        ),
         "split": text_column(where, table, "split") if "split" in others else _split(name, count),
         "group": text_column(where, table, "group"),
     }
@@ -181,13 +194,15 @@ def _split(name: str, rows: int) -> pa.ChunkedArray:
     return pa.chunked_array([pa.repeat(pa.scalar(split_of(name), pa.string()), rows)])
 
 
-def named_labels(schema: pa.Schema, labels: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Numbers as the names that Hugging Face's `ClassLabel` gives them."""
+def named_labels(
+    schema: pa.Schema, labels: pa.ChunkedArray, column: str = "label"
+) -> pa.ChunkedArray:
+    """Numbers as the names that Hugging Face's `ClassLabel` of a column gives them."""
     written = (schema.metadata or {}).get(b"huggingface")
     feature: Any = {}
     if written:
         try:
-            feature = json.loads(written)["info"]["features"]["label"]
+            feature = json.loads(written)["info"]["features"][column]
         except (ValueError, KeyError, TypeError, RecursionError):
             feature = {}
     names = feature.get("names") if isinstance(feature, dict) else None

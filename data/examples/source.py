@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +17,22 @@ from headstart.data.examples.layout import SPLIT_NAMES, SPLITS
 from headstart.data.examples.reading import container_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.modalities.stretches import whole_of
-from headstart.data.storage.folder import Folder
+from headstart.data.source_options import SourceOptions
+from headstart.data.storage.folder import HIDDEN, Folder
 
+
+class NoExamplesError(SourceError):
+    """A source has no examples, though nothing is wrong with its files."""
+
+
+NOT_UTF8, LOOSE = "names that are not UTF-8", "files beside the class folders"
+ONE = {  # reasons to leave something out, of one file
+    HIDDEN: "hidden or system file",
+    NOT_UTF8: "name that is not UTF-8",
+    LOOSE: "file beside the class folders",
+    "files of feature stores": "file of a feature store",
+    "pictures of another example": "picture of another example",
+}
 COLUMNS = ("id", "path", "label", "split", "group")
 RESERVED = ("content", "stamp", "embedding")
 NEIGHBOURS = 500_000  # strings compared at once
@@ -30,7 +45,7 @@ class Source:
     Parameters
     ----------
     path
-        The folder, manifest or archive that the user named.
+        The folder, manifest or archive that the user named, with its options: an address.
     folder
         The folder that the examples' paths are relative to.
     examples
@@ -42,6 +57,8 @@ class Source:
         What the examples are.
     listed
         The stamps of the examples' files, if listing them returned stamps.
+    labels_by_folder
+        Whether labels or splits are from folders inside archives, which all archives decide on.
     """
 
     path: str
@@ -50,6 +67,12 @@ class Source:
     left_out: dict[str, int]
     modality: Modality
     listed: pa.ChunkedArray | None = None
+    labels_by_folder: bool = False
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Of the examples."""
+        return self.examples.schema
 
     @property
     def classes(self) -> list[str]:
@@ -118,7 +141,42 @@ def text_column(path: object, table: pa.Table, name: str) -> pa.ChunkedArray:
 
 def describe_left_out(left_out: dict[str, int]) -> str:
     """What was left out of a source, such as `3 .txt, 1 hidden or system files`."""
-    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
+    return ", ".join(
+        f"{count:,} {ONE.get(reason, reason) if count == 1 else reason}"
+        for reason, count in sorted(left_out.items())
+    )
+
+
+def usual_names(path: object, names: Sequence[str], options: SourceOptions) -> list[str]:
+    """The names of columns, with `path` and `label` for those that options name.
+
+    A column that had one of these names before is `original_path` or `original_label`.
+
+    Raises
+    ------
+    SourceError
+        If there is no such column.
+    """
+    new = list(names)
+    for usual, given in (("path", options.path_column), ("label", options.label_column)):
+        if given is None or given == usual:
+            continue
+        if given not in names:
+            raise no_column(path, names, given, f"--{usual}-column")
+        new = [
+            usual if old == given else f"original_{usual}" if each == usual else each
+            for old, each in zip(names, new, strict=True)
+        ]
+    return new
+
+
+def no_column(path: object, names: Sequence[str], wanted: str, flag: str) -> SourceError:
+    """What to say of a table that has no column of a name that was given by an option."""
+    near = difflib.get_close_matches(wanted, names, 1, 0.5)
+    return SourceError(
+        f"{path} has no column {wanted!r}; its columns are {', '.join(names)}",
+        f"Did you mean {flag} {near[0]}?" if near else f"Name one: {flag} NAME",
+    )
 
 
 def is_utf8(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from headstart.data.common.arrays import strings
 from headstart.data.common.errors import SourceError
-from headstart.data.examples.foreign import MARKS, as_utf8
+from headstart.data.examples.foreign import LOOKED_AT, as_utf8, encoding_of
 from headstart.data.storage.folder import Folder
 
 SEPARATED = {".csv": ",", ".tsv": "\t"}
@@ -24,6 +25,7 @@ TABLES = (*SEPARATED, *JSON_LINES, ".parquet")
 ROWS_AT_ONCE = 16  # rows of a column of bytes that are decoded together: photographs are large
 TEXTS_AT_ONCE = 1024
 BLOCK = 1 << 24  # bytes of a CSV that are parsed together; no row may be longer
+HEAD = 1 << 16  # bytes at the start of a CSV that say what separates its columns
 
 
 def suffix_of(name: str) -> str:
@@ -31,9 +33,35 @@ def suffix_of(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 
-def parse_options(name: str) -> pa.csv.ParseOptions:
-    """How a CSV or TSV file is separated."""
-    return pa.csv.ParseOptions(delimiter=SEPARATED[suffix_of(name)], newlines_in_values=True)
+def separator(name: str, head: bytes) -> str:
+    """What separates the columns of a CSV or TSV file: comma, semicolon or tab, by its content.
+
+    It divides the header into at least two columns, and most rows into as many. The usual one of
+    the file's extension is tried first, and taken if none does.
+
+    Parameters
+    ----------
+    head
+        The first `HEAD` bytes of the file, in UTF-8.
+    """
+    usual = SEPARATED[suffix_of(name)]
+    text = head.decode("utf-8", "replace")
+    for each in dict.fromkeys((usual, ";", ",", "\t")):
+        try:
+            rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=each) if row]
+        except csv.Error:
+            continue
+        if len(head) == HEAD:
+            del rows[-1:]  # it may be cut
+        width = len(rows[0]) if rows else 0
+        if width > 1 and 2 * sum(len(row) == width for row in rows) > len(rows):
+            return each
+    return usual
+
+
+def parse_options(name: str, head: bytes) -> pa.csv.ParseOptions:
+    """How a CSV or TSV file is separated, see `separator`."""
+    return pa.csv.ParseOptions(delimiter=separator(name, head[:HEAD]), newlines_in_values=True)
 
 
 def convert_options(texts: Sequence[str], **others: Any) -> pa.csv.ConvertOptions:
@@ -103,7 +131,7 @@ def columns_without(folder: Folder, name: str, column: str, texts: Sequence[str]
         table = pa.csv.read_csv(
             pa.BufferReader(content),
             pa.csv.ReadOptions(block_size=min(len(content) + 1, 1 << 30)),
-            parse_options(name),
+            parse_options(name, content),
             convert_options([*texts, column]),
         )
         return table.drop_columns([column]) if table.num_columns > 1 else _nothing(table.num_rows)
@@ -165,10 +193,10 @@ def _values(file: pq.ParquetFile, group: int, column: str) -> Iterator[bytes | N
 
 
 def _csv_reader(folder: Folder, name: str, column: str | None) -> pa.csv.CSVStreamingReader:
-    file = folder.open(name)
-    head = file.read(4)
-    if any(head.startswith(mark) and encoding != "utf-8" for mark, encoding in MARKS):
-        file = pa.BufferReader(as_utf8(folder.where(name), folder.read(name)))
+    head = folder.open(name).read(HEAD)
+    if encoding_of(head):
+        content = as_utf8(folder.where(name), folder.read(name))
+        file, head = pa.BufferReader(content), content
     else:
         file = folder.open(name)
     # Column types are found in the first block alone; without threads, nothing is read ahead.
@@ -177,7 +205,7 @@ def _csv_reader(folder: Folder, name: str, column: str | None) -> pa.csv.CSVStre
     convert = convert_options([column] if column else [], **others)
     if column:  # bytes that are not UTF-8 are one row's error
         convert.column_types = {column: pa.binary()}
-    return pa.csv.open_csv(file, read, parse_options(name), convert)
+    return pa.csv.open_csv(file, read, parse_options(name, head), convert)
 
 
 def _csv_cells(folder: Folder, name: str, column: str) -> Iterator[bytes]:
@@ -195,8 +223,8 @@ def _json_lines(folder: Folder, name: str) -> Iterator[tuple[int, Any]]:
         If a line is not a JSON object.
     """
     with folder.open(name) as file:
-        head = file.read(4)
-    if any(head.startswith(mark) for mark, _ in MARKS):
+        head = file.read(LOOKED_AT)
+    if encoding_of(head):
         lines: Any = io.BytesIO(as_utf8(folder.where(name), folder.read(name)))
     else:
         lines = io.BufferedReader(folder.open(name), BLOCK)

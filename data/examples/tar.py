@@ -23,7 +23,13 @@ from headstart.data.common import console
 from headstart.data.common.arrays import strings
 from headstart.data.common.errors import Checklist, SourceError
 from headstart.data.examples.layout import is_of_the_system, labels_and_splits
-from headstart.data.examples.source import Source, check_columns, is_utf8, split_of
+from headstart.data.examples.source import (
+    NoExamplesError,
+    Source,
+    check_columns,
+    is_utf8,
+    split_of,
+)
 from headstart.data.modalities.known import known_extensions, modality_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.folder import HIDDEN, Folder
@@ -88,10 +94,10 @@ def open_tar(path: object, folder: Folder, names: list[str], modality: Modality 
     ids = [f"{name}/{member}" for name, archive in archives.items() for member in archive.members]
     if not ids:
         what = modality.plural if modality else "examples"
-        raise SourceError(
+        raise NoExamplesError(
             f"{path} holds no {what}", f"Known extensions are {' '.join(sorted(extensions))}."
         )
-    labels, splits = _labels(path, archives)
+    labels, splits, by_folder = _labels(path, archives)
     columns = {
         "id": pa.chunked_array([strings(ids)]),
         "path": pa.chunked_array([strings(p for a in archives.values() for p in a.paths)]),
@@ -102,13 +108,16 @@ def open_tar(path: object, folder: Folder, names: list[str], modality: Modality 
     check_columns(path, columns)
     left_out = sum((archive.left_out for archive in archives.values()), Counter[str]())
     root = str(folder) if len(names) > 1 else folder.where(names[0])
-    return Source(root, folder, pa.table(columns), dict(left_out), kind)
+    return Source(root, folder, pa.table(columns), dict(left_out), kind, labels_by_folder=by_folder)
 
 
 def _labels(
     path: object, archives: dict[str, _Archive]
-) -> tuple[list[str | None], list[str | None]]:
-    """Labels by the files beside the examples, else by folders; splits by folders or archives."""
+) -> tuple[list[str | None], list[str | None], bool]:
+    """Labels by the files beside the examples, else by folders; splits by folders or archives.
+
+    Whether any are by folders is returned as well.
+    """
     labels = [label for archive in archives.values() for label in archive.labels]
     labelled = [each for archive in archives.values() for each in archive.labelled]
     splits = [split_of(name) for name, archive in archives.items() for _ in archive.members]
@@ -117,7 +126,7 @@ def _labels(
     by_folder = labels_and_splits(path, [members[row] for row in others])
     for row, label, split in zip(others, *by_folder, strict=True):
         labels[row], splits[row] = label, split or splits[row]
-    return labels, splits
+    return labels, splits, any("/" in members[row] for row in others)
 
 
 def _list(folder: Folder, name: str, extensions: frozenset[str]) -> _Archive:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,15 +13,19 @@ from headstart.data.examples.foreign import storable
 from headstart.data.examples.parquet import holds_examples, named_labels
 from headstart.data.examples.source import (
     COLUMNS,
+    NoExamplesError,
     Source,
     check_columns,
     check_names,
+    no_column,
     split_of,
     text_column,
+    usual_names,
 )
 from headstart.data.examples.tables import JSON_LINES, column_names, columns_without, suffix_of
 from headstart.data.modalities.known import modality_of
 from headstart.data.modalities.modality import Modality
+from headstart.data.source_options import SourceOptions
 from headstart.data.storage.folder import Folder
 
 # Columns of text, by the names that data sets use.
@@ -56,7 +58,7 @@ def means_texts(folder: Folder, name: str, column: str | None, modality: Modalit
 
 
 def open_texts(
-    path: object, folder: Folder, names: list[str], column: str | None, modality: Modality
+    path: object, folder: Folder, names: list[str], options: SourceOptions, modality: Modality
 ) -> Source:
     """List the texts of some tables; the texts themselves are read by workers.
 
@@ -70,8 +72,9 @@ def open_texts(
         The file or the folder of files, as the user named it.
     names
         The files in `folder`.
-    column
-        The column of text; by default a familiar one, or the only one that may be it.
+    options
+        The columns of text and labels; by default, that of text is a familiar one, or the only one
+        that may be it.
 
     Raises
     ------
@@ -83,7 +86,7 @@ def open_texts(
     with console.progress("listing tables", len(names)) as advance:
         for name in names:
             with checks.item():
-                tables.append(_examples(folder, name, column))
+                tables.append(_examples(folder, name, options))
             advance(1)
     checks.finish()
     try:
@@ -94,26 +97,27 @@ def open_texts(
             "Put files with the same columns into one folder.",
         ) from None
     if not examples.num_rows:
-        raise SourceError(f"{path} lists no examples", "Give it a row for each example.")
+        raise NoExamplesError(f"{path} lists no examples", "Give it a row for each example.")
     columns = {name: examples[name] for name in COLUMNS}
     check_columns(path, columns)
     columns |= {name: examples[name] for name in examples.column_names if name not in COLUMNS}
     root = str(folder) if len(names) > 1 else folder.where(names[0])
-    if column is not None:
-        root = f"{root}#{column}"
     return Source(root, folder, pa.table(columns), {}, modality)
 
 
-def _examples(folder: Folder, name: str, column: str | None) -> pa.Table:
+def _examples(folder: Folder, name: str, options: SourceOptions) -> pa.Table:
     where = folder.where(name)
-    chosen = _text_column(where, column_names(folder, name), column)
-    table = columns_without(folder, name, chosen, COLUMNS)
+    label_column = options.label_column or "label"
+    chosen = _text_column(where, column_names(folder, name), options.text_column, label_column)
+    table = columns_without(folder, name, chosen, (*COLUMNS, label_column))
+    table = table.rename_columns(usual_names(where, table.column_names, options))
     others = [each for each in table.column_names if each]
     check_names(where, others)
     rows = pa.array(np.arange(table.num_rows)).cast(pa.string())
     label = text_column(where, table, "label")
     if suffix_of(name) == ".parquet":
-        label = named_labels(folder.attempt(lambda: pq.read_schema(folder.open(name))), label)
+        schema = folder.attempt(lambda: pq.read_schema(folder.open(name)))
+        label = named_labels(schema, label, label_column)
     split = pa.chunked_array([pa.repeat(pa.scalar(split_of(name), pa.string()), table.num_rows)])
     columns = {
         "id": text_column(where, table, "id") if "id" in others else _joined(f"{name}#", rows),
@@ -134,16 +138,13 @@ def _joined(prefix: str, rows: pa.Array) -> pa.ChunkedArray:
     return pa.chunked_array([pc.binary_join_element_wise(prefix, rows, "")])
 
 
-def _text_column(where: str, names: dict[str, bool], column: str | None) -> str:
+def _text_column(where: str, names: dict[str, bool], column: str | None, label_column: str) -> str:
     if column is not None:
         if column in names:
             return column
-        near = difflib.get_close_matches(column, names, 1, 0.5)
-        raise SourceError(
-            f"{where} has no column {column!r}; its columns are {', '.join(names)}",
-            f"Did you mean --text-column {near[0]}?" if near else "Name one: --text-column NAME",
-        )
-    possible = [name for name, is_text in names.items() if is_text and name not in COLUMNS]
+        raise no_column(where, list(names), column, "--text-column")
+    taken = (*COLUMNS, label_column)
+    possible = [name for name, is_text in names.items() if is_text and name not in taken]
     found = [name for name in FAMILIAR if name in possible][:1] or possible
     if len(found) == 1:
         return found[0]

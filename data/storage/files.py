@@ -116,10 +116,26 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
         try:
-            with open(unfinished, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            _write(unfinished, content)
             os.replace(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    """Write a file that has no name before it is whole, where the file system can do that.
+
+    Whoever reads all files of the folder meanwhile does not meet half of one, and a process that
+    dies leaves none.
+    """
+    try:
+        number, named = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o666), False
+    except (AttributeError, OSError):  # not Linux; such as NFS
+        number, named = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666), True
+    with open(number, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(number)
+        if not named:
+            # With a folder's number, Python asks for the file that the link in /proc points to.
+            os.link(f"/proc/self/fd/{number}", path, src_dir_fd=number)

@@ -27,7 +27,7 @@ class Folder(ABC):
 
     def where(self, name: str) -> str:
         """The full path or address of a file, for messages."""
-        return f"{self.root}/{name}"
+        return f"{self.root.rstrip('/')}/{name}"
 
     def names(self, under: str = "") -> list[str]:
         """The names of all files below, without hidden ones, sorted."""
@@ -85,10 +85,6 @@ class Folder(ABC):
     @abstractmethod
     def remove(self, name: str) -> None:
         """Remove a file, if it exists."""
-
-    @abstractmethod
-    def move(self, name: str, new: str) -> None:
-        """Give a file another name, if it is there; a reader may find neither for a moment."""
 
     @abstractmethod
     def remove_all(self, under: str) -> None:

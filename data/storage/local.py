@@ -7,7 +7,6 @@ import shutil
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -124,12 +123,6 @@ class LocalFolder(Folder):
         """Remove a file, if it exists."""
         with in_words(self.path(name)):
             self.path(name).unlink(missing_ok=True)
-
-    def move(self, name: str, new: str) -> None:
-        """Give a file another name, if it is there."""
-        with in_words(self.path(new)), suppress(FileNotFoundError):
-            self.path(new).parent.mkdir(parents=True, exist_ok=True)
-            self.path(name).rename(self.path(new))
 
     def remove_all(self, under: str) -> None:
         """Remove a folder in this one with all its files, if it exists."""

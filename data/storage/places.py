@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import posixpath
+from collections.abc import Sequence
 from pathlib import Path
 
 from headstart.data.storage.files import local_path
@@ -34,3 +36,33 @@ def folder_holding(path: str | Path) -> tuple[Folder, str]:
         return folder_at(f"{scheme}://{parent or name}"), name if parent else ""
     file = local_path(path)
     return LocalFolder(str(file.parent)), file.name
+
+
+def resolved(folder: str, path: str) -> str:
+    """The whole path or address of a path as it is written in a file of a folder.
+
+    Parts `..` are resolved by the text alone: links are not followed.
+    """
+    if "://" not in path:
+        path = f"/{path.lstrip('/')}" if path.startswith("/") else f"{folder}/{path}"
+    scheme, mark, rest = path.rpartition("://")
+    if scheme == "file":
+        scheme, mark = "", ""
+    return f"{scheme}{mark}{posixpath.normpath(rest)}"
+
+
+def relative_to(root: str, path: str) -> str | None:
+    """The path of a file in a folder, both whole; None if it is elsewhere."""
+    start = f"{root.rstrip('/')}/"
+    inside = path.startswith(start) and len(path) > len(start) and "\0" not in path
+    return path[len(start) :] if inside else None
+
+
+def common_root(paths: Sequence[str | None]) -> str:
+    """Where all files can be: the file system, or the bucket of the first one.
+
+    A folder that they share would be another one as soon as a file is added.
+    """
+    first = next(filter(None, paths), "")
+    scheme, mark, rest = first.rpartition("://")
+    return f"{scheme}{mark}{rest.partition('/')[0]}" if mark else "/"

@@ -187,11 +187,6 @@ class RemoteFolder(Folder):
         with suppress(FileNotFoundError):
             self.attempt(lambda: self._fs.delete_file(self._path(name)))
 
-    def move(self, name: str, new: str) -> None:
-        """Copy an object to another name, then remove it, if it is there."""
-        with suppress(FileNotFoundError):
-            self.attempt(lambda: self._fs.move(self._path(name), self._path(new)))
-
     def remove_all(self, under: str) -> None:
         """Remove all objects below a prefix."""
         self.attempt(lambda: self._fs.delete_dir_contents(self._path(under), missing_dir_ok=True))

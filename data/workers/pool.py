@@ -29,13 +29,17 @@ MAX_STARTUP_FAILURES = 3  # workers in a row that die while starting
 # which takes `patience` seconds three times.
 MAX_DIED_IN_A_ROW, MAX_STALLED_IN_A_ROW = 16, 3
 KILLED = "its process was killed or crashed; short memory is the usual cause"
+MACHINE_LOST, MACHINE_SILENT = "its machine was lost", "its machine does not answer"
 ADVICE = {
     "died": "the memory of the machines: fewer --workers have more each.",
     "stalled": "how long it takes for one of them.",
 }
 POLL_SECONDS = 0.5  # for results
 WATCH_SECONDS = 1.0  # for positions
+POSITIONS_A_SECOND = 200  # at most: of thousands of workers, each is asked more seldom
+GROW_SECONDS = 5.0  # for machines that have joined
 QUIET_SECONDS = 30.0  # for notes to the user
+MOST_NOTES = 16  # of slow workers at once
 
 
 @dataclass
@@ -97,6 +101,9 @@ class WorkerPool:
         Number of workers.
     patience
         Seconds without an example after which a worker is replaced.
+    room
+        How many more workers the cluster has room for now; by default, none are added to those of
+        the start.
 
     Attributes
     ----------
@@ -106,8 +113,15 @@ class WorkerPool:
         When the first worker had started, by `time.monotonic`; 0 before.
     """
 
-    def __init__(self, job: Job, content: Any, size: int, patience: float) -> None:
-        self.job, self.size, self.patience = job, size, patience
+    def __init__(
+        self,
+        job: Job,
+        content: Any,
+        size: int,
+        patience: float,
+        room: Callable[[], int] | None = None,
+    ) -> None:
+        self.job, self.size, self.patience, self.room = job, size, patience, room
         self.modality = MODALITIES[job.spec.modality]
         self.content = [content]  # in a list, so that Ray does not unpack it
         self.members: list[_Member] = []
@@ -118,7 +132,7 @@ class WorkerPool:
         self.lost = 0
         self.started = 0.0
         self.created = self.startup_failures = self.failed_in_a_row = self.next_number = 0
-        self.noted = self.watched = time.monotonic()
+        self.noted = self.watched = self.grown = time.monotonic()
         self.advance: Callable[[int], None] = lambda step: None
 
     def run(self, shards: list[Shard], what: str) -> Iterator[Finished]:
@@ -139,14 +153,14 @@ class WorkerPool:
 
         self.waiting = deque(map(_Task, shards))
         self.next_number = 1 + max((shard.number for shard in shards), default=0)
-        total = sum(len(shard.examples) for shard in shards)
+        total = sum(map(len, shards))
         try:
             with console.progress(what, total) as self.advance:
                 while self.waiting or any(member.tasks for member in self.members):
+                    self._grow()
                     self._start_workers()
                     self._hand_out()
-                    ready, _ = ray.wait(list(self.answers), timeout=POLL_SECONDS)
-                    for answer in ready:
+                    for answer in self._ready():
                         self._receive(answer)
                     self._watch()
                     while self.finished:
@@ -156,6 +170,24 @@ class WorkerPool:
                 ray.kill(actor)
             if self.marks:
                 ray.kill(self.marks)
+
+    def _ready(self) -> list[Any]:
+        """All answers that are there, at least one unless `POLL_SECONDS` pass before."""
+        import ray
+
+        asked = list(self.answers)
+        if ray.wait(asked, timeout=POLL_SECONDS)[0]:
+            return ray.wait(asked, num_returns=len(asked), timeout=0)[0]
+        return []
+
+    def _grow(self) -> None:
+        """Use machines that have joined since the start."""
+        now = time.monotonic()
+        if self.room is None or not self.waiting or now - self.grown < GROW_SECONDS:
+            return
+        self.grown = now
+        starting = sum(not member.name for member in self.members)
+        self.size += max(0, self.room() - starting)
 
     def _start_workers(self) -> None:
         needed = min(self.size, len(self.waiting) + sum(bool(m.tasks) for m in self.members))
@@ -207,7 +239,7 @@ class WorkerPool:
         shard = member.tasks.popleft().shard
         self.finished.append(Finished(value, member.number, member.started))
         self.failed_in_a_row = 0
-        self._move(member, len(shard.examples))
+        self._move(member, len(shard))
         member.row = 0
 
     def _on_position(self, member: _Member, position: tuple[int, int]) -> None:
@@ -223,7 +255,7 @@ class WorkerPool:
 
     def _watch(self) -> None:
         now = time.monotonic()
-        if now - self.watched < WATCH_SECONDS:
+        if now - self.watched < max(WATCH_SECONDS, len(self.members) / POSITIONS_A_SECOND):
             return
         self.watched = now
         for member in list(self.members):
@@ -241,8 +273,9 @@ class WorkerPool:
 
     def _note_what_is_slow(self, now: float) -> None:
         busy = [member for member in self.members if member.tasks]
-        for member in busy:
-            example = _example(member.tasks[0].shard, member.row)
+        busy.sort(key=lambda member: member.last_progress)
+        for member in busy[:MOST_NOTES]:
+            example = member.tasks[0].shard.name_of(member.row)
             console.note(f"{member.name}: at {example} for {now - member.last_progress:.0f} s")
         if not busy:
             place = "CPU and GPU" if self.job.gpu else "CPU"
@@ -257,7 +290,7 @@ class WorkerPool:
         self.members.remove(member)
         self.answers = {a: (t, m) for a, (t, m) in self.answers.items() if m is not member}
         if not member.name:
-            self.startup_failures += 1
+            self.startup_failures += why not in (MACHINE_LOST, MACHINE_SILENT)
             if self.startup_failures == MAX_STARTUP_FAILURES:
                 raise self.job.stopped(
                     f"{MAX_STARTUP_FAILURES} workers in a row died while starting: "
@@ -270,16 +303,16 @@ class WorkerPool:
         task = member.tasks.popleft()
         self.waiting.extendleft(reversed(member.tasks))
         self.advance(-member.row)
-        self.lost += len(task.shard.examples)
+        self.lost += len(task.shard)
         task.losses += 1
         console.note(
-            f"{member.name} {how} near {_example(task.shard, member.row)}: {why}; it is replaced"
+            f"{member.name} {how} near {task.shard.name_of(member.row)}: {why}; it is replaced"
         )
         if self.marks is None:
             self.marks = _marks()
         if task.losses < TRIES:
             self.waiting.appendleft(task)
-        elif len(task.shard.examples) == 1:
+        elif len(task.shard) == 1:
             self._give_up(task.shard, how, why)
         else:
             self.waiting.extendleft(reversed(self._split(task)))
@@ -289,7 +322,7 @@ class WorkerPool:
         import ray
 
         shard = task.shard
-        size = len(shard.examples)
+        size = len(shard)
         try:
             at = ray.get(self.marks.read.remote(shard.number))
         except ray.exceptions.RayError:  # the machine of the marks was lost as well
@@ -297,12 +330,13 @@ class WorkerPool:
         cuts = [0, size // 2, size] if at is None else sorted({0, at, at + 1, size})
         pieces = []
         for start, end in pairwise(cuts):
-            piece = Shard(self.next_number, shard.examples.slice(start, end - start))
+            piece = shard.piece(self.next_number, start, end - start)
             self.next_number += 1
             pieces.append(_Task(piece, 1 if start == at else 0))
         return pieces
 
     def _give_up(self, shard: Shard, how: str, why: str) -> None:
+        shard = shard.loaded()
         path = shard.examples["path"][0].as_py()
         (stamp,) = self.job.root.stamps([container_of(path)])
         message = (
@@ -316,7 +350,7 @@ class WorkerPool:
         if self.failed_in_a_row >= most:
             raise self.job.stopped(
                 f"{self.failed_in_a_row} {self.modality.plural} in a row ended their "
-                f"workers, the last one is {_example(shard, 0)}: {why}\n  Check the graph's file, "
+                f"workers, the last one is {shard.name_of(0)}: {why}\n  Check the graph's file, "
                 f"and {ADVICE[how]}"
             )
 
@@ -325,16 +359,8 @@ class WorkerPool:
         where = ""
         if member.tasks and not isinstance(cause, StorageError):
             shard = member.tasks[0].shard
-            ids = shard.examples["id"]
-            where = (
-                f"shard {shard.number} ({len(ids)} examples, {ids[0].as_py()} to "
-                f"{ids[-1].as_py()}) failed: "
-            )
+            where = f"shard {shard.number} ({shard.where()}) failed: "
         return self.job.stopped(where + str(cause or error).strip())
-
-
-def _example(shard: Shard, row: int) -> str:
-    return repr(shard.examples["id"][min(row, len(shard.examples) - 1)].as_py())
 
 
 def _cause_of_death(error: Exception) -> str:
@@ -344,7 +370,9 @@ def _cause_of_death(error: Exception) -> str:
     if isinstance(error, ray.exceptions.OutOfMemoryError) or "memory monitor" in str(error):
         return "Ray ended it, since its machine was short of memory"
     if isinstance(error, ray.exceptions.NodeDiedError) or "node has died" in str(error).lower():
-        return "its machine was lost"
+        return MACHINE_LOST
+    if isinstance(error, ray.exceptions.ActorUnavailableError):
+        return MACHINE_SILENT
     died = ray.exceptions.ActorDiedError, ray.exceptions.WorkerCrashedError
     if isinstance(error, died) and "creation task" not in str(error):
         return KILLED

@@ -35,7 +35,8 @@ def main(*arguments: str) -> None:
     step(backbone, "export", "backbone", *network, "--size", asked.size)
     step(features, "extract", source, "--backbone", backbone)
     dense = ("--head", "keras", "--param", f"epochs={asked.max_epochs}")
-    step(model, "classify", "train", features, *few, *dense)
+    patience = ("--param", f"early_stop={asked.use_early_stop}")
+    step(model, "classify", "train", features, *few, *dense, *patience)
     step(work / "edge.onnx", "export", "classifier", model, "--backbone", backbone)
     if asked.retrained_conv_layers:
         tune = ("classify", "finetune", source, "--backbone", backbone, "--model", model, *few)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import skops.io
 
 from headstart.data.common import console
+from headstart.data.common.console import counted
 from headstart.data.common.errors import ModelError, ParityError
 from headstart.data.common.onnx_runtime import open_session
 from headstart.data.contracts import backbone as contract
@@ -153,8 +154,8 @@ def _photographs(
     needed = min(FEWEST, gate.examples, -(-known.num_rows // 2))
     if found < needed:
         raise ModelError(
-            f"the parity check needs {needed} of the model's {known.num_rows} photographs, but "
-            f"only {found} can be read in {root}",
+            f"the parity check needs {needed} of the model's "
+            f"{counted(known.num_rows, 'example')}, but only {found} can be read in {root}",
             "Name the folder where they are now: --source FOLDER",
         )
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headstart.data.common import console
+from headstart.data.common.console import counted
 from headstart.data.common.errors import ModelError, SourceError
 from headstart.data.common.intervals import Interval, proportion
 from headstart.data.common.onnx_runtime import open_session
@@ -129,8 +130,7 @@ def labelled_photographs(
         where = f"the split {split!r} of {path}" if split else str(path)
         raise SourceError(
             f"{where} has no labels, so accuracy cannot be measured",
-            "Sort the photographs into one folder per class, or give a manifest with a column "
-            "'label'.",
+            "Sort the files into one folder per class, or give a manifest with a column 'label'.",
         )
     position = pc.index_in(known["label"], value_set=pa.array(classes, pa.string()))
     if position.null_count:
@@ -172,7 +172,7 @@ def held_out_photographs(
     known = known.filter(pc.and_(pc.equal(known["split"], "test"), pc.is_valid(known["label"])))
     if not known.num_rows:
         raise ModelError(
-            f"the model {model} held out no labelled photographs", "Name some with --source."
+            f"the model {model} held out no labelled examples", "Name some with --source."
         )
     position = pc.index_in(known["label"], value_set=pa.array(classes, pa.string()))
     folder = folder_at(source if source is not None else trained.card.root)
@@ -197,7 +197,7 @@ def agree(edges: Sequence[Edge], photographs: Photographs) -> Agreement:
     if not len(read):
         name, why = unread[0]
         raise SourceError(
-            f"none of the {len(unread):,} photographs of {photographs.place} can be read; "
+            f"none of the {counted(len(unread), 'example')} of {photographs.place} can be read; "
             f"{name!r}: {why}",
             f"See what is broken: python -m data inspect {photographs.place}",
         )

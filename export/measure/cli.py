@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headstart.data.common import console
+from headstart.data.common.application.arguments import AsJson, expanded
+from headstart.data.common.console import counted
+from headstart.data.source_options import SourceOptions
 
 if TYPE_CHECKING:
     from headstart.data.common.intervals import Interval
@@ -16,20 +19,20 @@ if TYPE_CHECKING:
 MOST_CLASSES, WORST = 20, 10
 
 
+@expanded
 def measure(
     edges: Annotated[
         list[str], typer.Argument(metavar="EDGE...", help="Edge models; compared with the first.")
     ],
+    reading: SourceOptions,
     source: Annotated[
         str | None,
-        typer.Option(
-            help="Labelled photographs not used in training, to measure accuracy as well."
-        ),
+        typer.Option(help="Labelled examples not used in training, to measure accuracy as well."),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Model folder, to measure accuracy on its held-out photographs; --source says "
+            help="Model folder, to measure accuracy on its held-out examples; --source says "
             "where they are now, if they were moved."
         ),
     ] = None,
@@ -38,13 +41,14 @@ def measure(
         float | None,
         typer.Option(help="Exit 1 if one has this many points less accuracy than the first."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Measure edge models: size, latency, memory; on photographs also accuracy and agreement."""
+    """Measure edge models: size, latency, memory; on examples also accuracy and agreement."""
     from headstart.export.measure.measure import measure
     from headstart.export.options import MeasureOptions
 
-    found = measure(edges, MeasureOptions(runs, source, model, most_loss))
+    place = None if source is None else str(reading.address(source))
+    found = measure(edges, MeasureOptions(runs, place, model, most_loss))
     if as_json:
         console.show_json(found.to_json())
     else:
@@ -73,7 +77,7 @@ def _show_latency(found: Measurement) -> None:
     )
     before = max(latency.before for model in found.models for latency in model.latency)
     console.note(
-        f"one photograph at a time, random pixels, {found.runs:,} runs each, alternating; memory: "
+        f"one example at a time, random input, {found.runs:,} runs each, alternating; memory: "
         "the largest resident size of the process, of which Python, NumPy and ONNX Runtime are "
         f"{before / 1e6:.0f} MB"
     )
@@ -82,7 +86,7 @@ def _show_latency(found: Measurement) -> None:
 def _show_agreement(found: Measurement, answers: Agreement) -> None:
     names = [console.place(model.path) for model in found.models]
     of = f", the split {answers.split!r}" if answers.split else ""
-    console.out.print(f"\n{answers.photographs:,} photographs{of}", markup=False)
+    console.say(f"\n{counted(answers.photographs, 'example')}{of}")
     console.show_table(
         ["edge model", "accuracy", "answered", "correct of these", "same label as the first"],
         [
@@ -128,7 +132,7 @@ def _show_classes(names: list[str], answers: Agreement) -> None:
         ]
         for index in tested
     ]
-    columns = ["class", "photographs", f"recall of {names[0]}"]
+    columns = ["class", "examples", f"recall of {names[0]}"]
     console.show_table([*columns, *(f"points lost by {name}" for name in names[1:])], rows)
 
 

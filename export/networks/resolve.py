@@ -43,7 +43,7 @@ def open_original(reference: str, options: BackboneOptions) -> Original:
         return open_named(framework, rest, options)
     lite, application = plain_name(reference), application_name(reference)
     if lite in LITE:
-        from headstart.export.networks.keras.efficientnet_lite import open_lite
+        from headstart.export.networks.lite import open_lite
 
         return open_lite(lite, options)
     if application in APPLICATIONS:

@@ -32,7 +32,8 @@ class Known:
     source_rows
         Row in the source, int64 `[examples]`; -1 if the source no longer has it.
     stale
-        Whether its label, path or another column has changed in the source, bool `[examples]`.
+        Whether its label, path or another column has changed in the source, or the source has
+        other columns, bool `[examples]`.
     touched
         Whether its file now has another stamp, bool `[examples]`.
     moved
@@ -199,13 +200,13 @@ def _stale(entries: _Entries, source: Source, rows: np.ndarray) -> np.ndarray:
     stale = np.zeros(len(rows), bool)
     if entries.failed:  # errors have no columns from the source
         return stale
-    stored = entries.table.drop_columns(
-        [c for c in ("id", "stamp") if c in entries.table.schema.names]
-    )
+    if "stamp" not in entries.table.column_names:  # written before stamps were
+        return np.ones(len(rows), bool)
+    stored = entries.table.drop_columns(["id", "stamp"])
     there = rows >= 0
     now = source.examples.drop_columns(["id"])
     if [(f.name, f.type) for f in stored.schema] != [(f.name, f.type) for f in now.schema]:
-        return there
+        return np.ones(len(rows), bool)  # all parts of a store have the same columns
     taken = now.take(pa.array(rows[there]))
     before = stored.filter(pa.array(there))
     different = np.zeros(len(taken), bool)

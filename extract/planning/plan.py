@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,19 +15,21 @@ from headstart.data.common.errors import StoreError
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import Unfinished, read_unfinished
 from headstart.data.contracts.store import (
-    MANIFEST,
+    OLD_MANIFEST,
     RECORDS,
     PartRecord,
     StoreManifest,
+    manifest_file,
     read_manifest,
 )
 from headstart.data.examples.opening import Source
+from headstart.data.source_options import same_examples
 from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import LOCK
 from headstart.data.workers.shards import Shard, cut
 from headstart.extract.planning.changes import changed_files
 from headstart.extract.planning.known import Known, read_known
-from headstart.extract.planning.rewrite import Rewrite
+from headstart.extract.planning.rewrite import Rewrite, rewrite
 
 TURNS = 4  # a shard is 1 / TURNS of each worker's part of the remaining work: the last shards are
 # small, so that a slow worker does not leave the others idle
@@ -99,7 +103,8 @@ class Plan:
     unfinished
         Whether an earlier run has not finished, and this one continues it.
     leftovers
-        Whether there are records to be removed at the end, or another source to be written down.
+        Whether there are records to be removed at the end, another source to be written down, or a
+        manifest of an older format.
     """
 
     manifest: StoreManifest | None
@@ -115,9 +120,30 @@ class Plan:
     @property
     def finished(self) -> bool:
         """Whether there is nothing to do, not even to write the manifest."""
-        if self.todo.num_rows or self.rewrites or self.manifest is None or self.leftovers:
+        if self.left or self.changes or self.manifest is None or self.leftovers:
             return False
         return self.parts == self.manifest.parts
+
+    @property
+    def left(self) -> int:
+        """How many examples are to be embedded."""
+        return int(self.todo.num_rows)
+
+    @property
+    def changes(self) -> int:
+        """How many parts are to be rewritten."""
+        return len(self.rewrites)
+
+    def paths(self) -> pa.ChunkedArray:
+        """Of examples to be embedded, to measure with."""
+        return self.todo["path"]
+
+    def rewritten(
+        self, store: Folder, source: Any, fingerprint: Fingerprint
+    ) -> Iterator[PartRecord]:
+        """Rewrite the parts of `rewrites`, as `rewrite` does."""
+        for change in self.rewrites:
+            yield rewrite(store, source, change, fingerprint)
 
     @property
     def new(self) -> bool:
@@ -172,50 +198,141 @@ def plan(
     StoreError
         If the folder has other files, or features of another backbone or source.
     """
+    stored = read_stored(store, source.path, fingerprint, update, any_precision)
+    found = subtract(source, store, stored.parts, update, stored.moved)
+    return Plan(
+        manifest=stored.manifest,
+        parts=found.parts,
+        rewrites=found.rewrites,
+        todo=source.examples.filter(pa.array(~found.done)) if found.parts else source.examples,
+        fingerprint=stored.fingerprint,
+        counts=found.counts,
+        inferences=stored.inferences,
+        unfinished=stored.unfinished is not None,
+        leftovers=stored.leftovers,
+    )
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a store says of itself, before its examples are looked at.
+
+    Parameters
+    ----------
+    parts
+        Those that count, sorted by name.
+    fingerprint
+        Its own, or for a new store the wanted one.
+    moved
+        Whether its source was elsewhere.
+    renamed
+        Whether its source had another address, such as another column of labels.
+    leftovers
+        Whether there are records to be removed, or another source to be written down.
+    """
+
+    fingerprint: Fingerprint
+    manifest: StoreManifest | None = None
+    unfinished: Unfinished | None = None
+    parts: tuple[PartRecord, ...] = ()
+    inferences: int = 0
+    moved: bool = False
+    renamed: bool = False
+    leftovers: bool = False
+
+
+def read_stored(
+    store: Folder, source: str, fingerprint: Fingerprint, update: Update, any_precision: bool
+) -> Stored:
+    """Read the manifest and the records of a store, and compare them with what is wanted.
+
+    Raises
+    ------
+    StoreError
+        As `plan`.
+    """
     manifest, unfinished = read_manifest(store), read_unfinished(store)
     if manifest is None and unfinished is None:
         _check_unused(store)
-        return Plan(
-            manifest=None,
-            parts=(),
-            rewrites=(),
-            todo=source.examples,
-            fingerprint=fingerprint,
-        )
+        return Stored(fingerprint)
     recorded = [found for found in (manifest, unfinished) if found]
     own = _own_fingerprint(store, recorded)
     if any_precision:
         fingerprint = fingerprint.run_in(own.precision)
     for found in recorded:
         _check_same(store, found, fingerprint, source, update.moved_from)
-    moved = any(found.source != source.path for found in recorded)
-    known = read_known(store, _recorded(manifest, unfinished), source)
-    changed = changed_files(known, source, store, update.rehash or moved)
+    moved = not all(same_examples(found.source, source) for found in recorded)
+    renamed = any(found.source != source for found in recorded)
+    return Stored(
+        fingerprint=own,
+        manifest=manifest,
+        unfinished=unfinished,
+        parts=_recorded(manifest, unfinished),
+        inferences=recorded[-1].inferences,
+        moved=moved,
+        renamed=renamed,
+        leftovers=store.exists(RECORDS) or store.exists(OLD_MANIFEST) or renamed,
+    )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a store's parts have of a source.
+
+    Parameters
+    ----------
+    parts
+        Those that count.
+    rewrites
+        Of these, those in which examples are dropped or have changed in the source.
+    done
+        Whether an example needs no inference, bool `[examples]` of the source.
+    """
+
+    parts: tuple[PartRecord, ...]
+    rewrites: tuple[Rewrite, ...]
+    done: np.ndarray
+    counts: Counts
+
+
+def subtract(
+    source: Source, store: Folder, parts: tuple[PartRecord, ...], update: Update, rehash: bool
+) -> Difference:
+    """Compare the examples of some parts with a source.
+
+    Parameters
+    ----------
+    rehash
+        Whether every file is read and hashed, even if `update` does not ask for it.
+
+    Raises
+    ------
+    StoreError
+        If a part cannot be read.
+    """
+    known = read_known(store, parts, source)
+    changed = changed_files(known, source, store, update.rehash or rehash)
     keep = _keep(known, changed, update)
     done = np.zeros(len(source), bool)
     done[known.source_rows[keep & known.in_source]] = True
-    return Plan(
-        manifest=manifest,
+    return Difference(
         parts=known.parts,
         rewrites=tuple(_rewrites(known, keep)),
-        todo=source.examples.filter(pa.array(~done)),
-        fingerprint=own,
+        done=done,
         counts=Counts(
             kept=int(done.sum()),
             changed=int(changed.sum()),
             retried=int((known.failed & known.in_source & ~keep & ~changed).sum()),
-            relabelled=int((known.stale & keep).sum()),
+            relabelled=int((known.stale & keep & known.in_source).sum()),
             vanished=int((~known.in_source & ~known.superseded).sum()),
         ),
-        inferences=recorded[-1].inferences,
-        unfinished=unfinished is not None,
-        leftovers=store.exists(RECORDS) or moved,
     )
 
 
 def state(store: Folder) -> tuple[bytes, tuple[str, ...]]:
     """What a plan depends on in a store: as long as it is the same, the plan is valid."""
-    manifest = store.read(MANIFEST) if store.exists(MANIFEST) else b""
+    file = manifest_file(store)
+    manifest = store.read(file) if file else b""
     return manifest, tuple(store.names(RECORDS))
 
 
@@ -242,6 +359,7 @@ def _rewrites(known: Known, keep: np.ndarray) -> Iterator[Rewrite]:
             known.position[errors],
             known.source_rows[rows],
             known.touched[rows],
+            int(known.in_source[kept].sum()),
         )
 
 
@@ -273,7 +391,7 @@ def _check_same(
     store: Folder,
     found: StoreManifest | Unfinished,
     fingerprint: Fingerprint,
-    source: Source,
+    source: str,
     moved_from: str | None,
 ) -> None:
     """Refuse a store of another backbone or source, which ids alone could not detect."""
@@ -292,21 +410,19 @@ def _check_same(
             "Extract into another folder with -o, or use the backbone of the store.",
         )
     before = os.path.abspath(moved_from) if moved_from and "://" not in moved_from else moved_from
-    if found.source not in (source.path, before):
+    if found.source != before and not same_examples(found.source, source):
         raise StoreError(
             f"{store} holds features of another source:\n"
-            f"  in the store: {found.source}\n  asked for:    {source.path}",
+            f"  in the store: {found.source}\n  asked for:    {source}",
             "Extract into another folder with -o. If the source has moved, add: "
-            f"--moved-from {found.source}",
+            f"--moved-from {shlex.quote(found.source)}",
         )
 
 
 def _check_unused(store: Folder) -> None:
     """Refuse a folder with other files, so that they are not mixed with a store."""
     store.check()
-    foreign = (
-        name for name in store.names() if name != LOCK and not name.startswith(f"{RECORDS}/")
-    )
+    foreign = (name for name in store.names() if not name.startswith((LOCK, f"{RECORDS}/")))
     if name := next(foreign, None):
         raise StoreError(
             f"{store} is in use by something else (it holds {name})",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +14,11 @@ from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import PartContent, write_part
 from headstart.data.contracts.store import (
     ERROR_SCHEMA,
-    TEXT_COLUMNS,
+    FilePart,
     PartRecord,
+    columns_for,
     damaged,
     fingerprint_of,
-    part_schema,
     read_part,
 )
 from headstart.data.examples.opening import Source
@@ -37,6 +37,8 @@ class Rewrite:
         For each of `rows` its row in the source, -1 if it has none, int64 `[kept]`.
     touched
         For each of `rows` whether its file has another stamp but the same bytes, bool `[kept]`.
+    here
+        How many of what is kept the source still has.
     """
 
     part: PartRecord
@@ -44,15 +46,24 @@ class Rewrite:
     errors: np.ndarray
     source_rows: np.ndarray
     touched: np.ndarray
+    here: int
 
 
-def rewrite(store: Folder, source: Source, change: Rewrite, fingerprint: Fingerprint) -> PartRecord:
+def rewrite(
+    store: Folder,
+    source: Source,
+    change: Rewrite,
+    fingerprint: Fingerprint,
+    file: FilePart | None = None,
+) -> PartRecord:
     """Write a part under a new name; the old one stays until the manifest is written.
 
     Parameters
     ----------
     fingerprint
         Of the store, and assumed for a part of an older headstart, which has none.
+    file
+        The file that its examples are from, if they are planned by file.
 
     Raises
     ------
@@ -65,21 +76,22 @@ def rewrite(store: Folder, source: Source, change: Rewrite, fingerprint: Fingerp
     if old.errors_file:
         before = read_part(store, old.errors_file).take(pa.array(change.errors))
         errors = pa.concat_tables([errors, before], promote_options="default")
-    rows = pa.table({})
+    rows = empty(columns_for(source.examples.schema, fingerprint.dim))
     if old.rows_file and len(change.rows):
         stored = read_part(store, old.rows_file)
         made_by = fingerprint_of(stored)
         if made_by not in (None, fingerprint):
             raise damaged(store, old.rows_file, f"its embeddings were made by {made_by}")
         rows = _refresh(stored.take(pa.array(change.rows)), source, change)
-    return write_part(store, name, PartContent(fingerprint, rows, errors), replaces=old.name)
+    content = PartContent(fingerprint, rows, errors)
+    here = replace(file, here=change.here) if file else None
+    return write_part(store, name, content, replaces=old.name, file=here)
 
 
 def _refresh(rows: pa.Table, source: Source, change: Rewrite) -> pa.Table:
     there = pa.array(change.source_rows >= 0)
     now = source.examples.take(pa.array(np.maximum(change.source_rows, 0)))
-    carried = [field for field in now.schema if field.name not in TEXT_COLUMNS]
-    schema = part_schema(rows.schema.field("embedding").type.list_size, carried)
+    schema = columns_for(now.schema, rows.schema.field("embedding").type.list_size)
     columns = []
     for field in schema:
         if field.name in ("id", "content", "embedding"):

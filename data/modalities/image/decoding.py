@@ -41,6 +41,16 @@ from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from headstart.data.modalities.image.formats import (
+    FORMATS as OPTIONAL,
+)
+from headstart.data.modalities.image.formats import (
+    JXL,
+    decoders,
+    format_of,
+    lacks_boxes,
+    pixels_of_jxl,
+)
 from headstart.data.modalities.image.truncation import (
     JPEG_ENDS,
     ends_in_header,
@@ -50,10 +60,10 @@ from headstart.data.modalities.image.truncation import (
 )
 from headstart.data.modalities.modality import DecodeError
 
-# Only formats that Pillow decodes itself: no EPS (which would start Ghostscript), no plugins.
+# Formats that Pillow decodes itself: no EPS (which would start Ghostscript). `formats` has others.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-# Photographs that are not read: they are listed, and become errors that say so.
-UNREAD = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2")
+# Photographs that may not be read here: they are listed, and become errors that say so.
+OTHERS = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2")
 EXTENSIONS = frozenset(
     [
         ".jpg",
@@ -69,13 +79,15 @@ EXTENSIONS = frozenset(
         ".pbm",
         ".pgm",
         ".ppm",
-        *UNREAD,
+        *OTHERS,
     ]
 )
 # `empty`: no bytes; `not_an_image`: the first bytes fit none of our formats; `truncated`: the end
 # is missing; `damaged`; `too_large`: more pixels than `MOST_PIXELS`, a side longer than
 # `LONGEST_SIDE`, or no memory; `unsupported`: whole, but black and white are not defined.
 REASONS = ("empty", "not_an_image", "truncated", "damaged", "too_large", "unsupported")
+
+DAMAGED = "the header is damaged, or of a kind that is not supported"
 
 MOST_PIXELS = 200_000_000  # as in the largest photographs of telephones and cameras
 LONGEST_SIDE = 100_000  # resizing needs memory for each pixel of a side, not only of the area
@@ -95,12 +107,7 @@ _SIGNATURE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|II[*+]\0|MM\0[*+]", re.DOTALL
 )
 _OTHERS = re.compile(rb"BM|P[1-6]\s")
-_UNREAD = {
-    "HEIC": re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL),
-    "AVIF": re.compile(rb"....ftypavi[fs]", re.DOTALL),
-    "JPEG XL": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
-    "JPEG 2000": re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  "),
-}
+_JPEG_2000 = re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  ")
 MOST_SCANS = 500  # of a JPEG: more are an attack (libjpeg-turbo's own fuzzers stop there)
 MOST_COMMENTS = 1 << 16  # bytes of comments in a PPM's header, which Pillow reads one by one
 _PPM = re.compile(rb"P[1-7]([\s\d]+|#[^\r\n]*[\r\n]?)*")
@@ -140,8 +147,12 @@ def open_image(content: bytes, at_least: tuple[int, int] | None = None) -> Image
     if not content:
         raise DecodeError("empty", "the file has no bytes")
     _refuse_endless(content)
+    optional = format_of(content)
     try:
-        image = Image.open(BytesIO(content), formats=FORMATS)
+        if optional is JXL and pixels_of_jxl(content) > MOST_PIXELS:
+            raise Image.DecompressionBombError
+        formats = decoders(optional) if optional else FORMATS
+        image = Image.open(BytesIO(content), formats=formats)
         if max(image.size) > LONGEST_SIDE:
             raise DecodeError(
                 "too_large",
@@ -161,28 +172,36 @@ def open_image(content: bytes, at_least: tuple[int, int] | None = None) -> Image
     except MemoryError:
         raise DecodeError("too_large", "there is not enough memory to decode it") from None
     except UnidentifiedImageError:
-        for name, signature in _UNREAD.items():
-            if signature.match(content):
-                raise DecodeError(
-                    "unsupported", f"{name} is not read: convert it to JPEG or PNG"
-                ) from None
+        if _JPEG_2000.match(content):
+            raise DecodeError(
+                "unsupported", "JPEG 2000 is not read: convert it to JPEG or PNG"
+            ) from None
+        if optional:
+            raise _of_boxes(content, DAMAGED) from None
         if not _SIGNATURE.match(content):
             raise DecodeError(
                 "not_an_image", f"no supported image format begins with {content[:8]!r}"
             ) from None
         if ends_in_header(content, FORMATS):
             raise DecodeError("truncated", "the file ends in its header") from None
-        raise DecodeError(
-            "damaged", "the header is damaged, or of a kind that is not supported"
-        ) from None
+        raise DecodeError("damaged", DAMAGED) from None
     except Exception as error:  # Pillow's decoders raise all kinds of errors for damaged bytes
+        if optional:
+            raise _of_boxes(content, str(error) or type(error).__name__) from None
         reason = "truncated" if is_truncated(error, content, FORMATS) else "damaged"
         raise DecodeError(reason, str(error) or type(error).__name__) from None
 
 
+def _of_boxes(content: bytes, message: str) -> DecodeError:
+    """The error of a HEIC, AVIF or JPEG XL, of which the decoders do not say whether it is cut."""
+    if lacks_boxes(content):
+        return DecodeError("truncated", "the file ends before its last box")
+    return DecodeError("damaged", message)
+
+
 def looks_like_image(content: bytes) -> bool:
     """Whether bytes begin as those of a photograph do."""
-    known = (_SIGNATURE, _OTHERS, *_UNREAD.values())
+    known = (_SIGNATURE, _OTHERS, _JPEG_2000, *(each.signature for each in OPTIONAL))
     return any(signature.match(content) for signature in known)
 
 
@@ -245,6 +264,8 @@ def _check_sums(content: bytes) -> None:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return None  # its decoder has turned it; one that is a packed JPEG is left as it was
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF; the pixels are whole, and viewers show them unturned

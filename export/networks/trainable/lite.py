@@ -1,4 +1,4 @@
-"""EfficientNet-Lite in PyTorch, by timm, with the weights of the Keras network that is exported.
+"""EfficientNet-Lite in PyTorch, by timm, with the weights of the network that is exported.
 
 The weights' packages and timm give the same modules different names.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from headstart.data.common.console import first_few
 from headstart.data.common.errors import BackboneError
 from headstart.export.networks.catalogue import LITE
-from headstart.export.networks.keras.efficientnet_lite import lite_weights
+from headstart.export.networks.lite import COUNTER, lite_weights
 from headstart.export.networks.network import chosen_scaling
 from headstart.export.networks.scaling import RULES
 from headstart.export.networks.torch.network import WHOLE, TorchNetwork
@@ -20,7 +20,6 @@ from headstart.export.networks.torch.stack import import_torch
 from headstart.export.networks.trainable.torch_network import TrainableTorch
 from headstart.export.options import BackboneOptions
 
-COUNTER = "num_batches_tracked"
 OUTSIDE = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1"}
 SEPARABLE = {  # the first block, which does not expand
     "conv_dw": "_depthwise_conv",

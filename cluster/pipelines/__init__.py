@@ -1,0 +1,1 @@
+"""Parameters of another system in; headstart's own commands run out: MLflow projects, Kubeflow."""

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -28,54 +26,14 @@ import soxr
 
 from headstart.classify.prediction.edge import predict_examples
 from headstart.classify.training import RunOptions, train
+from headstart.data.samples import lay_out
 from headstart.export.backbone.build import export_backbone
 from headstart.export.edge.classifier import export_classifier
 from headstart.export.options import SoundOptions
 from headstart.extract.job import extract
 
-VOICES = ("awb", "kal16", "rms", "slt")
-SENTENCES, HELD_OUT = 100, 25
+HELD_OUT = 0.25
 WANTED = 0.98
-WHO = [
-    "the old captain",
-    "my sister",
-    "a young doctor",
-    "our neighbour",
-    "the farmer",
-    "an engineer",
-]
-DID = ["carried", "found", "painted", "repaired", "sold", "remembered", "borrowed", "watched"]
-WHAT = [
-    "a wooden boat",
-    "two heavy boxes",
-    "the broken clock",
-    "seven red apples",
-    "a map of the island",
-]
-WHERE = ["near the harbour", "behind the station", "in the quiet village", "under the bridge"]
-WHEN = ["last winter", "before the storm", "on a sunny morning", "at half past nine"]
-
-
-def sentences() -> list[str]:
-    """A hundred different ones, the same every time."""
-    random, found = np.random.default_rng(0), dict[str, None]()
-    while len(found) < SENTENCES:
-        words = [each[random.integers(len(each))] for each in (WHO, DID, WHAT, WHERE, WHEN)]
-        found[" ".join(words) + "."] = None
-    return list(found)
-
-
-def record(folder: Path) -> None:
-    """Let every voice say every sentence."""
-    flite = shutil.which("flite")
-    if flite is None:
-        sys.exit("flite is not installed: apt-get install flite")
-    for voice in VOICES:
-        (folder / voice).mkdir(parents=True, exist_ok=True)
-        for number, text in enumerate(sentences()):
-            file = folder / voice / f"{number:03d}.wav"
-            if not file.exists():
-                subprocess.run([flite, "-voice", voice, "-t", text, "-o", file], check=True)
 
 
 def write_manifest(folder: Path) -> Path:
@@ -83,7 +41,7 @@ def write_manifest(folder: Path) -> Path:
     files = sorted(folder.glob("*/*.*"))
     names = sorted({file.name for file in files})
     order = np.random.default_rng(0).permutation(len(names))
-    test = {names[row] for row in order[: len(names) * HELD_OUT // SENTENCES]}
+    test = {names[row] for row in order[: int(len(names) * HELD_OUT)]}
     path = folder / "manifest.csv"
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -120,8 +78,8 @@ def main() -> None:
     work = asked.work or Path(tempfile.mkdtemp(prefix="speakers-"))
     work.mkdir(parents=True, exist_ok=True)
     folder = asked.folder or work / "voices"
-    if asked.folder is None:
-        record(folder)
+    if asked.folder is None and not folder.exists():
+        lay_out("speakers", folder)
     manifest = write_manifest(folder)
     backbone, features, model, edge = (
         work / name for name in ("backbone.onnx", "features", "model", "edge.onnx")

@@ -344,6 +344,39 @@ def pareto(
         _show_line(f"wrote {console.place(output)}")
 
 
+@app.command()
+def trend(
+    stores: Annotated[
+        list[str],
+        typer.Argument(metavar="FEATURES...", help="Feature stores, in the order of the plot."),
+    ],
+    over: Annotated[
+        str, typer.Option(help="size (of the input), layer or width (of the embedding).")
+    ] = "size",
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(help="Backbone file of a store, which says its layer; one for each."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Plot: a .png, .svg or .html file.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show how the accuracy of a light head changes with input size or layer, a line a source."""
+    from headstart.classify.pareto.trend import trend
+
+    found = trend(stores, over, backbone or [], seed, output, overwrite)
+    if as_json:
+        console.show_json(found.to_json())
+        return
+    console.show_table(*found.table())
+    console.note(found.in_words())
+    if output is not None:
+        _show_line(f"wrote {console.place(output)}")
+
+
 def _show_line(text: str) -> None:
     console.say(f"\n{text}")
 

@@ -28,9 +28,26 @@ MOST_ROWS = 20
 def inspect(
     source: Annotated[str, typer.Argument(help="Folder with one folder per class, or a manifest.")],
     reading: SourceOptions,
+    show: Annotated[
+        int, typer.Option(help="Write a contact sheet of this many examples instead.")
+    ] = 0,
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="The contact sheet: a .png or .html file.")
+    ] = "contact_sheet.png",
+    seed: Annotated[int, typer.Option(help="Which examples are shown.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the contact sheet if it is there.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what is in SOURCE: counts, classes, splits, sizes, and broken files."""
+    if show:
+        from headstart.data.contact_sheet import write_contact_sheet
+
+        place = reading.address(source)
+        count = write_contact_sheet(place, output, show, seed, overwrite)
+        console.say(f"wrote {console.place(output)}, {counted(count, 'example')}")
+        return
     from headstart.data.inspection import inspect
 
     found = inspect(reading.address(source))
@@ -97,7 +114,9 @@ def _show_copies(title: str, duplicates: Sequence[Copies], disagree: bool) -> No
 
 @app.command()
 def sample(
-    name: Annotated[str, typer.Argument(help="digits or elpv.")],
+    name: Annotated[
+        str, typer.Argument(help="digits, elpv, speakers, cifar10, cifar100, mnist, fashion-mnist.")
+    ],
     folder: Annotated[str, typer.Argument(help="New or empty folder.")],
     as_json: AsJson = False,
 ) -> None:

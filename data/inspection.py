@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headstart.data.common import console
 from headstart.data.examples.opening import Source, open_source
-from headstart.data.examples.reading import IN_TABLE, Reader, container_of, why_unread
+from headstart.data.examples.reading import Reader, in_order, why_unread
 from headstart.data.modalities.modality import DecodeError
 from headstart.data.storage.files import digest
 
@@ -109,9 +109,7 @@ class _Look:
 
 def _chunks(paths: list[str]) -> Iterator[list[str]]:
     """Pieces for the threads; the rows of a table stay together, to be read once."""
-    for table, group in groupby(
-        paths, lambda path: IN_TABLE.fullmatch(path) and container_of(path)
-    ):
+    for table, group in groupby(paths, in_order):
         run = list(group)
         size = len(run) if table else CHUNK
         yield from (run[start : start + size] for start in range(0, len(run), size))

@@ -403,7 +403,8 @@ def test_what_is_refused_before_any_work(
         "the network that it was exported from, and its weights: --network NAME --weights FILE. "
         "Networks that can be trained: EfficientNet-Lite (efficientnet_lite0, efficientnet_lite1, "
         "efficientnet_lite2), timm:NAME, torchvision:NAME, hf:FOLDER, the networks of "
-        "keras.applications (`python -m export list`) and .keras files."
+        "keras.applications (`python -m export list`), .keras files, and small_cnn, which has no "
+        "weights yet."
     )
     named = (*start, *backbone, *NETWORK)
     assert said(command(*named, "--train-blocks", 99)).startswith(

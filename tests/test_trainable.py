@@ -130,6 +130,6 @@ def test_a_backbone_file_cannot_be_trained(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{tmp_path / 'b.onnx'} cannot be trained\n  Networks that can: EfficientNet-Lite "
         "(efficientnet_lite0, efficientnet_lite1, efficientnet_lite2), timm:NAME, "
-        "torchvision:NAME, hf:FOLDER, the networks of keras.applications (`python -m export list`) "
-        "and .keras files."
+        "torchvision:NAME, hf:FOLDER, the networks of keras.applications (`python -m export list`)"
+        ", .keras files, and small_cnn, which has no weights yet."
     )

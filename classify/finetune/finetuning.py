@@ -190,7 +190,11 @@ def _train(
         for line in plan.words:
             console.note(line)
         trained, whole = parameters_of(network, plan.first, scope.convolutions)
-        console.note(f"{trained:,} of {whole:,} parameters are trained, and the head's")
+        head = (network.dim + 1) * len(examples.classes)
+        console.note(
+            f"{trained + head:,} of {whole + head:,} parameters are trained, {head:,} of them the "
+            "head's"
+        )
         clock.stage("plan")
         folder.write(SETTINGS, json.dumps(settings, indent=1).encode())
         cache = None

@@ -70,11 +70,11 @@ def pareto(
     with checks.item():
         splits = SplitOptions(seed=seed, repeats=REPEATS)
     with checks.item():
-        path = None if output is None else _plot_path(output, overwrite)
+        path = None if output is None else plot_path(output, overwrite)
     opened, files = [], []
     for place in stores:
         with checks.item():
-            opened.append(_open(place))
+            opened.append(open_store(place))
     for place in backbones:
         with checks.item():
             files.append(load_backbone(place))
@@ -82,21 +82,39 @@ def pareto(
         with checks.item():
             matched = _match(stores, opened, backbones, files)
     checks.finish()
-    data = _common_examples(stores, opened)
-    divided = list(stratified_splits(data, splits, REPEATS))
-    found = _score(stores, opened, data, divided)
+    found, data, how = score_stores(stores, opened, splits)
     if backbones:
         found = _with_costs(found, matched)
     if path is not None:
         from headstart.classify.pareto.plot import write_plot  # takes a second to import
 
-    result = Pareto(_ranked(found), len(data.labels), len(data.classes), REPEATS, divided[0].how)
+    result = Pareto(_ranked(found), len(data.labels), len(data.classes), REPEATS, how)
     if path is not None:
         write_plot(result, path)
     return result
 
 
-def _plot_path(output: str | Path, overwrite: bool) -> Path:
+def score_stores(
+    places: Sequence[str | Path], stores: Sequence[FeatureStore], splits: SplitOptions
+) -> tuple[list[Candidate], Labelled, str]:
+    """The accuracy of the default head on stores of the same examples, over the same splits.
+
+    Returns
+    -------
+    The candidates, the examples that all have, and how they were divided, as text.
+
+    Raises
+    ------
+    StoreError
+        If the stores do not hold the same labelled examples.
+    """
+    data = _common_examples(places, stores)
+    divided = list(stratified_splits(data, splits, REPEATS))
+    return _score(places, stores, data, divided), data, divided[0].how
+
+
+def plot_path(output: str | Path, overwrite: bool) -> Path:
+    """Where a plot is written; raises `InputError` if it cannot be."""
     path = local_path(output)
     if path.suffix.lower() not in PLOTS:
         raise InputError(
@@ -106,7 +124,8 @@ def _plot_path(output: str | Path, overwrite: bool) -> Path:
     return path
 
 
-def _open(path: str | Path) -> FeatureStore:
+def open_store(path: str | Path) -> FeatureStore:
+    """A store that fits into memory; raises `StoreError`."""
     store = FeatureStore.open(path)
     if memory_needed(store) > memory_budget():
         raise StoreError(

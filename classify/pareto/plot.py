@@ -35,7 +35,7 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width">
-<title>What a backbone is worth</title>
+<title>{{ title }}</title>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em;
   color: #1f2328; background: #fff }
@@ -46,7 +46,7 @@ td, th { padding: .2em .8em; border-bottom: 1px solid #d8dee4; text-align: right
   white-space: nowrap }
 td:first-child, th:first-child { text-align: left }
 </style>
-<h1>What a backbone is worth</h1>
+<h1>{{ title }}</h1>
 <p>{{ lead }}</p>
 {{ svg | safe }}
 <div><table>
@@ -71,14 +71,17 @@ def write_plot(found: Pareto, path: Path) -> None:
         else:
             figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=DPI)
     content = buffer.getvalue()
-    write_whole(path, _page(found, content.decode()).encode() if kind == ".html" else content)
+    if kind == ".html":
+        columns, rows = table(found)
+        content = page(content.decode(), "What a backbone is worth", in_words(found), columns, rows)
+    write_whole(path, content)
 
 
-def _page(found: Pareto, svg: str) -> str:
-    columns, rows = table(found)
-    page = Environment(autoescape=True).from_string(_PAGE)
+def page(svg: str, title: str, lead: str, columns: list[str], rows: list[list[str]]) -> bytes:
+    """A page with a plot and the table below it, in one file."""
+    template = Environment(autoescape=True).from_string(_PAGE)
     svg = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return page.render(svg=svg, lead=in_words(found), columns=columns, rows=rows)
+    return template.render(svg=svg, title=title, lead=lead, columns=columns, rows=rows).encode()
 
 
 def draw(found: Pareto) -> Figure:

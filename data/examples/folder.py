@@ -14,6 +14,13 @@ from headstart.data.common.arrays import strings
 from headstart.data.common.console import counted
 from headstart.data.common.errors import SourceError
 from headstart.data.examples.layout import is_of_the_system, labels_and_splits
+from headstart.data.examples.packed.arrays import (
+    are_arrays,
+    is_archive,
+    open_archive_of_arrays,
+    open_folder_of_arrays,
+)
+from headstart.data.examples.packed.zipped import open_zip
 from headstart.data.examples.parquet import holds_examples, open_parquet
 from headstart.data.examples.source import (
     COLUMNS,
@@ -121,6 +128,8 @@ def look_into_folder(
     """
     left_out: Counter[str] = Counter()
     files = _files(path, folder, left_out)
+    if are_arrays(name for name, _ in files):
+        return open_folder_of_arrays(path, folder, [name for name, _ in files])
     kind = modality or modality_of(name for name, _ in files)
     found = [(name, stamp) for name, stamp in files if _suffix(name) in kind.extensions]
     others: dict[str, list[str]] = {}
@@ -133,6 +142,11 @@ def look_into_folder(
     else:
         if meant := _containers(folder, dict(files), modality, options):
             return meant
+        if (single := _single(others)) is not None:
+            if single.lower().endswith(".zip"):
+                return open_zip(path, folder, single, modality)
+            if (arrays := open_archive_of_arrays(path, folder, single)) is not None:
+                return arrays
         what = f"; it has {', '.join(sorted(others))} files" if others else "; it is empty"
         if left_out:
             what = f"; left out: {describe_left_out(left_out)}"
@@ -175,6 +189,12 @@ def _files(path: object, folder: Folder, left_out: Counter[str]) -> list[tuple[s
         else:
             files.append((name, stamp))
     return files
+
+
+def _single(others: dict[str, list[str]]) -> str | None:
+    """The only zip archive, or the only one that may be of CIFAR."""
+    found = [n for names in others.values() for n in names if is_archive(n) or n.endswith(".zip")]
+    return found[0] if len(found) == 1 else None
 
 
 def _ends(name: str, mark: str) -> bool:

@@ -14,6 +14,13 @@ from headstart.data.common.errors import SourceError
 from headstart.data.examples.folder import Containers, look_into_folder
 from headstart.data.examples.layout import SPLITS
 from headstart.data.examples.manifest import open_manifest
+from headstart.data.examples.packed.arrays import (
+    IDX,
+    is_archive,
+    open_archive_of_arrays,
+    open_idx,
+)
+from headstart.data.examples.packed.zipped import open_zip
 from headstart.data.examples.parquet import holds_examples, open_parquet
 from headstart.data.examples.reading import container_of
 from headstart.data.examples.source import COLUMNS, LOOSE, Source, quoted
@@ -30,7 +37,7 @@ from headstart.data.storage.places import folder_at, folder_holding
 
 __all__ = ["COLUMNS", "SPLITS", "Source", "open_source", "split_source"]
 MANIFESTS = (".csv", ".tsv", ".parquet")
-FILES = (*MANIFESTS, *JSON_LINES, ".tar")
+FILES = (*MANIFESTS, *JSON_LINES, ".tar", ".zip", ".gz", ".tgz")
 
 
 def open_source(
@@ -50,6 +57,9 @@ def open_source(
     - A table of texts (`.csv`, `.tsv`, `.jsonl`, `.parquet`, or a folder of them) has a column of
       text, and the optional ones of a manifest.
     - A tar archive, or a folder of them, holds examples as WebDataset writes them.
+    - A zip archive holds files as a folder does.
+    - CIFAR-10 and CIFAR-100 (`.tar.gz` or the folder in it, binary or Python), and MNIST's IDX
+      files (a folder, gzipped or not), are read as they come.
 
     Parameters
     ----------
@@ -83,6 +93,11 @@ def open_or_find(path: str | Path, modality: Modality | None) -> Source | Contai
         raise _useless(place, options.of_table, f"a table ({', '.join(TABLES)})")
     if isinstance(found, Containers):
         return found
+    if modality is not None and found.modality.name != modality.name:
+        raise SourceError(
+            f"{place} holds {found.modality.plural}, not {modality.plural}",
+            f"Choose a backbone for {found.modality.plural}.",
+        )
     if options.root is not None:
         options = replace(options, root=str(folder_at(options.root)))
     return replace(found, path=str(options.address(found.path)))
@@ -171,6 +186,19 @@ def _open(
             raise _useless(path, manifest, f"a manifest ({', '.join(MANIFESTS)})")
         if suffix in TABLES and texts.in_tables and means_texts(parent, name, column, modality):
             return open_texts(path, parent, [name], options, texts)
+        if is_archive(name) and (suffix != ".tar" or name.lower().startswith("cifar")):
+            if (arrays := open_archive_of_arrays(path, parent, name)) is not None:
+                return arrays
+            if suffix != ".tar":
+                raise SourceError(
+                    f"{path} is compressed, and is no archive of CIFAR-10 or CIFAR-100",
+                    "Unpack it to plain .tar (gunzip), since examples are read from their "
+                    "positions in it.",
+                )
+        if IDX.fullmatch(name):
+            return open_idx(path, parent, name)
+        if suffix == ".zip":
+            return open_zip(path, parent, name, modality)
         if suffix == ".tar":
             return open_tar(path, parent, [name], modality)
         if suffix == ".parquet" and holds_examples(parent, name, modality or modality_of([name])):
@@ -178,7 +206,8 @@ def _open(
         if suffix in MANIFESTS:
             return open_manifest(path, parent, name, modality, options)
         raise SourceError(
-            f"{path} is neither a folder nor a manifest ({', '.join(MANIFESTS)}) nor a .tar",
+            f"{path} is neither a folder nor a manifest ({', '.join(MANIFESTS)}) nor a .tar or "
+            ".zip",
             "Name the folder that holds a folder for each class.",
         )
     folder = folder_at(path)

@@ -2,8 +2,8 @@
 
 A path names a file relative to the source's folder, or a part of one: `a.tar#bytes=START+LENGTH`,
 or `a.parquet#COLUMN=ROW` (a column of bytes, of structs with a field `bytes`, or of text), also
-with a CSV, TSV or JSON lines file. A stretch of a recording may stand behind it
-(`data.modalities.stretches`); the bytes are those of the whole.
+with a CSV, TSV or JSON lines file; `packed.contents` has others. A stretch of a recording may
+stand behind it (`data.modalities.stretches`); the bytes are those of the whole.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 
 from headstart.data.common.errors import SourceError
+from headstart.data.examples.packed.contents import PackedReader, arrays_of, packed_in
 from headstart.data.examples.tables import cells
 from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.folder import Folder
@@ -34,7 +35,13 @@ def container_of(path: str) -> str:
         return path
     path = whole_of(path)
     found = IN_TAR.fullmatch(path) or IN_TABLE.fullmatch(path)
-    return found[1] if found else path
+    return found[1] if found else packed_in(path) or path
+
+
+def in_order(path: str) -> str | None:
+    """The file of which a path is a part, if its parts are read one after the other."""
+    found = IN_TABLE.fullmatch(path)
+    return found[1] if found else arrays_of(path)
 
 
 def why_unread(error: OSError) -> tuple[str, str]:
@@ -57,6 +64,7 @@ class Reader:
         self.folder = folder
         self._stamps: dict[str, str] = {}
         self._rows = _Rows(folder)
+        self._packed = PackedReader(folder)
 
     def start(self) -> None:
         """Begin with other examples: stamps are asked for again.
@@ -89,6 +97,8 @@ class Reader:
                 return self._range(place[1], start, length), self._stamp(place[1])
             if place := IN_TABLE.fullmatch(path):
                 return self._rows.read(place[1], place[2], int(place[3])), self._stamp(place[1])
+            if (file := packed_in(path)) is not None:
+                return self._packed.read(path), self._stamp(file)
         return self.folder.read_stamped(path)
 
     def _range(self, name: str, start: int, length: int) -> bytes:

@@ -8,7 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
-from headstart.data.examples.reading import IN_TABLE, Reader, container_of, why_unread
+from headstart.data.examples.reading import Reader, container_of, in_order, why_unread
 from headstart.data.modalities.modality import DecodeError, InputSpec
 from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.files import digest
@@ -181,9 +181,9 @@ def _decoded(
             return Failure(row, "decode", error.reason, error.message, stamp)
 
     local = isinstance(folder, LocalFolder)
-    # Rows of a table come one after the other.
-    in_table = any(IN_TABLE.fullmatch(whole_of(path)) for path in paths)
-    readers = 0 if local else 1 if in_table else READERS
+    # Rows of a table, and of a file of arrays, come one after the other.
+    ordered = any(in_order(whole_of(path)) for path in paths)
+    readers = 0 if local else 1 if ordered else READERS
     # Parts of one file, which follow each other, are read at once.
     files = [list(rows) for _, rows in groupby(range(len(paths)), lambda row: whole_of(paths[row]))]
     for found in prefetch(read, files, readers, readers):  # files may be large

@@ -19,7 +19,8 @@ from headstart.data.common.packages import import_packages
 from headstart.export.networks.catalogue import APPLICATIONS
 from headstart.export.networks.keras.applications import build_application
 from headstart.export.networks.keras.file import load_keras_file
-from headstart.export.networks.network import chosen_scaling
+from headstart.export.networks.keras.small_cnn import NAME, SIZE, build_small_cnn
+from headstart.export.networks.network import NO_WEIGHTS, chosen_scaling
 from headstart.export.networks.onnx.surgery import to_opset
 from headstart.export.networks.scaling import RULES
 from headstart.export.networks.torch.conversion import module_to_onnx
@@ -68,6 +69,22 @@ def open_trainable_application(name: str, options: BackboneOptions) -> Trainable
     model, weights = build_application(keras, name, size, options)
     scaling = chosen_scaling(options, RULES[APPLICATIONS[name].scaling], name)
     return TrainableKeras(torch, keras, model, name, (size, size), scaling, weights, WEIGHTS)
+
+
+def open_small_cnn(options: BackboneOptions) -> TrainableKeras:
+    """A small network with random weights.
+
+    Raises
+    ------
+    BackboneError
+        If it cannot be built for the size.
+    """
+    torch, keras = import_keras_on_torch()
+    keras.utils.set_random_seed(SEED)
+    size = options.size or SIZE
+    model = build_small_cnn(keras, size)
+    scaling = chosen_scaling(options, RULES["none"], NAME)
+    return TrainableKeras(torch, keras, model, NAME, (size, size), scaling, NO_WEIGHTS, MODEL)
 
 
 def open_trainable_file(path: Path, options: BackboneOptions) -> TrainableKeras:

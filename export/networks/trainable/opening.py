@@ -14,10 +14,10 @@ from headstart.export.options import BackboneOptions
 
 CAN_BE_TRAINED = (
     "EfficientNet-Lite (efficientnet_lite0, efficientnet_lite1, efficientnet_lite2), timm:NAME, "
-    "torchvision:NAME, hf:FOLDER, the networks of keras.applications (`python -m export list`) and "
-    ".keras files"
+    "torchvision:NAME, hf:FOLDER, the networks of keras.applications (`python -m export list`), "
+    ".keras files, and small_cnn, which has no weights yet"
 )
-KERAS_FILE = ".keras"
+KERAS_FILE, SMALL = ".keras", "small_cnn"
 
 
 def open_trainable(reference: str, options: BackboneOptions) -> Trainable:
@@ -53,6 +53,10 @@ def open_trainable(reference: str, options: BackboneOptions) -> Trainable:
         from headstart.export.networks.trainable.keras_network import open_trainable_application
 
         return open_trainable_application(application_name(reference), options)
+    if lite == SMALL:
+        from headstart.export.networks.trainable.keras_network import open_small_cnn
+
+        return open_small_cnn(options)
     if path.suffix.lower() == KERAS_FILE and path.exists():
         from headstart.export.networks.trainable.keras_network import open_trainable_file
 

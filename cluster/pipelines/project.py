@@ -16,6 +16,7 @@ from headstart.data.samples import SAMPLES
 def main(
     data: str = "digits",
     backbone: str = "efficientnet_lite0",
+    weights: str = "imagenet",
     head: str = "keras",
     samples_per_class: int = 300,
     retrained_conv_layers: int = 0,
@@ -34,7 +35,7 @@ def main(
     limit = ("--samples-per-class", samples_per_class, "--track", "mlflow")
     _run(
         *("build", source, "-o", work, "--backbone", backbone, "--head", head, *limit),
-        *("--no-page", *(f"--param={each}" for each in epochs)),
+        *("--weights", weights, "--no-page", *(f"--param={each}" for each in epochs)),
     )
     if retrained_conv_layers:
         _run(

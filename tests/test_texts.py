@@ -384,6 +384,14 @@ def test_the_report_shows_texts(text_job: Path) -> None:
     assert "\u202e" not in page
 
 
+def test_what_an_encoder_costs_beside_its_accuracy(text_job: Path) -> None:
+    from headstart.classify.pareto.compare import pareto
+
+    (only,) = pareto([text_job / "features"], [text_job / "bert.onnx"]).candidates
+    assert only.cost is not None
+    assert only.cost.images_per_second > 0
+
+
 @pytest.fixture(scope="session")
 def text_edge(text_job: Path) -> Path:
     """The edge model of `text_job`."""

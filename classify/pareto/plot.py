@@ -106,7 +106,7 @@ def draw(found: Pareto) -> Figure:
             axes.scatter(x[mask], y[mask], 46, face, edgecolors=PALETTE[0], label=label, zorder=3)
     axes.set(ylabel="accuracy, %", xlabel="numbers in an embedding")
     if costs:
-        axes.set_xlabel("images per second of the backbone, this machine, one thread")
+        axes.set_xlabel("examples per second of the backbone, this machine, one thread")
     _scale(axes, x)
     steps = _front(axes, x, y, faster_is_better=costs)
     figure.legend(loc="outside upper left", ncols=3, frameon=False)

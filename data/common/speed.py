@@ -15,6 +15,7 @@ from headstart.data.common.onnx_runtime import open_session
 
 BATCH = 8
 SLOW = 0.5  # seconds per picture; slower graphs are measured with batches of one picture
+TOKENS = 32  # of a text that is measured: a sentence
 SEED = 0
 
 
@@ -22,30 +23,36 @@ def images_per_second(contents: Sequence[bytes], seconds: float = 2.0) -> list[f
     """How fast each graph runs in ONNX Runtime on one thread, as in an extraction's worker.
 
     The graphs take turns batch by batch, so that other work on the machine slows them alike;
-    the median batch of each counts. The pixels are random, of the graph's input size.
+    the median batch of each counts. The inputs are random, of the graph's input size; of a graph
+    for texts, `TOKENS` tokens.
 
     Parameters
     ----------
     contents
-        Graphs of one input, uint8 pixels or float32 samples.
+        Graphs of one input, uint8 pixels or float32 samples, or of tokens and their mask.
     seconds
         Time for all of them together; every graph is run at least three times.
     """
     sessions = [open_session(content, 1) for content in contents]
-    given = [random_rows(session.get_inputs()[0].shape[1:], BATCH) for session in sessions]
     start = time.perf_counter()
-    for session, images in zip(sessions, given, strict=True):
-        time_runs(session, images[:1], 1)
-    if time.perf_counter() - start > SLOW * len(sessions):
-        given = [images[:1] for images in given]
+    for session in sessions:
+        time_runs(session, _random_batch(session, 1), 1)
+    size = 1 if time.perf_counter() - start > SLOW * len(sessions) else BATCH
+    given = [_random_batch(session, size) for session in sessions]
     took: list[list[float]] = [[] for _ in sessions]
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(took[0]) < 3:
-        for session, images, times in zip(sessions, given, took, strict=True):
-            times += time_runs(session, images, 1)
-    return [
-        len(images) / float(np.median(times)) for images, times in zip(given, took, strict=True)
-    ]
+        for session, inputs, times in zip(sessions, given, took, strict=True):
+            times += time_runs(session, inputs, 1)
+    return [size / float(np.median(times)) for times in took]
+
+
+def _random_batch(session: Any, count: int) -> dict[str, np.ndarray]:
+    first = session.get_inputs()[0]
+    if first.type == "tensor(int64)":
+        one = random_inputs(session, (TOKENS,))
+        return {name: np.repeat(value, count, 0) for name, value in one.items()}
+    return {first.name: random_rows(first.shape[1:], count)}
 
 
 def random_images(size: Sequence[int], count: int = 1) -> np.ndarray:

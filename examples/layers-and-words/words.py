@@ -27,7 +27,8 @@ def main(*arguments: str) -> None:
     step(work / "encoder.onnx", "export", "backbone", f"hf:{asked.encoder}")
     for name in ("words", "encoder"):
         step(work / name, "extract", asked.texts, "--backbone", work / f"{name}.onnx")
-    step(work / "words.png", "classify", "pareto", work / "words", work / "encoder")
+    costs = (f"--backbone={work / name}.onnx" for name in ("words", "encoder"))
+    step(work / "words.png", "classify", "pareto", work / "words", work / "encoder", *costs)
 
 
 if __name__ == "__main__":

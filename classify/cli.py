@@ -317,7 +317,7 @@ def predict(
 def pareto(
     stores: Annotated[
         list[str],
-        typer.Argument(metavar="FEATURES...", help="Feature stores of the same photographs."),
+        typer.Argument(metavar="FEATURES...", help="Feature stores of the same examples."),
     ],
     backbone: Annotated[
         list[str] | None,

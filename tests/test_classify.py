@@ -129,7 +129,7 @@ def test_what_cannot_be_divided() -> None:
 
     assert words(split([None, None])) == (
         "no example has a label, so there is nothing to train on\n"
-        "  Sort the photographs into a folder for each class, or give a manifest with a column "
+        "  Sort the files into a folder for each class, or give a manifest with a column "
         "'label', and extract again."
     )
     assert words(split(["a", "a"])) == (

@@ -255,7 +255,7 @@ def test_other_examples_or_labels(
         f"{features} and {tmp_path / 'moved'} do not hold the same labelled examples: "
         "1 only in the first, such as 'red/00.png'; 1 only in the second, such as "
         "'green/zz.png'; 1 with other bytes, such as 'red/01.png'\n  Extract both from the same "
-        "source; if photographs failed, again with --retry-failed."
+        "source; if examples failed, again with --retry-failed."
     )
     rows = [f"{p.relative_to(photos)},red" for p in sorted(photos.rglob("*.png"))]
     (photos / "m.csv").write_text("\n".join(["path,label", *rows, ""]))
@@ -326,5 +326,5 @@ def test_a_store_larger_than_memory(narrow: Path, monkeypatch: pytest.MonkeyPatc
         pareto([narrow])
     assert str(caught.value) == (
         f"comparing {narrow} takes 5.3 kB of memory, and there are 1.0 kB\n"
-        "  Extract a part of the photographs for the comparison."
+        "  Extract a part of the examples for the comparison."
     )

@@ -38,7 +38,7 @@ SECONDS = 2.0  # of timing each backbone
 PLOTS = (".png", ".svg", ".html")
 SAME = ("id", "label", "content")  # columns that must be the same in all stores
 EXTRACT_AGAIN = (
-    "Extract both from the same source; if photographs failed, again with --retry-failed."
+    "Extract both from the same source; if examples failed, again with --retry-failed."
 )
 
 
@@ -131,7 +131,7 @@ def open_store(path: str | Path) -> FeatureStore:
         raise StoreError(
             f"comparing {path} takes {console.human_bytes(memory_needed(store))} of memory, and "
             f"there are {console.human_bytes(memory_budget())}",
-            "Extract a part of the photographs for the comparison.",
+            "Extract a part of the examples for the comparison.",
         )
     return store
 

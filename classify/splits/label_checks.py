@@ -25,7 +25,7 @@ def label_warnings(classes: tuple[str, ...], counts: np.ndarray) -> list[str]:
 
 
 def copies_with_two_labels(data: Labelled) -> list[str]:
-    """A warning about photographs with the same bytes and different labels, if there are any."""
+    """A warning about examples with the same bytes and different labels, if there are any."""
     codes = data.examples["content"].combine_chunks().dictionary_encode().indices.to_numpy()
     code = np.unique(np.stack([codes, data.labels]), axis=1)[0]
     found = code[:-1][code[:-1] == code[1:]]
@@ -34,7 +34,7 @@ def copies_with_two_labels(data: Labelled) -> list[str]:
     rows = np.flatnonzero(codes == found[0])
     other = rows[data.labels[rows] != data.labels[rows[0]]][0]
     count = len(np.unique(found))
-    what = "1 photograph is" if count == 1 else f"{count:,} photographs are"
+    what = "1 example is" if count == 1 else f"{count:,} examples are"
     return [
         f"{what} there under different labels, such as {named(data, int(rows[0]))} and "
         f"{named(data, int(other))}, which have the same bytes. Keep the right one."

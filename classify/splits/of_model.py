@@ -38,7 +38,7 @@ def split_of(data: Labelled, folder: str | Path) -> Split:
         raise InputError(
             f"--split-of {folder}: {'no training' if not len(train) else 'no test'} example of it "
             "is in the features",
-            "Name a model of the same photographs.",
+            "Name a model of the same examples.",
         )
     return Split(train, test, f"as in {folder}")
 

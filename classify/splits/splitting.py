@@ -128,7 +128,7 @@ def labelled(features: pa.Table, group: str = "") -> Labelled:
     if not examples.num_rows:
         raise InputError(
             "no example has a label, so there is nothing to train on",
-            "Sort the photographs into a folder for each class, or give a manifest with a column "
+            "Sort the files into a folder for each class, or give a manifest with a column "
             "'label', and extract again.",
         )
     classes, labels = _encode(examples["label"])

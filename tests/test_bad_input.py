@@ -22,7 +22,7 @@ from PIL import Image, ImageCms
 from headstart.data.common.errors import SourceError
 from headstart.data.contracts.backbone import BackboneSpec, load_backbone
 from headstart.data.contracts.store import FeatureStore, embeddings_of
-from headstart.data.examples.opening import open_source
+from headstart.data.examples.opening import open_found, open_source
 from headstart.data.modalities.image.preprocessing import Preprocessing, decode
 from headstart.data.modalities.modality import DecodeError
 from headstart.extract.engines.runtimes import OnnxRuntimeEngine
@@ -256,14 +256,17 @@ def fill(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def vanishing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file `vanishing.jpg` is there when the source is listed, and gone when it is read."""
 
-    def open_and_lose(path: str | Path, *arguments: object, **options: object) -> object:
-        source = open_source(path, *arguments, **options)  # type: ignore[arg-type]
-        for file in Path(path).rglob("vanishing.jpg"):
-            file.unlink()
-        return source
+    def losing(opened: Callable) -> Callable:
+        def open_and_lose(path: str | Path, *arguments: object, **options: object) -> object:
+            source = opened(path, *arguments, **options)
+            for file in Path(path).rglob("vanishing.jpg"):
+                file.unlink()
+            return source
 
-    monkeypatch.setattr("headstart.extract.job.open_source", open_and_lose)
-    monkeypatch.setattr("headstart.data.inspection.open_source", open_and_lose)
+        return open_and_lose
+
+    monkeypatch.setattr("headstart.extract.job.open_found", losing(open_found))
+    monkeypatch.setattr("headstart.data.inspection.open_source", losing(open_source))
 
 
 def test_a_folder_of_all_that_is_odd_is_extracted(

@@ -249,6 +249,7 @@ def test_a_model_folder_holds_what_the_contract_says(model: Path, features: Path
         "head.skops",
         "model.json",
         "report.html",
+        "suspects.csv",
     ]
     assert opened.card.classes == ("blue", "green", "red")
     assert opened.card.fingerprint == FeatureStore.open(features).fingerprint

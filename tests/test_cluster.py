@@ -295,7 +295,8 @@ def http_answer(port: int, token: str | None) -> int | str | None:
     request = urllib.request.Request(f"http://127.0.0.1:{port}/api/jobs/", headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
-            return "metrics" if b"# TYPE ray_" in answer.read() else int(answer.status)
+            prometheus = "version=" in answer.headers.get("Content-Type", "")
+            return "metrics" if prometheus else int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
     except (OSError, http.client.HTTPException):

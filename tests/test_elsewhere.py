@@ -58,7 +58,7 @@ def test_held_out_digits(
         *("export", "classifier", digits_job / "model", "--backbone", backbone, "-o", edge),
         *options,
     )
-    assert "450 photographs from their files, 450 of them held out of training" in answer.out
+    assert "450 examples from their files, 450 of them held out of training" in answer.out
     assert len(held_out(model)) == 450
     files = held_out(model)[::3]
     expected = in_training(model, backbone, files)

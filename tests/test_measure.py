@@ -89,7 +89,7 @@ def test_a_table_of_edge_models(edge: Path, unsure: Path, photos: Path, command:
     assert [row[3] for row in rows] == ["1", "2"] * 2
     assert [row[6] for row in rows[:2]] == ["1.00", "1.00"]
     assert all(float(row[4]) <= float(row[5]) for row in rows)
-    assert "58 photographs\n" in answer.out
+    assert "58 examples\n" in answer.out
     assert "same label as the first" in answer.out
     assert f"recall of {edge}  points lost by {unsure}" in answer.out
     assert "left out: 2 that cannot be read: red/00.png (the file has no bytes); red/01.png (" in (

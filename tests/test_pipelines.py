@@ -35,7 +35,7 @@ done = pipeline("python:3.11")(**json.loads(parameters))
 print("\\nANSWER", done.output)
 """
 FRONT = """
-from headstart.cli import main
+from headstart.__main__ import main
 sys.argv[0] = "headstart"
 main()
 """

@@ -143,7 +143,7 @@ def test_a_worker_that_is_killed_once_costs_its_shard_once_more_and_nothing_else
     assert store.manifest.inferences == done.inferences
     stored = store.read(["id"])["id"].to_pylist()
     assert sorted(stored) == sorted(ids)
-    assert sorted(path.name for path in (tmp_path / "f").glob("*.parquet")) == [
+    assert sorted(path.name for path in (tmp_path / "f").glob("part-*.parquet")) == [
         part.rows_file for part in store.manifest.parts
     ]
     assert capsys.readouterr().err.count("it is replaced") == 1

@@ -37,9 +37,7 @@ REPEATS = 5
 SECONDS = 2.0  # of timing each backbone
 PLOTS = (".png", ".svg", ".html")
 SAME = ("id", "label", "content")  # columns that must be the same in all stores
-EXTRACT_AGAIN = (
-    "Extract both from the same source; if examples failed, again with --retry-failed."
-)
+EXTRACT_AGAIN = "Extract both from the same source; if examples failed, again with --retry-failed."
 
 
 def pareto(

@@ -46,7 +46,7 @@ def test_a_page_with_photographs_texts_and_sounds(
     text = page.read_text()
     found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
     assert len(found) == 59
-    assert Image.open(BytesIO(base64.b64decode(found[0]))).size == (120, 120)
+    assert Image.open(BytesIO(base64.b64decode(found[0]))).size == (216, 216)
     assert "<p>" in text  # why the broken one cannot be read
     table = tmp_path / "texts.csv"
     table.write_text("text,label\n<script>alert(1)</script>,a&b\nfine,c\n")

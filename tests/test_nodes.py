@@ -188,7 +188,6 @@ def test_an_engine_for_gpus_runs_where_one_is_and_says_what_is_missing(
     assert not list((tmp_path / "f").glob("*.parquet"))
 
 
-@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="a path that differs by process")
 def test_a_disk_that_nodes_do_not_share_is_refused_before_the_start(
     cluster: Any, folder: Path, photos: Path, tiny_backbone: Path, tmp_path: Path
 ) -> None:

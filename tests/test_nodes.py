@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_pool import many
 
-from headstart.data.common.ray_session import _small_and_local, _token
+from headstart.data.common.ray_session import _small_and_local
 from headstart.data.contracts.backbone import load_backbone
 from headstart.data.contracts.store import FeatureStore, embeddings_of
 from headstart.data.examples.opening import open_source
@@ -69,9 +69,11 @@ print(done.embedded, done.inferences, done.workers, done.all_inferences)
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A head node and another one, of one CPU each."""
+    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
     from ray.cluster_utils import Cluster
 
-    with pytest.MonkeyPatch.context() as patch, _small_and_local(), _token():
+    ensure_token_if_auth_enabled()  # as ray.init does; all nodes and tests of this process share it
+    with pytest.MonkeyPatch.context() as patch, _small_and_local():
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # as docs/security.md says
         found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **OWN})
         try:

@@ -320,7 +320,7 @@ def suspects_csv(data: Labelled, split: Split, diagnosis: Diagnosis) -> bytes:
     """
     found = diagnosis.suspects
     wrong = found.is_error
-    rows = split.train[diagnosis.rows[found.rows[wrong]]]
+    rows = split.train[diagnosis.suspect_rows]
     table = data.examples.select(["id", "path"]).take(pa.array(rows))
     names = np.array(data.classes, object)
     for name, values in (

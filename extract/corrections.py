@@ -25,15 +25,16 @@ def corrections_of(store: Folder) -> Corrections:
     return manifest.corrections if manifest else ()
 
 
-def corrected(source: Source, store: Folder, path: str | Path | None) -> tuple[Source, Corrections]:
-    """The source with the corrections of a file; without one, with those of the store.
+def corrected(
+    source: Source, earlier: Corrections, path: str | Path | None
+) -> tuple[Source, Corrections]:
+    """The source with the corrections of a file; without one, with the `earlier` ones of the store.
 
     Raises
     ------
     InputError
         If the file cannot be used.
     """
-    earlier = corrections_of(store)
     ids = source.examples["id"]
     found = earlier
     if path is not None:

@@ -262,7 +262,7 @@ def extract(
         examples = open_source(source, options.allow_unlabelled, modality)
     examples = in_parts(examples, loaded.spec.preprocessing).source
     _note_what_is_left_out(examples)
-    examples, corrections = corrected(examples, store, options.corrections)
+    examples, corrections = corrected(examples, before, options.corrections)
 
     def planned() -> Plan:
         found = plan(examples, store, wanted, update, free)

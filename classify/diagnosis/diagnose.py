@@ -92,6 +92,11 @@ class Diagnosis:
     neighbours: Neighbours | None = None
     label_next: LabelNext | None = None
 
+    @property
+    def suspect_rows(self) -> np.ndarray:
+        """The probable label errors, the most suspicious first: indices of training examples."""
+        return self.rows[self.suspects.rows[self.suspects.is_error]]
+
     def to_json(self) -> dict[str, Any]:
         """A summary for `model.json`."""
         leaks, curve = self.leaks, self.curve

@@ -122,7 +122,7 @@ class ScopeOptions:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the weights are trained; docs/finetune.md measures the defaults on two splits of ELPV.
+    """How the weights are trained; docs/finetune.md measures the defaults on ELPV.
 
     Parameters
     ----------

@@ -162,7 +162,7 @@ def _suspects(results: Results) -> Suspects:
     """The examples that confident learning counts as label errors."""
     found, train = results.diagnosis.suspects, results.split.train
     wrong = found.is_error
-    rows = train[results.diagnosis.rows[found.rows[wrong]]]
+    rows = train[results.diagnosis.suspect_rows]
     return Suspects(
         _examples(results.data, rows),
         found.given[wrong],
@@ -251,8 +251,7 @@ def _sample(results: Results, rows: np.ndarray, embeddings: np.ndarray) -> Sampl
     ]
     predicted = results.answers.probabilities.argmax(axis=1)
     answers = [predicted[place[row]] if row in place else -1 for row in rows.tolist()]
-    found = results.diagnosis.suspects
-    suspects = results.split.train[results.diagnosis.rows[found.rows[found.is_error]]]
+    suspects = results.split.train[results.diagnosis.suspect_rows]
     return Sample(
         embeddings,
         results.data.labels[rows],

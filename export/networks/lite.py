@@ -113,7 +113,7 @@ class LiteNetwork(OnnxNetwork):
         size = options.size or LITE[name].size
         self.writer = _Writer(name, size, options.include_top, tensors, weights.origin)
         scaled = replace(options, scaling=options.scaling or LITE[name].scaling)
-        super().__init__(self.writer.write(None), name, weights, scaled)
+        super().__init__(self.writer.whole, name, weights, scaled)
         self.default_layers = (CLASSIFIER,) if options.include_top else VARIANTS[name].layers
 
     def to_onnx(self, layers: Sequence[str]) -> Any:
@@ -194,7 +194,7 @@ class _Writer:
         self.random = np.random.default_rng(SEED)
         self.wanted: dict[str, np.ndarray] = {}
         self.problems: list[str] = []
-        self.write(None)
+        self.whole = self.write(None)
         if tensors is None:
             return
         left = {key for key in tensors if not key.endswith(COUNTER)} - set(self.wanted)

@@ -250,7 +250,9 @@ def test_from_photographs_to_an_edge_model_at_once(
 
 
 def test_two_workers_are_in_step(work: Path, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
     assert exit_code_of(tuning(work, tmp_path / "t", "--workers", 2)) == 0
+    assert signal.getsignal(signal.SIGINT) is before  # Ray Train's would swallow Ctrl-C
     hashes = Tuned.open(tmp_path / "t").card.metrics["weights_of_workers"]
     assert len(hashes) == 2
     assert hashes[0] == hashes[1]

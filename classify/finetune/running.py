@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -262,7 +263,7 @@ def _group(
         ),
     )
     try:
-        result = trainer.fit()
+        result = _fit(trainer)
     except Exception as error:  # Ray Train's own, of several classes
         if told := ray.get(board.failed.remote()):
             raise ExtractionError(*told) from None
@@ -275,6 +276,20 @@ def _group(
             "the training ended without a checkpoint", "Run the same command again."
         )
     return Path(result.checkpoint.path)
+
+
+def _fit(trainer: Any) -> Any:
+    """Its result. In the main thread Ray Train would make an exit with code 0 of Ctrl-C."""
+    outcome: Future[Any] = Future()
+
+    def fit() -> None:
+        try:
+            outcome.set_result(trainer.fit())
+        except Exception as error:  # raised again where the result is read
+            outcome.set_exception(error)
+
+    threading.Thread(target=fit, daemon=True).start()
+    return outcome.result()
 
 
 def _show(board: Any, job: TrainingJob, writer: Any, stop: threading.Event) -> None:

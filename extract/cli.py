@@ -22,6 +22,10 @@ MaxBad = Annotated[
     float,
     typer.Option(min=0, max=1, help="Share of failed examples above which the exit code is 3."),
 ]
+ExtractPrecision = Annotated[
+    str | None,
+    typer.Option(help="fp32, fp16, bf16 or int8; auto: measured here; default: the file's own."),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +98,7 @@ def extract(
     output: Annotated[str, typer.Option("-o", "--output", help="Folder of the feature store.")],
     reading: SourceOptions,
     arguments: ExtractArguments,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="fp32, fp16, bf16 or int8; auto: measured here; default: the file's own."
-        ),
-    ] = None,
+    precision: ExtractPrecision = None,
     corrections: Annotated[
         str | None,
         typer.Option(help="CSV of corrected labels, from the report; later runs keep them."),

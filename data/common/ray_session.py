@@ -107,7 +107,7 @@ def _started() -> Iterator[None]:
         _small_and_local(),
     ):
         try:
-            with console.spinner("starting Ray"):
+            with console.spinner("starting Ray"), _ends_what_it_began():
                 # Ray opens its own folder to all users: it lies in ours.
                 ray.init(
                     address="local",
@@ -130,6 +130,22 @@ def _started() -> Iterator[None]:
             raise
         finally:
             _stop()
+
+
+@contextmanager
+def _ends_what_it_began() -> Iterator[None]:
+    """End the processes that were started in the block if it is interrupted."""
+    import psutil  # comes with Ray
+
+    own = psutil.Process()
+    before = set(own.children(recursive=True))
+    try:
+        yield
+    except BaseException:
+        for process in set(own.children(recursive=True)) - before:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        raise
 
 
 @contextmanager

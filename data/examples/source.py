@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import Checklist, SourceError
+from headstart.data.examples.foreign import plain
 from headstart.data.examples.layout import SPLIT_NAMES, SPLITS
 from headstart.data.examples.reading import container_of
 from headstart.data.modalities.modality import Modality
@@ -129,7 +130,7 @@ def text_column(path: object, table: pa.Table, name: str) -> pa.ChunkedArray:
     if pa.types.is_floating(column.type):  # what pandas writes for a missing value
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     try:
-        column = column.cast(pa.string())
+        column = plain(column).cast(pa.string())
         column.validate(full=True)  # text of other programs may not be UTF-8
     except pa.ArrowException as error:
         raise SourceError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -14,6 +14,7 @@ from headstart.data.common.application.arguments import (
     Address,
     AsJson,
     ClassWeight,
+    GroupedCommand,
     Overwrite,
     SamplesPerClass,
     Seed,
@@ -50,6 +51,8 @@ HEAD_HELP = (
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments:
     """The options of a training, as they are typed."""
+
+    heading: ClassVar = "Training"
 
     head: Annotated[str, typer.Option(help=HEAD_HELP)] = "logistic"
     param: Annotated[
@@ -123,7 +126,7 @@ class TrainArguments:
         return FitOptions(heads, answers, self.seed), splits, run
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @expanded
 def train(
     context: typer.Context,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -35,6 +35,8 @@ Trust = Annotated[bool, typer.Option("--trust", help="Run code that a file conta
 @dataclass(frozen=True, kw_only=True)
 class NetworkArguments:
     """Which network, its input, and which of its layers, as they are typed."""
+
+    heading: ClassVar = "Network"
 
     weights: Weights = "imagenet"
     layer: Annotated[
@@ -135,6 +137,8 @@ class NetworkArguments:
 class SoundArguments:
     """How a network takes recordings, as it is typed."""
 
+    heading: ClassVar = "Recordings"
+
     sound: Annotated[
         str | None,
         typer.Option(
@@ -182,6 +186,8 @@ class SoundArguments:
 @dataclass(frozen=True, kw_only=True)
 class EdgeArguments:
     """What an edge model takes and gives, and how it is compared with training, as it is typed."""
+
+    heading: ClassVar = "Edge model"
 
     any_size: Annotated[
         bool,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.data.common import console
-from headstart.data.common.application.arguments import AsJson, Overwrite, expanded
+from headstart.data.common.application.arguments import AsJson, GroupedCommand, Overwrite, expanded
 from headstart.data.common.console import counted
 from headstart.export.arguments import (
     EdgeArguments,
@@ -31,7 +31,7 @@ app = console.new_app("Write ONNX files: backbones and classifiers.")
 Output = Annotated[str, typer.Option("-o", "--output", help="ONNX file to write.")]
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @expanded
 def backbone(
     name: Annotated[

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from headstart.data.common import console
-from headstart.data.common.application.arguments import Address, AsJson, expanded
+from headstart.data.common.application.arguments import Address, AsJson, GroupedCommand, expanded
 from headstart.data.common.console import counted
 from headstart.data.source_options import SourceOptions
 
@@ -22,15 +22,13 @@ MaxBad = Annotated[
     float,
     typer.Option(min=0, max=1, help="Share of failed examples above which the exit code is 3."),
 ]
-ExtractPrecision = Annotated[
-    str | None,
-    typer.Option(help="fp32, fp16, bf16 or int8; auto: measured here; default: the file's own."),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractArguments:
     """The options of an extraction, as they are typed."""
+
+    heading: ClassVar = "Extraction"
 
     address: Address = None
     workers: Annotated[
@@ -90,7 +88,7 @@ class ExtractArguments:
         return Update(self.retry_failed, self.prune, self.rehash, self.moved_from)
 
 
-@app.command(context_settings=console.HELP)
+@app.command(cls=GroupedCommand, context_settings=console.HELP)
 @expanded
 def extract(
     source: Annotated[str, typer.Argument(help="Folder with one folder per class, or a manifest.")],
@@ -98,7 +96,12 @@ def extract(
     output: Annotated[str, typer.Option("-o", "--output", help="Folder of the feature store.")],
     reading: SourceOptions,
     arguments: ExtractArguments,
-    precision: ExtractPrecision = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="fp32, fp16, bf16 or int8; auto: measured here; default: the file's own."
+        ),
+    ] = None,
     corrections: Annotated[
         str | None,
         typer.Option(help="CSV of corrected labels, from the report; later runs keep them."),

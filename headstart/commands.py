@@ -18,7 +18,7 @@ from headstart.data.common.application.arguments import (
 from headstart.data.common.errors import Checklist, TooManyBadError
 from headstart.data.source_options import SourceOptions
 from headstart.export.arguments import EdgeArguments, NetworkArguments, SoundArguments
-from headstart.extract.cli import ExtractArguments, ExtractPrecision, MaxBad
+from headstart.extract.cli import ExtractArguments, MaxBad
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,9 +55,18 @@ def build(
     ] = None,
     backbone_precision: Annotated[
         str,
-        typer.Option(help="fp32, fp16 or int8, which PHOTOS calibrate if --calibrate does not."),
+        typer.Option(
+            help="Precision of the backbone file: fp32, fp16 or int8 (calibrated on PHOTOS, or on "
+            "--calibrate)."
+        ),
     ] = "fp32",
-    extract_precision: ExtractPrecision = None,
+    extract_precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Precision of the extraction: fp32, fp16, bf16, int8 or auto; default: that of "
+            "the backbone file."
+        ),
+    ] = None,
     page: Annotated[bool, typer.Option(help="Write the page for a browser as well.")] = True,
     page_examples: Annotated[
         bool,

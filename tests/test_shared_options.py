@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -94,3 +95,16 @@ def test_the_python_api_has_every_option_of_its_commands(
     for part in parts:
         names = {EXTRACT.get((part, name), name) for name in options(part)}
         assert names - whole - lacks.keys() - NOT_IN_PYTHON.keys() == set(), part
+
+
+def test_the_help_of_many_options_has_sections(command: Callable) -> None:
+    said = command("build", "--help").out
+    parts = re.split(r"^(\S.*):$", said, flags=re.MULTILINE)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert list(sections) == [
+        *("Arguments", "Options", "Source", "Network", "Recordings", "Extraction", "Training"),
+        "Edge model",
+    ]
+    for name, option in (("Options", "--backbone"), ("Network", "--layer"), ("Training", "--head")):
+        assert f"  {option} " in sections[name]
+    assert said.count("--seed") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import io
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 
 # Before anything imports Ray: its token must not be the user's, and its mode must be on.
 os.environ["HOME"] = tempfile.mkdtemp(prefix="headstart-home-")
+atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -15,7 +15,6 @@ from pathlib import Path
 
 # Before anything imports Ray: its token must not be the user's, and its mode must be on.
 os.environ["HOME"] = tempfile.mkdtemp(prefix="headstart-home-")
-atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -40,6 +39,7 @@ from headstart.data.contracts.backbone import Backbone, BackboneSpec, load_backb
 from headstart.data.contracts.store import MANIFEST
 from headstart.data.modalities.image.preprocessing import Preprocessing
 
+atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 # A slow machine, or one that does something else as well, is no error.
 settings.register_profile("patient", settings(), deadline=None)
 settings.load_profile("patient")

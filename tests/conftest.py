@@ -45,9 +45,10 @@ settings.register_profile("patient", settings(), deadline=None)
 settings.load_profile("patient")
 
 # Two processes share the files (`make test`): those that take longest come first.
-LONGEST = ("test_export_zoo", "test_elsewhere", "test_export_backbone", "test_extract")
-LONGEST += ("test_predict_edge", "test_export_precision", "test_install", "test_cluster")
-LONGEST += ("test_storage", "test_session", "test_export_torch", "test_pool", "test_export_files")
+LONGEST = ("test_finetune", "test_export_zoo", "test_recipes", "test_cluster")
+LONGEST += ("test_export_backbone", "test_corrections", "test_elsewhere", "test_update")
+LONGEST += ("test_storage", "test_export_torch", "test_export_texts", "test_install")
+LONGEST += ("test_texts", "test_extract", "test_pipelines", "test_trainable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

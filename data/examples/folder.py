@@ -6,7 +6,6 @@ import posixpath
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import pyarrow as pa
 
@@ -29,7 +28,7 @@ from headstart.data.examples.source import (
     describe_left_out,
     is_utf8,
 )
-from headstart.data.examples.tables import TABLES
+from headstart.data.examples.tables import TABLES, suffix_of
 from headstart.data.examples.tar import open_tar
 from headstart.data.examples.texts import means_texts, open_texts
 from headstart.data.modalities.known import MODALITIES, modality_of
@@ -89,7 +88,7 @@ def _containers(
 ) -> Containers | None:
     ends: dict[str, list[str]] = {}
     for name in sorted(stamps):
-        ends.setdefault(_suffix(name), []).append(name)
+        ends.setdefault(suffix_of(name), []).append(name)
     tables = sorted(name for end in TABLES for name in ends.get(end, ()))
     texts = modality or _of_tables()
     column = options.text_column
@@ -131,11 +130,12 @@ def look_into_folder(
     if are_arrays(name for name, _ in files):
         return open_folder_of_arrays(path, folder, [name for name, _ in files])
     kind = modality or modality_of(name for name, _ in files)
-    found = [(name, stamp) for name, stamp in files if _suffix(name) in kind.extensions]
-    others: dict[str, list[str]] = {}
-    for name, _ in files:
-        if _suffix(name) not in kind.extensions:
-            others.setdefault(_suffix(name) or name, []).append(name)
+    found, others = [], dict[str, list[str]]()
+    for name, stamp in files:
+        if (suffix := suffix_of(name)) in kind.extensions:
+            found.append((name, stamp))
+        else:
+            others.setdefault(suffix or name, []).append(name)
     containers = {each: sorted(others[each]) for each in CONTAINERS if each in others}
     if found:
         _check_alone(path, folder, kind, len(found), containers)
@@ -217,7 +217,3 @@ def _check_alone(
             f"Name what is meant, such as {folder.where(inside or meant[0])}, or move the others "
             "elsewhere.",
         )
-
-
-def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()

@@ -146,7 +146,8 @@ def _show(summary: Summary) -> None:
                 f"{counted(summary.embedded, 'example')}, {summary.rate:,.0f}/s "
                 f"with {counted(summary.workers, 'worker')}"
             )
-            rows["engine"] = f"{' and '.join(summary.engines)}, {summary.precision}"
+            before = ", the fastest in an earlier run" * summary.remembered
+            rows["engine"] = f"{' and '.join(summary.engines)}, {summary.precision}{before}"
         rows["took"] = ", ".join(f"{name} {took:.1f} s" for name, took in summary.seconds.items())
         rows["wrote"] = place
         if summary.failed:

@@ -112,10 +112,16 @@ def extract(
     labels, or does nothing. SOURCE, backbone and output may be local or in object storage (s3://,
     gs://).
     """
-    from headstart.extract import job
+    from headstart.extract.ahead import started_for, without_ray
 
-    options = replace(arguments.options(precision), corrections=corrections)
-    summary = job.extract(reading.address(source), backbone, output, options, arguments.update)
+    on_gpu = arguments.engine in ("cuda", "tensorrt")
+    size = without_ray(arguments.address, arguments.workers, on_gpu)
+    with started_for(output, size) as ahead:
+        from headstart.extract import job  # takes as long as those processes need to start
+
+        options = replace(arguments.options(precision), corrections=corrections)
+        place = reading.address(source)
+        summary = job.extract(place, backbone, output, options, arguments.update, ahead)
     if as_json:
         console.show_json(asdict(summary))
     else:

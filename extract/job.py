@@ -37,6 +37,7 @@ from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import Held, sole_writer
 from headstart.data.storage.places import folder_at
 from headstart.data.workers.nodes import check_shared
+from headstart.data.workers.process import Ahead
 from headstart.extract.corrections import corrected, corrections_of
 from headstart.extract.engines.precision import (
     AUTO,
@@ -206,11 +207,17 @@ def extract(
     output: str | Path,
     options: ExtractOptions = ExtractOptions(),
     update: Update = Update(),
+    ahead: Ahead | None = None,
 ) -> Summary:
     """Update a feature store to match a source, by its path or opened; no inference is made twice.
 
     Running it again continues where the last run stopped, embeds what is new or was changed,
     copies new labels, or does nothing on a finished store.
+
+    Parameters
+    ----------
+    ahead
+        Processes that were started ahead, for a small job.
 
     Raises
     ------
@@ -272,7 +279,7 @@ def extract(
     with _readable_errors(), sole_writer(store, columns) as held:
         if state(store) != seen:  # another run has just finished
             todo = planned()
-        done = _work_and_finish(examples, loaded, store, options, todo, update, clock, held)
+        done = _work_and_finish(examples, loaded, store, options, todo, update, clock, held, ahead)
     return _summary(store, examples, todo, update, done, clock.seconds)
 
 
@@ -340,6 +347,7 @@ def _work_and_finish(
     update: Update,
     clock: console.Clock,
     held: Held,
+    ahead: Ahead | None = None,
 ) -> Done:
     backbone_here = backbone.run_in(todo.fingerprint.precision)
     done = Work(
@@ -354,6 +362,7 @@ def _work_and_finish(
         patience=options.stall_after,
         config=EngineConfig(backbone_here.spec.precision, options.engine, options.batch_size),
         auto=options.precision == AUTO,
+        ahead=ahead,
     ).done()
     fingerprint = backbone.fingerprint.run_in(done.precision)
     manifest = _manifest(source, fingerprint, store, todo, update, done)

@@ -25,8 +25,10 @@ from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import Held
 from headstart.data.workers.nodes import check_shared
 from headstart.data.workers.pool import Finished, WorkerPool
-from headstart.data.workers.processes import Processes, cpus_here, has_gpu
+from headstart.data.workers.process import Ahead
+from headstart.data.workers.processes import Processes
 from headstart.data.workers.shards import Shard
+from headstart.extract.ahead import started, without_ray
 from headstart.extract.engines.memory import Memory
 from headstart.extract.engines.precision import (
     Measured,
@@ -42,7 +44,6 @@ from headstart.extract.planning.plan import Plan
 from headstart.extract.worker import EmbeddingJob
 
 SMALL = 20_000  # examples that are embedded without Ray: docs/speed.md
-MODULES = ("headstart.extract.worker",)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class Work:
         How the backbone is run.
     auto
         Whether the precision of a new store is measured.
+    ahead
+        Processes for a small job that were started before it was planned.
     """
 
     source: Source | FileSource
@@ -91,6 +94,7 @@ class Work:
     patience: float
     config: EngineConfig
     auto: bool
+    ahead: Ahead | None = None
     # What is found on the way.
     memory: Memory | None = field(init=False, default=None)
     remembered: bool = field(init=False, default=False)
@@ -109,17 +113,19 @@ class Work:
         if chosen_address(self.address) is None and not is_running():
             # What was measured here says nothing of other machines.
             self.memory = Memory(self.backbone.fingerprint, self.config.batch)
-            size = self.workers or cpus_here()
-            small = self.todo.left <= SMALL and size <= cpus_here() and not has_gpu()
-            if small and self.address is None and not self.config.on_gpu:
-                self._here(size)
-                return self._done()
-        self._on_ray()
+        size = without_ray(self.address, self.workers, self.config.on_gpu)
+        if size and self.todo.left <= SMALL:
+            self._here(self.ahead if self.ahead and self.ahead.started else started(size))
+        else:
+            if self.ahead:
+                self.ahead.end()
+            self._on_ray()
         return self._done()
 
-    def _here(self, size: int) -> None:
+    def _here(self, ahead: Ahead) -> None:
         """In processes of this machine; what a lost one leaves is done on Ray."""
-        with stopped_by_sigterm(), Processes(size, self.patience, MODULES) as processes:
+        size = len(ahead.started)
+        with stopped_by_sigterm(), Processes(ahead, self.patience) as processes:
             self._settle(
                 lambda: measured_here(
                     processes,

@@ -409,7 +409,8 @@ def test_auto_is_measured_once_and_kept(
 @pytest.fixture
 def memory_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, and work in processes of this machine, whose results are remembered."""
-    monkeypatch.setattr("headstart.extract.working.is_running", lambda: False)
+    for module in ("ahead", "working"):
+        monkeypatch.setattr(f"headstart.extract.{module}.is_running", lambda: False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "headstart" / "engines"
 

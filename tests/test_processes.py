@@ -19,7 +19,7 @@ from ray import cloudpickle
 
 from headstart.data.common.errors import ExtractionError
 from headstart.data.contracts.store import FeatureStore
-from headstart.data.workers import processes
+from headstart.data.workers import process
 from headstart.data.workers.pool import KILLED
 from headstart.extract.job import ExtractOptions, extract
 
@@ -28,7 +28,8 @@ from headstart.extract.job import ExtractOptions, extract
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Begin as if the tests' Ray were not there; what is left is for that one."""
     cloudpickle.register_pickle_by_value(fragile)  # its workers do not have this folder
-    monkeypatch.setattr("headstart.extract.working.is_running", lambda: False)
+    for module in ("ahead", "working"):
+        monkeypatch.setattr(f"headstart.extract.{module}.is_running", lambda: False)
     monkeypatch.setattr("headstart.extract.working.EmbeddingJob", fragile.FragileJob)
     yield
     cloudpickle.unregister_pickle_by_value(fragile)
@@ -101,9 +102,9 @@ def test_a_process_that_cannot_write_stops_the_job(
 
 STARTED = """
 import time
-from headstart.data.workers.processes import Processes
-with Processes(2, 300) as started:
-    print(*(each.process.pid for each in started.members), flush=True)
+from headstart.extract.ahead import started
+with started(2) as ahead:
+    print(*(each.process.pid for each in ahead.started), flush=True)
     time.sleep(600)
 """
 
@@ -134,10 +135,10 @@ def test_cpus_that_a_container_may_use(
     limit: str, cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)))
-    monkeypatch.setattr(processes, "CGROUP_CPUS", tmp_path / "cpu.max")
+    monkeypatch.setattr(process, "CGROUP_CPUS", tmp_path / "cpu.max")
     if limit:
         (tmp_path / "cpu.max").write_text(limit)
-    assert processes.cpus_here() == cpus
+    assert process.cpus_here() == cpus
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -148,7 +149,8 @@ def test_an_address_or_a_large_job_needs_ray(
     command: Callable,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("headstart.extract.working.is_running", lambda: False)
+    for module in ("ahead", "working"):
+        monkeypatch.setattr(f"headstart.extract.{module}.is_running", lambda: False)
     arguments = ("extract", photos, "--backbone", tiny_backbone, "-o")
     assert "start Ray" in command(*arguments, tmp_path / "a", "--address", "local").out
     monkeypatch.setattr("headstart.extract.working.SMALL", 59)

@@ -6,43 +6,27 @@ their shards, and what is left is for a pool.
 
 from __future__ import annotations
 
-import json
-import math
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from glob import glob
-from multiprocessing.connection import Connection, Pipe, wait
-from pathlib import Path
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from headstart.data.common import console
 from headstart.data.modalities.known import MODALITIES
 from headstart.data.workers.pool import KILLED, POLL_SECONDS, Finished
+from headstart.data.workers.process import Ahead, Started
 from headstart.data.workers.shards import Shard
 from headstart.data.workers.worker import Job
-
-CGROUP_CPUS = Path("/sys/fs/cgroup/cpu.max")
-START = """
-import json, sys
-path, number, modules = json.loads(sys.argv[1])
-sys.path[:] = path
-from headstart.data.workers.process import serve
-serve(number, modules)
-"""
 
 
 @dataclass
 class _Process:
     """A process, and the shard that it works on."""
 
-    process: subprocess.Popen[bytes]
-    connection: Connection
+    process: Started
     number: int
     started: float = 0.0  # its worker; 0 before
     shard: Shard | None = None
@@ -50,7 +34,11 @@ class _Process:
     last_progress: float = field(default_factory=time.monotonic)
 
     def __str__(self) -> str:
-        return f"worker {self.process.pid} on {socket.gethostname()}"
+        return f"worker {self.process.process.pid} on {socket.gethostname()}"
+
+    @property
+    def connection(self) -> Connection:
+        return self.process.connection
 
 
 class Processes:
@@ -58,12 +46,10 @@ class Processes:
 
     Parameters
     ----------
-    size
-        How many.
+    ahead
+        Those that were started ahead.
     patience
         Seconds without an example after which one is given up.
-    modules
-        What each imports while it waits for its first job.
 
     Attributes
     ----------
@@ -75,23 +61,20 @@ class Processes:
         When the first worker of the last job had started, by `time.monotonic`; 0 before.
     """
 
-    def __init__(self, size: int, patience: float, modules: Sequence[str] = ()) -> None:
-        self.size, self.patience, self.modules = size, patience, list(modules)
-        self.members: list[_Process] = []
+    def __init__(self, ahead: Ahead, patience: float) -> None:
+        self.patience = patience
+        self.members = [_Process(each, number) for number, each in enumerate(ahead.take())]
         self.left: list[Shard] = []
         self.lost = 0
         self.started = 0.0
 
     def __enter__(self) -> Processes:
-        try:
-            self.members = [self._start(number) for number in range(self.size)]
-        except BaseException:
-            self._end()
-            raise
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._end()
+        for member in self.members:
+            member.process.kill()
+        self.members = []
 
     def run(self, job: Job, content: bytes, shards: list[Shard], what: str) -> Iterator[Finished]:
         """Yield results as they are finished, in any order; `left` has the rest.
@@ -155,21 +138,6 @@ class Processes:
                         self._lose(member, "stalled", why, waiting)
                         busy.remove(member)
 
-    def _start(self, number: int) -> _Process:
-        ours, theirs = Pipe()
-        arguments = json.dumps([sys.path, theirs.fileno(), self.modules])
-        process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-c", START, arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,  # Ctrl-C is for us
-            env={"OMP_NUM_THREADS": "1"} | os.environ,
-        )
-        theirs.close()
-        return _Process(process, ours, number)
-
     @staticmethod
     def _send(member: _Process, task: Any) -> None:
         try:
@@ -187,18 +155,7 @@ class Processes:
         self.left.extend(waiting)
         waiting.clear()
         self.members.remove(member)
-        _kill(member)
-
-    def _end(self) -> None:
-        for member in self.members:
-            _kill(member)
-        self.members = []
-
-
-def _kill(member: _Process) -> None:
-    member.process.kill()
-    member.process.wait()
-    member.connection.close()
+        member.process.kill()
 
 
 def _received(member: _Process) -> tuple[str, Any]:
@@ -212,17 +169,3 @@ def _failure(member: _Process, text: str, of_storage: bool) -> str:
     if member.shard is None or of_storage:
         return text.strip()
     return f"shard {member.shard.number} ({member.shard.where()}) failed: {text}".strip()
-
-
-def cpus_here() -> int:
-    """How many CPUs this process may use."""
-    count = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    limit = CGROUP_CPUS.read_text().split() if CGROUP_CPUS.exists() else ["max"]
-    if limit[0].isdigit():
-        count = min(count, max(1, math.floor(int(limit[0]) / int(limit[1]))))
-    return count
-
-
-def has_gpu() -> bool:
-    """Whether this machine has a GPU of NVIDIA's."""
-    return bool(glob("/dev/nvidia[0-9]*"))

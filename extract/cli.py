@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from headstart.extract.job import ExtractOptions, Summary
     from headstart.extract.planning.plan import Update
 
-app = console.new_app("Turn files into embeddings, once, in parallel on Ray.")
+app = console.new_app("Turn files into embeddings, once, in parallel.")
 
 MaxBad = Annotated[
     float,

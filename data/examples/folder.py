@@ -172,7 +172,8 @@ def look_into_folder(
 def _files(path: object, folder: Folder, left_out: Counter[str]) -> list[tuple[str, str]]:
     """Name and stamp of the files that may be examples; the others are counted."""
     listed = list(folder.files(hidden=left_out))
-    stores = {name.removesuffix(mark) for name, _ in listed for mark in OURS if _ends(name, mark)}
+    marks = [name for name, _ in listed if name.endswith(OURS)]
+    stores = {name.removesuffix(mark) for name in marks for mark in OURS if _ends(name, mark)}
     if "" in stores:
         raise SourceError(
             f"{path} is a feature store, not a source of examples",

@@ -29,13 +29,7 @@ POSITION_SECONDS = 1.0  # between two reports of the position
 DIES_WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
 
 CGROUP_CPUS = Path("/sys/fs/cgroup/cpu.max")
-START = """
-import json, sys
-path, number, modules = json.loads(sys.argv[1])
-sys.path[:] = path
-from headstart.data.workers.process import serve
-serve(number, modules)
-"""
+SCRIPT = Path(__file__).with_name("serving.py")
 
 
 @dataclass(frozen=True)
@@ -92,9 +86,9 @@ class Ahead:
 def start(modules: Sequence[str]) -> Started:
     """Start a process that serves us, and imports modules until it gets its first job."""
     ours, theirs = Pipe()
-    arguments = json.dumps([sys.path, theirs.fileno(), list(modules)])
+    arguments = json.dumps([list(map(str, sys.path)), theirs.fileno(), list(modules)])
     process = subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-c", START, arguments],
+        [sys.executable, str(SCRIPT), arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

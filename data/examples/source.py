@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headstart.data.common.arrays import numbers, strings
 from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import Checklist, SourceError
 from headstart.data.examples.foreign import plain
@@ -90,22 +91,22 @@ class Source:
             return frozenset()
         return frozenset(map(whole_of, self.examples["id"].to_pylist()))
 
-    def stamps(self, rows: np.ndarray) -> np.ndarray:
-        """The current stamps of the files of some rows, None for missing files: `[rows]`.
+    def stamps(self, rows: np.ndarray) -> pa.ChunkedArray:
+        """The current stamps of the files of some rows, null for missing files: `[rows]`.
 
         Parameters
         ----------
         rows
-            Indices into `examples`.
+            Indices into `examples`, int64; -1 for none.
         """
-        taken = pa.array(rows)
+        taken = numbers(rows, rows >= 0)
         if self.listed is not None:
-            return self.listed.take(taken).to_numpy(zero_copy_only=False)
+            return self.listed.take(taken)
         paths = self.examples["path"].take(taken).to_pylist()
-        files = [container_of(path) for path in paths]
-        distinct = list(dict.fromkeys(files))
+        files = [path and container_of(path) for path in paths]
+        distinct = list(dict.fromkeys(filter(None, files)))
         stamps = dict(zip(distinct, self.folder.stamps(distinct), strict=True))
-        return np.array([stamps[file] for file in files], object)
+        return pa.chunked_array([strings([stamps.get(file) for file in files])])
 
     def __len__(self) -> int:
         return self.examples.num_rows

@@ -5,6 +5,7 @@ Those among the test examples make scores too optimistic.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +73,7 @@ def near_duplicates(
     ----------
     train, test
         Embeddings, finite, float32 `[rows, dim]`. The search takes at most about 250 MB in addition
-        at 1,280 dimensions, and twice the time of a product of all pairs.
+        at 1,280 dimensions, and the time of a product of all pairs.
     labels
         Class of each training row, int `[rows]`: a sample must have ten rows of a class, as the
         examples of a small class that is far from all others would seem to be near-duplicates.
@@ -95,26 +96,22 @@ def near_duplicates(
             "Near-duplicates are not searched for with fewer than "
             f"{LEAST_TRAINING} training examples.",
         )
-    similarity, row = nearest(train, test, NEIGHBOURS, own)
-    first = _distances(similarity)[:, 0]
-    found = np.zeros(len(test), bool)
     order = np.random.default_rng(SEED).permutation(len(train))
     halvings = int(np.log2(len(train) / LEAST_TRAINING))
-    for number in range(halvings + 1):
-        rows = np.sort(order[: len(train) >> number])
-        if number:
-            here = None if own is None else _places(own, rows)
-            sample = nearest(train[rows], test, NEIGHBOURS, here)[0]
-        else:
-            sample = similarity
+    sizes = [len(train) >> number for number in range(halvings, -1, -1)]
+    samples = list(_nearest_in_samples(train, test, NEIGHBOURS, (order, sizes), own))
+    similarity, row = samples[-1]
+    first = _distances(similarity)[:, 0]
+    found = np.zeros(len(test), bool)
+    for size, (sample, _) in zip(sizes, samples, strict=True):
         usable = np.ones(len(test), bool)
         if labels is not None:
-            counts = np.bincount(labels[rows], minlength=int(labels.max()) + 1)
+            counts = np.bincount(labels[order[:size]], minlength=int(labels.max()) + 1)
             usable = counts[labels[row[:, 0]]] >= NEIGHBOURS
         distance = _distances(sample[usable])
         if len(distance):
             last = distance[:, -1]
-            ratio = chance_ratio(distance, NEIGHBOURS * len(train) / len(rows))
+            ratio = chance_ratio(distance, NEIGHBOURS * len(train) / size)
             found[usable] |= first[usable] < ratio * np.minimum(last, np.median(last))
     order = np.flatnonzero(found)
     order = order[np.argsort(-similarity[order, 0], kind="stable")]
@@ -156,12 +153,6 @@ def chance_ratio(distance: np.ndarray, neighbour: float) -> float:
     return float(spread ** (np.log(power) / np.log(0.5)))
 
 
-def _places(own: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Where each of `own` is in ascending `rows`; -1 if it is not there."""
-    place = np.minimum(np.searchsorted(rows, own), len(rows) - 1)
-    return np.where(rows[place] == own, place, -1)
-
-
 def nearest(
     train: np.ndarray,
     test: np.ndarray,
@@ -177,23 +168,47 @@ def nearest(
     `[test rows, count]`, and the rows of `train`, int64 of the same shape. Both arrays are
     processed in blocks, so that neither is copied as a whole.
     """
+    whole = None, [len(train)]
+    ((best, rows),) = _nearest_in_samples(train, test, count, whole, own, doing)
+    return best, rows
+
+
+def _nearest_in_samples(
+    train: np.ndarray,
+    test: np.ndarray,
+    count: int,
+    samples: tuple[np.ndarray | None, list[int]],
+    own: np.ndarray | None = None,
+    doing: str = "searching for near-duplicates",
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As `nearest`, in samples of the training rows, each of which holds the one before.
+
+    Parameters
+    ----------
+    samples
+        The training rows in an order, none for their own; and the sizes of the samples, ascending.
+        A sample is the first rows in that order.
+    """
+    order, sizes = samples
     mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
     best = np.full((len(test), count), -np.inf, np.float32)
     rows = np.zeros((len(test), count), np.int64)
-    blocks = -(-len(train) // TRAIN_BLOCK)
-    with console.progress(doing, blocks * len(test)) as advance:
-        for start in range(0, len(train), TRAIN_BLOCK):
-            ours = directions(train[start : start + TRAIN_BLOCK], mean)
-            for top in range(0, len(test), TEST_BLOCK):
-                part = slice(top, top + TEST_BLOCK)
-                products = directions(test[part], mean) @ ours.T
-                if own is not None:
-                    here = own[part] - start
-                    mine = np.flatnonzero((here >= 0) & (here < len(ours)))
-                    products[mine, here[mine]] = -np.inf
-                _merge(best[part], rows[part], products, start)
-                advance(len(products))
-    return best, rows
+    with console.progress(doing, sizes[-1]) as advance:
+        for before, size in zip([0, *sizes], sizes, strict=False):
+            new = np.arange(before, size) if order is None else np.sort(order[before:size])
+            for start in range(0, len(new), TRAIN_BLOCK):
+                block = new[start : start + TRAIN_BLOCK]
+                ours = directions(train[block], mean)
+                for top in range(0, len(test), TEST_BLOCK):
+                    part = slice(top, top + TEST_BLOCK)
+                    products = directions(test[part], mean) @ ours.T
+                    if own is not None:
+                        place = np.minimum(np.searchsorted(block, own[part]), len(block) - 1)
+                        mine = np.flatnonzero(block[place] == own[part])
+                        products[mine, place[mine]] = -np.inf
+                    _merge(best[part], rows[part], products, block)
+                advance(len(block))
+            yield best.copy(), rows.copy()
 
 
 def directions(embeddings: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -204,8 +219,8 @@ def directions(embeddings: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return centered
 
 
-def _merge(best: np.ndarray, rows: np.ndarray, products: np.ndarray, start: int) -> None:
-    """Merge a block of products into the best so far, `best` and `rows`, in place."""
+def _merge(best: np.ndarray, rows: np.ndarray, products: np.ndarray, block: np.ndarray) -> None:
+    """Merge products with the training rows `block` into the best so far, in place."""
     count = best.shape[1]
     if products.shape[1] > count:
         kept = np.argpartition(products, -count, axis=1)[:, -count:]
@@ -215,4 +230,4 @@ def _merge(best: np.ndarray, rows: np.ndarray, products: np.ndarray, start: int)
     both = np.concatenate([best, products], axis=1)
     order = np.argsort(-both, axis=1, kind="stable")[:, :count]
     best[:] = np.take_along_axis(both, order, 1)
-    rows[:] = np.take_along_axis(np.concatenate([rows, kept + start], axis=1), order, 1)
+    rows[:] = np.take_along_axis(np.concatenate([rows, block[kept]], axis=1), order, 1)

@@ -78,8 +78,6 @@ def fit_logistic(
     counts = check_classes(batches, labels, classes)
     total = int(counts.sum())
     scaler, covariance = _first_pass(batches, total)
-    weights = total / (len(classes) * counts) if options.balanced else np.ones(len(classes))
-    penalty = 1 / (options.c * total)
     passes = 0
 
     def stream() -> Iterator[Rows]:
@@ -90,13 +88,44 @@ def fit_logistic(
                 yield _scale(embeddings, scaler), labels[rows]
                 advance(len(rows))
 
+    logistic, converged = solve(stream, counts, linalg.eigh(covariance), options)
+    if not converged:
+        steps = int(logistic.n_iter_[0])
+        console.note(f"the head did not converge in {steps} iterations; try a smaller c")
+    return make_pipeline(scaler, logistic)
+
+
+def solve(
+    stream: Callable[[], Iterator[Rows]],
+    counts: np.ndarray,
+    spectrum: tuple[np.ndarray, np.ndarray],
+    options: LogisticOptions,
+    start: LogisticRegression | None = None,
+) -> tuple[LogisticRegression, bool]:
+    """The optimum for scaled rows, and whether it was reached.
+
+    Parameters
+    ----------
+    stream
+        Iterates over all rows; called once per step, rarely twice.
+    counts
+        How many rows each class has, int64 `[classes]`, none of them 0.
+    spectrum
+        Eigenvalues and eigenvectors of the covariance of the scaled rows or a sample of them.
+    start
+        Where to start from; zero without it.
+    """
+    total, dim = int(counts.sum()), len(spectrum[0])
+    weights = total / (len(counts) * counts) if options.balanced else np.ones(len(counts))
+    penalty = 1 / (options.c * total)
     shares = counts * weights / total
     steepness = float((shares * (1 - shares)).mean())  # of the loss by a logit, at the start
-    preconditioner = _Preconditioner.of(covariance, steepness, penalty)
-    found = _minimize(_Objective(stream, weights, penalty), preconditioner, options)
-    if found.status in (1, 2):  # out of steps, or no step reduces the loss
-        console.note(f"the head did not converge in {found.nit} iterations; try a smaller c")
-    coefficients = preconditioner.weights(found.x.reshape(-1, batches.dim + 1))
+    preconditioner = _Preconditioner.of(spectrum, steepness, penalty)
+    first = np.zeros((1 if len(counts) == 2 else len(counts), dim + 1))
+    if start is not None:
+        first = preconditioner.point(np.column_stack([start.coef_, start.intercept_]))
+    found = _minimize(_Objective(stream, weights, penalty), preconditioner, options, first)
+    coefficients = preconditioner.weights(found.x.reshape(-1, dim + 1))
     logistic = LogisticRegression(
         C=options.c,
         tol=options.tol,
@@ -104,9 +133,9 @@ def fit_logistic(
         class_weight="balanced" if options.balanced else None,
     )
     logistic.coef_, logistic.intercept_ = coefficients[:, :-1], coefficients[:, -1]
-    logistic.classes_, logistic.n_features_in_ = np.arange(len(classes)), batches.dim
+    logistic.classes_, logistic.n_features_in_ = np.arange(len(counts)), dim
     logistic.n_iter_ = np.array([found.nit], np.int32)
-    return make_pipeline(scaler, logistic)
+    return logistic, found.status not in (1, 2)  # out of steps, or no step reduces the loss
 
 
 def _first_pass(batches: Batches, total: int) -> tuple[StandardScaler, np.ndarray]:
@@ -132,21 +161,26 @@ class _Preconditioner:
 
     Parameters
     ----------
-    matrix
-        Maps coordinates to coefficients, symmetric `[dim, dim]`.
+    matrix, inverse
+        Map coordinates to coefficients and back, symmetric `[dim, dim]`.
     intercept_scale
         Factor from the coordinate of an intercept to the intercept.
     """
 
     matrix: np.ndarray
+    inverse: np.ndarray
     intercept_scale: float
 
     @classmethod
-    def of(cls, covariance: np.ndarray, steepness: float, penalty: float) -> _Preconditioner:
+    def of(
+        cls, spectrum: tuple[np.ndarray, np.ndarray], steepness: float, penalty: float
+    ) -> _Preconditioner:
         """From the inverse square root of the Hessian at the start."""
-        values, vectors = linalg.eigh(covariance)
+        values, vectors = spectrum
         curvature = np.maximum(values, 0) * steepness + penalty
-        return cls((vectors / np.sqrt(curvature)) @ vectors.T, steepness**-0.5)
+        roots = np.sqrt(curvature)
+        matrix, inverse = (vectors / roots) @ vectors.T, (vectors * roots) @ vectors.T
+        return cls(matrix, inverse, steepness**-0.5)
 
     def weights(self, point: np.ndarray) -> np.ndarray:
         """The weights at a point; or the gradient at a point, given the gradient by weights.
@@ -154,6 +188,12 @@ class _Preconditioner:
         All are `[outputs, dim + 1]`, intercepts last.
         """
         return np.column_stack([point[:, :-1] @ self.matrix, point[:, -1] * self.intercept_scale])
+
+    def point(self, weights: np.ndarray) -> np.ndarray:
+        """The point with these weights, of the same shape."""
+        return np.column_stack(
+            [weights[:, :-1] @ self.inverse, weights[:, -1] / self.intercept_scale]
+        )
 
 
 def _scale(embeddings: np.ndarray, scaler: StandardScaler) -> np.ndarray:
@@ -214,11 +254,13 @@ def _errors(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _minimize(
-    objective: _Objective, preconditioner: _Preconditioner, options: LogisticOptions
+    objective: _Objective,
+    preconditioner: _Preconditioner,
+    options: LogisticOptions,
+    start: np.ndarray,
 ) -> OptimizeResult:
-    """L-BFGS in preconditioned coordinates, from zero; stops by the gradient of the weights."""
-    outputs = 1 if len(objective.weights) == 2 else len(objective.weights)
-    start = np.zeros(outputs * (len(preconditioner.matrix) + 1))
+    """L-BFGS in preconditioned coordinates, from a point; stops by the gradient of the weights."""
+    outputs = len(start)
     steepest = np.inf
 
     def preconditioned(point: np.ndarray) -> tuple[float, np.ndarray]:
@@ -233,7 +275,7 @@ def _minimize(
 
     return minimize(
         preconditioned,
-        start,
+        start.ravel(),
         method="L-BFGS-B",
         jac=True,
         callback=stop_where_flat,

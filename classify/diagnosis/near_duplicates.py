@@ -5,7 +5,7 @@ Those among the test examples make scores too optimistic.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ NEIGHBOURS = 10
 CHANCE = 1e-3  # share of independent examples that may be counted as near-duplicates
 LEAST_TRAINING = 50  # with fewer, the ten nearest are not near
 SEED = 0
+GROUP = 64  # columns of a product that are compared by their largest
 TEST_BLOCK, TRAIN_BLOCK = 1024, 8192  # rows of one matrix product: 32 MiB of float32
 
 
@@ -86,32 +87,62 @@ def near_duplicates(
     NearDuplicates
         No pairs if training has fewer than 50 rows.
     """
-    if len(train) < LEAST_TRAINING or not len(test):
-        nothing = np.empty(0, np.int64)
-        return NearDuplicates(
-            nothing,
-            nothing,
-            np.empty(0, np.float32),
-            np.zeros(len(test), bool),
-            "Near-duplicates are not searched for with fewer than "
-            f"{LEAST_TRAINING} training examples.",
-        )
+    (found,) = all_near_duplicates(train, [(test, own)], labels)
+    return found
+
+
+def all_near_duplicates(
+    train: np.ndarray,
+    tests: Sequence[tuple[np.ndarray, np.ndarray | None]],
+    labels: np.ndarray | None = None,
+) -> list[NearDuplicates]:
+    """As `near_duplicates`, of several pairs of `test` and `own` in one pass over `train`."""
+    if len(train) < LEAST_TRAINING:
+        return [_nothing(len(test)) for test, _ in tests]
     order = np.random.default_rng(SEED).permutation(len(train))
     halvings = int(np.log2(len(train) / LEAST_TRAINING))
     sizes = [len(train) >> number for number in range(halvings, -1, -1)]
-    samples = list(_nearest_in_samples(train, test, NEIGHBOURS, (order, sizes), own))
+    owns = [np.full(len(test), -1) if own is None else own for test, own in tests]
+    rows = np.concatenate([test for test, _ in tests]), np.concatenate(owns)
+    samples = list(_nearest_in_samples(train, rows[0], NEIGHBOURS, (order, sizes), rows[1]))
+    counts = [None] * len(sizes)
+    if labels is not None:
+        least = int(labels.max()) + 1
+        counts = [np.bincount(labels[order[:size]], minlength=least) for size in sizes]
+    found, end = [], 0
+    for test, _ in tests:
+        part, end = slice(end, end + len(test)), end + len(test)
+        nearest_ones = [(similarity[part], row[part]) for similarity, row in samples]
+        found.append(_among(nearest_ones, sizes, labels, counts))
+    return found
+
+
+def _among(
+    samples: list[tuple[np.ndarray, np.ndarray]],
+    sizes: list[int],
+    labels: np.ndarray | None,
+    counts: list,
+) -> NearDuplicates:
+    """Those of some test rows, from their nearest rows in each sample, the last of which is all.
+
+    Parameters
+    ----------
+    counts
+        How many rows of each class every sample has.
+    """
     similarity, row = samples[-1]
+    if not len(row):
+        return _nothing(0)
     first = _distances(similarity)[:, 0]
-    found = np.zeros(len(test), bool)
-    for size, (sample, _) in zip(sizes, samples, strict=True):
-        usable = np.ones(len(test), bool)
+    found = np.zeros(len(row), bool)
+    for size, (sample, _), of_class in zip(sizes, samples, counts, strict=True):
+        usable = np.ones(len(row), bool)
         if labels is not None:
-            counts = np.bincount(labels[order[:size]], minlength=int(labels.max()) + 1)
-            usable = counts[labels[row[:, 0]]] >= NEIGHBOURS
+            usable = of_class[labels[row[:, 0]]] >= NEIGHBOURS
         distance = _distances(sample[usable])
         if len(distance):
             last = distance[:, -1]
-            ratio = chance_ratio(distance, NEIGHBOURS * len(train) / size)
+            ratio = chance_ratio(distance, NEIGHBOURS * sizes[-1] / size)
             found[usable] |= first[usable] < ratio * np.minimum(last, np.median(last))
     order = np.flatnonzero(found)
     order = order[np.argsort(-similarity[order, 0], kind="stable")]
@@ -123,6 +154,17 @@ def near_duplicates(
         "The nearest training example is closer than it would be by chance, given the distances to "
         "the ten nearest in samples of the training examples; of independent examples, about one "
         f"in {1 / CHANCE:,.0f} is.",
+    )
+
+
+def _nothing(count: int) -> NearDuplicates:
+    nothing = np.empty(0, np.int64)
+    return NearDuplicates(
+        nothing,
+        nothing,
+        np.empty(0, np.float32),
+        np.zeros(count, bool),
+        f"Near-duplicates are not searched for with fewer than {LEAST_TRAINING} training examples.",
     )
 
 
@@ -214,7 +256,7 @@ def _nearest_in_samples(
 def directions(embeddings: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Rows minus the mean, scaled to length 1, float32; a row equal to the mean stays 0."""
     centered = embeddings - mean
-    length = np.linalg.norm(centered, axis=1, keepdims=True)
+    length = np.sqrt(np.einsum("ij,ij->i", centered, centered))[:, None]
     centered /= np.maximum(length, np.finfo(np.float32).tiny)
     return centered
 
@@ -222,12 +264,30 @@ def directions(embeddings: np.ndarray, mean: np.ndarray) -> np.ndarray:
 def _merge(best: np.ndarray, rows: np.ndarray, products: np.ndarray, block: np.ndarray) -> None:
     """Merge products with the training rows `block` into the best so far, in place."""
     count = best.shape[1]
-    if products.shape[1] > count:
-        kept = np.argpartition(products, -count, axis=1)[:, -count:]
-        products = np.take_along_axis(products, kept, 1)
-    else:
-        kept = np.broadcast_to(np.arange(products.shape[1]), products.shape)
+    kept = _largest(products, count)
+    products = np.take_along_axis(products, kept, 1)
     both = np.concatenate([best, products], axis=1)
     order = np.argsort(-both, axis=1, kind="stable")[:, :count]
     best[:] = np.take_along_axis(both, order, 1)
     rows[:] = np.take_along_axis(np.concatenate([rows, block[kept]], axis=1), order, 1)
+
+
+def _largest(products: np.ndarray, count: int) -> np.ndarray:
+    """Columns of the `count` largest of each row, in any order, int64 `[rows, count]` or fewer.
+
+    They are in the `count` groups of columns whose maxima are largest, which are much fewer columns
+    to search.
+    """
+    rows, columns = products.shape
+    if columns <= count:
+        return np.broadcast_to(np.arange(columns), products.shape)
+    whole = columns // GROUP * GROUP
+    if whole <= count * GROUP:
+        return np.argpartition(products, -count, axis=1)[:, -count:]
+    maxima = products[:, :whole].reshape(rows, -1, GROUP).max(axis=2)
+    groups = np.argpartition(maxima, -count, axis=1)[:, -count:]
+    places = (groups[:, :, None] * GROUP + np.arange(GROUP)).reshape(rows, -1)
+    rest = np.broadcast_to(np.arange(whole, columns), (rows, columns - whole))
+    places = np.concatenate([places, rest], axis=1)
+    best = np.argpartition(np.take_along_axis(products, places, 1), -count, axis=1)[:, -count:]
+    return np.take_along_axis(places, best, 1)

@@ -3,13 +3,17 @@
 The first pass computes mean, variance, and the covariance of a sample of rows. The covariance gives
 a preconditioner (Nocedal and Wright 2006, section 5.1): coordinates in which the loss is about as
 steep in all directions. L-BFGS then needs about 15 passes instead of hundreds for correlated
-features.
+features. The second pass writes the scaled rows into a temporary file, which the others read.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 from scipy import linalg
@@ -19,7 +23,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from headstart.classify.features.batches import BATCH_BYTES, Batches, check_classes, check_finite
+from headstart.classify.features.batches import (
+    BATCH_BYTES,
+    Batches,
+    ahead,
+    check_classes,
+    check_finite,
+)
 from headstart.classify.streamed.moments import Moments, provisional_mean
 from headstart.data.common import console
 
@@ -28,6 +38,7 @@ Rows = tuple[np.ndarray, np.ndarray]  # scaled embeddings float32 [rows, dim], l
 SAMPLE = 20  # rows per dimension of an embedding, enough to estimate the covariance
 HISTORY_BYTES = 512 * 2**20  # of L-BFGS: two vectors of the weights' size for each past step
 HISTORY = 10  # past steps, as in scikit-learn
+ROOM = 1.2  # times the size of the scaled rows that a disk has to have free
 
 
 @dataclass(frozen=True)
@@ -78,21 +89,74 @@ def fit_logistic(
     counts = check_classes(batches, labels, classes)
     total = int(counts.sum())
     scaler, covariance = _first_pass(batches, total)
-    passes = 0
+    spectrum = linalg.eigh(covariance)
+    place = _disk()
+    with tempfile.TemporaryFile(prefix="headstart-", dir=place) as file:
+        room = shutil.disk_usage(place).free > ROOM * total * batches.dim * 4
+        kept = _Kept(file, room)
 
-    def stream() -> Iterator[Rows]:
-        nonlocal passes
-        passes += 1
-        with console.progress(f"pass {passes} over the features", total) as advance:
-            for rows, embeddings in batches:
-                yield _scale(embeddings, scaler), labels[rows]
-                advance(len(rows))
+        def stream() -> Iterator[Rows]:
+            kept.passes += 1
+            with console.progress(f"pass {kept.passes} over the features", total) as advance:
+                for rows, scaled in kept.rows(batches, scaler):
+                    yield scaled, labels[rows]
+                    advance(len(rows))
 
-    logistic, converged = solve(stream, counts, linalg.eigh(covariance), options)
+        logistic, converged = solve(stream, counts, spectrum, options)
     if not converged:
         steps = int(logistic.n_iter_[0])
         console.note(f"the head did not converge in {steps} iterations; try a smaller c")
     return make_pipeline(scaler, logistic)
+
+
+def _disk() -> str:
+    """Where a large file may be: `/tmp` may be memory, `/var/tmp` is not."""
+    if "TMPDIR" in os.environ or not os.access("/var/tmp", os.W_OK):  # noqa: S108 - unnamed files
+        return tempfile.gettempdir()
+    return "/var/tmp"  # noqa: S108 - as above
+
+
+class _Kept:
+    """Scaled rows, in a file after the first pass: a store takes several times as long to read.
+
+    Parameters
+    ----------
+    file
+        Empty, and open for reading and writing.
+    room
+        Whether the disk has room for them; otherwise every pass reads the store.
+    """
+
+    def __init__(self, file: IO[bytes], room: bool) -> None:
+        self._file, self._room, self.passes = file, room, 0
+        self._numbers: list[np.ndarray] = []
+
+    def rows(
+        self, batches: Batches, scaler: StandardScaler
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Row numbers of the store, and scaled embeddings float32 `[batch, dim]`."""
+        self._file.seek(0)
+        if self._numbers:
+            yield from ahead(self._again(batches.dim))
+            return
+        numbers = []
+        for rows, embeddings in batches:
+            scaled = _scale(embeddings, scaler)
+            if self._room:
+                try:
+                    self._file.write(scaled.data)
+                except OSError:  # the disk is full after all
+                    self._room = False
+                numbers.append(rows)
+            yield rows, scaled
+        if self._room:
+            self._numbers = numbers
+
+    def _again(self, dim: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for rows in self._numbers:
+            scaled = np.empty((len(rows), dim), np.float32)
+            self._file.readinto(scaled.data)  # type: ignore[attr-defined]
+            yield rows, scaled
 
 
 def solve(

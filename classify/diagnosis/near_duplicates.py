@@ -105,7 +105,7 @@ def all_near_duplicates(
     owns = [np.full(len(test), -1) if own is None else own for test, own in tests]
     rows = np.concatenate([test for test, _ in tests]), np.concatenate(owns)
     samples = list(_nearest_in_samples(train, rows[0], NEIGHBOURS, (order, sizes), rows[1]))
-    counts = [None] * len(sizes)
+    counts: list[np.ndarray | None] = [None] * len(sizes)
     if labels is not None:
         least = int(labels.max()) + 1
         counts = [np.bincount(labels[order[:size]], minlength=least) for size in sizes]
@@ -121,7 +121,7 @@ def _among(
     samples: list[tuple[np.ndarray, np.ndarray]],
     sizes: list[int],
     labels: np.ndarray | None,
-    counts: list,
+    counts: list[np.ndarray | None],
 ) -> NearDuplicates:
     """Those of some test rows, from their nearest rows in each sample, the last of which is all.
 
@@ -137,7 +137,7 @@ def _among(
     found = np.zeros(len(row), bool)
     for size, (sample, _), of_class in zip(sizes, samples, counts, strict=True):
         usable = np.ones(len(row), bool)
-        if labels is not None:
+        if labels is not None and of_class is not None:
             usable = of_class[labels[row[:, 0]]] >= NEIGHBOURS
         distance = _distances(sample[usable])
         if len(distance):

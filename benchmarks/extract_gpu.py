@@ -21,9 +21,10 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.extract import run
-from benchmarks.extract_report import OURS, Run, best
+from benchmarks.extract_report import Run, best
 from benchmarks.limit import decoding_rate, inference_rate
 from benchmarks.photographs import write_photographs
+from benchmarks.processes import OURS
 from headstart.data.contracts.backbone import load_backbone
 from headstart.extract.engines.runtimes import EngineConfig
 

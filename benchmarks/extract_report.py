@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.limit import Limit
-
-OURS = "headstart"
+from benchmarks.processes import OURS
 
 
 @dataclass(frozen=True)
@@ -65,14 +64,11 @@ class Result:
         Runs by name.
     alone
         Runs of one worker in int8.
-    whole
-        Seconds of the whole process with more photographs: ours, and the best peer's.
     """
 
     rounds: dict[str, list[Run]]
     alone: list[Run]
     photographs: int
-    whole: dict[str, float]
 
     @property
     def runs(self) -> dict[str, Run]:
@@ -150,26 +146,9 @@ def report(
                 short.append(
                     f"{case.name}, {name}: {rounds} of the limit, not {least_of_limit:.0%}"
                 )
-        lines += ["", result.from_first_worker()]
-        wanted = [
-            ("times the best peer", runs[result.best(ours=True)].steady / theirs, case.ratio),
-            ("times the best peer in fp32", runs[f"{OURS} fp32"].steady / theirs, 1),
-            ("times one worker", result.scaling, least_scaling),
-        ]
-        if result.whole:
-            (mine, seconds), (other, longer) = result.whole.items()
-            lines += [
-                "",
-                f"Whole process, {case.whole:,} photographs: {mine} {seconds:.1f} s, {other} "
-                f"{longer:.1f} s: **{longer / seconds:.2f} times** as fast.",
-            ]
-            wanted.append(("times the best peer, whole", longer / seconds, case.whole_ratio))
-        lines.append("")
-        short += [
-            f"{case.name}: {ratio:.2f} {what}, not {least}"
-            for what, ratio, least in wanted
-            if ratio < least
-        ]
+        lines += ["", result.from_first_worker(), ""]
+        if result.scaling < least_scaling:
+            short.append(f"{case.name}: {result.scaling:.2f} times one worker, not {least_scaling}")
     (out / "extract.md").write_text("\n".join(lines))
     print("\n".join(lines))
     _plot(found, out / "extract.png")

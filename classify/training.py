@@ -26,6 +26,7 @@ from headstart.classify.heads.fitting import FitOptions, Fitted, fit, steps
 from headstart.classify.heads.keras_head import KerasHead
 from headstart.classify.prediction.answers import answers_in_words, in_class_names
 from headstart.classify.prediction.features import HeadSession
+from headstart.classify.report.projection import sample_rows, start_projecting
 from headstart.classify.scores.metrics import (
     RepeatedScores,
     Scores,
@@ -174,6 +175,10 @@ def train(
     warnings = label_warnings(data.classes, np.bincount(data.labels))
     for warning in [*warnings, *copies_with_two_labels(data)]:
         console.note(f"note: {warning}")
+    if run.report:
+        rows = sample_rows(split)
+        sample = rows, loaded.embeddings.take(rows)
+        places = start_projecting(sample[1])
     quick = options if options.answers.wanted else replace(options, calibration_folds=1)
     total = steps(options, len(split.train)) + sum(steps(quick, len(e.train)) for e in repeats)
     with _progress(options, loaded, total) as advance:
@@ -197,7 +202,7 @@ def train(
     report = suspects = None
     if diagnosis:
         # Imported here: matplotlib takes a second to import.
-        from headstart.classify.report.gathering import Results, report_content, sample_rows
+        from headstart.classify.report.gathering import Results, report_content
         from headstart.classify.report.page import render
 
         seen = {}
@@ -216,9 +221,8 @@ def train(
             diagnosis=diagnosis,
             looks=seen,
             precision=options.answers.precision,
+            places=places,
         )
-        rows = sample_rows(split)
-        sample = (rows, loaded.embeddings.take(rows))
         report = render(report_content(results, card, sample, store)).encode()
         suspects = suspects_csv(data, split, diagnosis)
     examples = _examples_table(loaded, split, answers, unlabelled)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from headstart.classify.features.loading import InMemory
 from headstart.classify.heads.calibration import (
@@ -23,6 +25,7 @@ from headstart.classify.heads.calibration import (
 from headstart.classify.heads.estimators import HeadOptions
 from headstart.classify.heads.fitting import FitOptions, Fitted, fit
 from headstart.classify.heads.folds import MANY, make_folds
+from headstart.classify.heads.many import fit_many
 from headstart.classify.scores.metrics import reliability
 from headstart.classify.splits.held_out import HeldOut, Training
 from headstart.classify.splits.splitting import hold_back_groups
@@ -220,6 +223,32 @@ def test_of_many_examples_one_in_twenty_is_held_back() -> None:
     fitted = fit(some(labels), FitOptions(), lambda step: None)
     assert np.array_equal(fitted.out_of_fold.rows, fold.held)
     assert fitted.answering.estimator[-1].coef_.shape == (5, 4)
+
+
+def test_the_head_of_many_examples_is_scikit_learns_and_its_scores_are_of_others() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(3, size=MANY + 1000)
+    embeddings = (random.normal(size=(len(labels), 6)) + labels[:, None]).astype(np.float32)
+    embeddings = embeddings * np.geomspace(0.01, 100, 6, dtype=np.float32) + 5
+    training = Training(("a", "b", "c"), embeddings, labels)
+    fitted = fit(training, FitOptions(), lambda step: None)
+    exact = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, tol=1e-8))
+    exact.fit(embeddings, labels)
+    ours = fitted.answering.estimator
+    assert np.abs(ours[-1].coef_ - exact[-1].coef_).max() < 5e-3
+    assert np.allclose(ours[0].mean_, exact[0].mean_)
+    assert np.allclose(ours[0].scale_, exact[0].scale_)
+    assert (ours.predict(embeddings) == exact.predict(embeddings)).mean() > 0.998
+    # What is held back has no part in the head that scores it; and twice gives the same bits.
+    (fold,) = make_folds(training, 0)
+    changed = labels.copy()
+    changed[fold.held] = (changed[fold.held] + 1) % 3
+    for those in (labels, changed):
+        again = fit_many(
+            HeadOptions(), Training(("a", "b", "c"), embeddings, those), fold, 0, lambda step: None
+        )
+        assert np.array_equal(again[2].scores, fitted.out_of_fold.scores)
+        assert np.array_equal(again[0][-1].coef_, ours[-1].coef_) == (those is labels)
 
 
 def test_of_many_grouped_examples_whole_groups_are_held_back_and_all_are_trained_on() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 import re
+import sys
 import tarfile
 import time
 from dataclasses import replace
@@ -21,6 +23,7 @@ from report_content import WILD, answers, full_content, held_out
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from headstart.classify.diagnosis.learning_curve import LearningCurve
+from headstart.classify.report import projection
 from headstart.classify.report.content import (
     RIGHT,
     TRAINING,
@@ -37,10 +40,11 @@ from headstart.classify.report.content import (
 from headstart.classify.report.drawing import draw
 from headstart.classify.report.page import render
 from headstart.classify.report.parts import percent
+from headstart.classify.report.projection import project, start_projecting
 from headstart.classify.report.sections.confidence import calibration, rejection
 from headstart.classify.report.sections.confusion import confusion
 from headstart.classify.report.sections.curves import ranking
-from headstart.classify.report.sections.embedding_map import embedding_map, project
+from headstart.classify.report.sections.embedding_map import embedding_map
 from headstart.classify.report.sections.failures import failures
 from headstart.classify.report.sections.galleries import copies, mistakes
 from headstart.classify.report.sections.learning import learning
@@ -380,6 +384,21 @@ def test_the_map_keeps_clusters_apart_and_is_the_same_every_time(count: int, met
     apart = np.linalg.norm(first.mean(axis=0) - second.mean(axis=0))
     assert apart > 2 * max(first.std(), second.std())
     assert np.array_equal(places, project(points(count))[0])
+
+
+def test_the_map_is_the_same_from_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection, "FEWEST_FOR_A_PROCESS", 60)
+    assert start_projecting(points(58, 8)) is None
+    for python, cores in ((sys.executable, {0, 1}), ("/bin/false", {0, 1})):
+        monkeypatch.setattr(sys, "executable", python)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process, cores=cores: cores)
+        answer = start_projecting(points(60, 8))
+        assert answer is not None
+        places, how = answer()
+        assert how == "PCA to 8 and t-SNE"
+        assert np.array_equal(places, project(points(60, 8))[0])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
+    assert start_projecting(points(60, 8)) is None
 
 
 def test_the_map_of_nothing_says_so() -> None:

@@ -1,4 +1,7 @@
-"""PyTorch's DataLoader decodes in processes, ONNX Runtime embeds in the main one."""
+"""PyTorch's DataLoader decodes in processes, ONNX Runtime embeds in the main one.
+
+torchvision decodes and resizes; without it, Pillow does.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,12 @@ import torch
 from peer_session import GPU, open_session
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
+
+try:
+    from torchvision.io import ImageReadMode, decode_jpeg, read_file
+    from torchvision.transforms.v2.functional import resize
+except (ImportError, RuntimeError):  # not installed, or built for another PyTorch
+    decode_jpeg = None
 
 BATCH = 128 if GPU else 32
 
@@ -31,6 +40,9 @@ class Photographs(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> torch.Tensor:
+        if decode_jpeg:
+            pixels = decode_jpeg(read_file(str(self.paths[index])), ImageReadMode.RGB)
+            return resize(pixels, [height, width], antialias=True).permute(1, 2, 0)
         image = Image.open(self.paths[index]).convert("RGB")
         return torch.from_numpy(np.array(image.resize((width, height), Image.Resampling.BILINEAR)))
 

@@ -33,9 +33,10 @@ def find_copies(data: Labelled) -> Copies:
     order = np.argsort(codes, kind="stable")
     codes = codes[order]
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    ends = np.append(starts[1:], len(codes))
     found = []
-    for rows in np.split(order, starts[1:]):
-        if len(rows) > 1 and len(rows := _one_of_each_file(data, rows)) > 1:
+    for at in np.flatnonzero(ends - starts > 1).tolist():
+        if len(rows := _one_of_each_file(data, order[starts[at] : ends[at]])) > 1:
             found.append(rows)
     labels = [len(np.unique(data.labels[rows])) for rows in found]
     best = sorted(range(len(found)), key=lambda at: (-labels[at], -len(found[at]), found[at][0]))

@@ -13,7 +13,7 @@ from headstart.classify.diagnosis.copies import Copies, find_copies
 from headstart.classify.diagnosis.label_next import LabelNext, Unlabelled, label_next
 from headstart.classify.diagnosis.learning_curve import LearningCurve, learning_curve
 from headstart.classify.diagnosis.mistakes import Neighbours, neighbours
-from headstart.classify.diagnosis.near_duplicates import NearDuplicates, near_duplicates
+from headstart.classify.diagnosis.near_duplicates import NearDuplicates, all_near_duplicates
 from headstart.classify.diagnosis.suspects import Suspects, suspects
 from headstart.classify.features.loading import InMemory, Loaded
 from headstart.classify.heads.fitting import Fitted
@@ -23,7 +23,7 @@ from headstart.classify.splits.label_checks import named
 from headstart.classify.splits.splitting import Labelled, Split
 from headstart.data.common.intervals import Interval, share
 
-PRODUCTS = 2e11  # multiplications that the search for near-duplicates may take: a few seconds
+PRODUCTS = 1e11  # multiplications that a search for near-duplicates may take: a few seconds
 SEED = 0
 
 
@@ -158,20 +158,20 @@ def diagnose(
     training = Training(data.classes, embeddings, labels, groups)
     test = loaded.embeddings.take(split.test)
     contents = data.examples["content"].combine_chunks().dictionary_encode().indices.to_numpy()
+    tested, compared = _some(training, len(test)), _some(training, len(labels))
+    searched = [(test[tested], None), (embeddings[compared], compared)]
+    across, within = all_near_duplicates(embeddings, searched, labels)
     return replace(
         result,
-        leaks=_leaks(training, test, answers, (data, split)),
+        leaks=_leaks(tested, across, labels, answers, (data, split)),
         curve=_curve(training, fitted, seed),
-        inside=_inside(training, contents[split.train]),
+        inside=_inside(compared, within, contents[split.train]),
         neighbours=neighbours(answers, embeddings, test),
     )
 
 
-def _inside(training: Training, contents: np.ndarray) -> NearDuplicates:
+def _inside(compared: np.ndarray, pairs: NearDuplicates, contents: np.ndarray) -> NearDuplicates:
     """Near-duplicates within the training examples: each pair once, and no copies."""
-    compared = _some(training, len(training.labels))
-    own, labels = training.embeddings[compared], training.labels
-    pairs = near_duplicates(training.embeddings, own, labels, compared)
     both = np.stack([compared[pairs.test], pairs.train])
     _, first = np.unique(np.sort(both, axis=0), axis=1, return_index=True)
     first = np.sort(first)
@@ -186,22 +186,24 @@ def _inside(training: Training, contents: np.ndarray) -> NearDuplicates:
 
 def _some(training: Training, count: int) -> np.ndarray:
     """Rows that can be compared with training in reasonable time, ascending, int64."""
-    most = max(1, int(PRODUCTS / (2 * training.embeddings.size)))
+    most = max(1, int(PRODUCTS / training.embeddings.size))
     if count <= most:
         return np.arange(count)
     return np.sort(np.random.default_rng(SEED).permutation(count)[:most])
 
 
 def _leaks(
-    training: Training, test: np.ndarray, answers: Answers, source: tuple[Labelled, Split]
+    compared: np.ndarray,
+    pairs: NearDuplicates,
+    labels: np.ndarray,
+    answers: Answers,
+    source: tuple[Labelled, Split],
 ) -> Leaks:
-    compared = _some(training, len(test))
-    pairs = near_duplicates(training.embeddings, test[compared], training.labels)
     others = compared[~pairs.is_duplicate]
     right = answers.probabilities[others].argmax(axis=1) == answers.labels[others]
     groups = None if answers.groups is None else answers.groups[others]
     accuracy = share(right, groups) if len(others) else None
-    two_labels = answers.labels[compared[pairs.test]] != training.labels[pairs.train]
+    two_labels = answers.labels[compared[pairs.test]] != labels[pairs.train]
     example = ""
     if two_labels.any():
         data, split = source

@@ -78,7 +78,7 @@ class Batches:
         ]
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return _ahead(self._read())
+        return ahead(self._read())
 
     def _parts(self) -> list[tuple[PartRecord, slice]]:
         """The parts of the range, and the rows of the store that each holds."""
@@ -138,7 +138,7 @@ class _PartReader:
         return batch
 
 
-def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
     """The same items; a thread fetches the next one while the current one is used."""
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, items, None)

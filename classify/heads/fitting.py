@@ -18,6 +18,7 @@ from headstart.classify.heads.calibration import (
 )
 from headstart.classify.heads.estimators import AUTO, HeadOptions, make_head, score_method
 from headstart.classify.heads.folds import FOLDS, MANY, OutOfFold, fit_head, make_folds, score_folds
+from headstart.classify.heads.many import fit_many, is_many
 from headstart.classify.heads.search import Trial, search
 from headstart.classify.heads.to_onnx import Answering, Written, check_converts, head_to_onnx
 from headstart.classify.splits.held_out import Training
@@ -103,8 +104,11 @@ def fit(training: Training, options: FitOptions, advance: Callable[[int], None])
     if head.name == AUTO:
         found = search(head, training, folds, seed)
         head, scores, trials = found.head, found.scores, found.trials
-    estimator, converged = fit_head(head, training, seed)
-    advance(1)
+    if scores is None and folds and is_many(head, training):
+        estimator, converged, scores = fit_many(head, training, folds[0], seed, advance)
+    else:
+        estimator, converged = fit_head(head, training, seed)
+        advance(1)
     if scores is None:
         some = folds[: options.calibration_folds]
         scores = score_folds(head, training, some, seed, advance)

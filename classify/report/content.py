@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -189,6 +189,8 @@ class Sample:
         The predicted class, or -1, of each point, int64 `[points]`; -1 in training.
     suspects
         Whether its label is in doubt, bool `[points]`.
+    places
+        Returns the places of the points and the method, if they are being computed already.
     """
 
     embeddings: np.ndarray
@@ -197,6 +199,7 @@ class Sample:
     examples: Examples | None = None
     answers: np.ndarray | None = None
     suspects: np.ndarray | None = None
+    places: Callable[[], tuple[np.ndarray, str]] | None = None
 
 
 @dataclass(frozen=True)

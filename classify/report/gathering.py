@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -41,7 +41,6 @@ from headstart.data.contracts.store import FeatureStore
 from headstart.data.modalities.known import MODALITIES
 from headstart.data.storage.places import folder_at
 
-POINTS = 1000  # on the map, at most, from each side of the split
 MOST_SETS, MOST_FAILED = 100, 100  # sets of copies and failed files that are named
 
 
@@ -55,6 +54,8 @@ class Results:
         By path: where the head looked.
     precision
         That a threshold was asked for.
+    places
+        Of the sample on the map, as in `Sample`.
     """
 
     loaded: Loaded
@@ -66,6 +67,7 @@ class Results:
     diagnosis: Diagnosis
     looks: Mapping[str, Look] = field(default_factory=dict)
     precision: float | None = None
+    places: Callable[[], tuple[np.ndarray, str]] | None = None
 
     @property
     def data(self) -> Labelled:
@@ -84,7 +86,7 @@ def report_content(
     Parameters
     ----------
     sample
-        The rows of `sample_rows`, and their embeddings float32 `[rows, dim]`.
+        The rows on the map, and their embeddings float32 `[rows, dim]`.
     store
         The features.
     """
@@ -130,12 +132,6 @@ def report_content(
         failed=_failed(store),
         corrections=results.loaded.corrections,
     )
-
-
-def sample_rows(split: Split, seed: int = 0) -> np.ndarray:
-    """Rows of the data to draw on the map, from both sides of the split, int64."""
-    random = np.random.default_rng(seed)
-    return np.concatenate([random.permutation(side)[:POINTS] for side in (split.train, split.test)])
 
 
 def _examples(data: Labelled, rows: np.ndarray) -> Examples:
@@ -259,4 +255,5 @@ def _sample(results: Results, rows: np.ndarray, embeddings: np.ndarray) -> Sampl
         _examples(results.data, rows),
         np.array(answers, np.int64),
         np.isin(rows, suspects),
+        results.places,
     )

@@ -3,13 +3,17 @@
 The first pass computes mean, variance, and the covariance of a sample of rows. The covariance gives
 a preconditioner (Nocedal and Wright 2006, section 5.1): coordinates in which the loss is about as
 steep in all directions. L-BFGS then needs about 15 passes instead of hundreds for correlated
-features.
+features. The second pass writes the scaled rows into a temporary file, which the others read.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 from scipy import linalg
@@ -19,7 +23,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from headstart.classify.features.batches import BATCH_BYTES, Batches, check_classes, check_finite
+from headstart.classify.features.batches import (
+    BATCH_BYTES,
+    Batches,
+    ahead,
+    check_classes,
+    check_finite,
+)
 from headstart.classify.streamed.moments import Moments, provisional_mean
 from headstart.data.common import console
 
@@ -28,6 +38,7 @@ Rows = tuple[np.ndarray, np.ndarray]  # scaled embeddings float32 [rows, dim], l
 SAMPLE = 20  # rows per dimension of an embedding, enough to estimate the covariance
 HISTORY_BYTES = 512 * 2**20  # of L-BFGS: two vectors of the weights' size for each past step
 HISTORY = 10  # past steps, as in scikit-learn
+ROOM = 1.2  # times the size of the scaled rows that a disk has to have free
 
 
 @dataclass(frozen=True)
@@ -78,25 +89,107 @@ def fit_logistic(
     counts = check_classes(batches, labels, classes)
     total = int(counts.sum())
     scaler, covariance = _first_pass(batches, total)
-    weights = total / (len(classes) * counts) if options.balanced else np.ones(len(classes))
+    spectrum = linalg.eigh(covariance)
+    place = _disk()
+    with tempfile.TemporaryFile(prefix="headstart-", dir=place) as file:
+        room = shutil.disk_usage(place).free > ROOM * total * batches.dim * 4
+        kept = _Kept(file, room)
+
+        def stream() -> Iterator[Rows]:
+            kept.passes += 1
+            with console.progress(f"pass {kept.passes} over the features", total) as advance:
+                for rows, scaled in kept.rows(batches, scaler):
+                    yield scaled, labels[rows]
+                    advance(len(rows))
+
+        logistic, converged = solve(stream, counts, spectrum, options)
+    if not converged:
+        steps = int(logistic.n_iter_[0])
+        console.note(f"the head did not converge in {steps} iterations; try a smaller c")
+    return make_pipeline(scaler, logistic)
+
+
+def _disk() -> str:
+    """Where a large file may be: `/tmp` may be memory, `/var/tmp` is not."""
+    if "TMPDIR" in os.environ or not os.access("/var/tmp", os.W_OK):  # noqa: S108 - unnamed files
+        return tempfile.gettempdir()
+    return "/var/tmp"  # noqa: S108 - as above
+
+
+class _Kept:
+    """Scaled rows, in a file after the first pass: a store takes several times as long to read.
+
+    Parameters
+    ----------
+    file
+        Empty, and open for reading and writing.
+    room
+        Whether the disk has room for them; otherwise every pass reads the store.
+    """
+
+    def __init__(self, file: IO[bytes], room: bool) -> None:
+        self._file, self._room, self.passes = file, room, 0
+        self._numbers: list[np.ndarray] = []
+
+    def rows(
+        self, batches: Batches, scaler: StandardScaler
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Row numbers of the store, and scaled embeddings float32 `[batch, dim]`."""
+        self._file.seek(0)
+        if self._numbers:
+            yield from ahead(self._again(batches.dim))
+            return
+        numbers = []
+        for rows, embeddings in batches:
+            scaled = _scale(embeddings, scaler)
+            if self._room:
+                try:
+                    self._file.write(scaled.data)
+                except OSError:  # the disk is full after all
+                    self._room = False
+                numbers.append(rows)
+            yield rows, scaled
+        if self._room:
+            self._numbers = numbers
+
+    def _again(self, dim: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for rows in self._numbers:
+            scaled = np.empty((len(rows), dim), np.float32)
+            self._file.readinto(scaled.data)  # type: ignore[attr-defined]
+            yield rows, scaled
+
+
+def solve(
+    stream: Callable[[], Iterator[Rows]],
+    counts: np.ndarray,
+    spectrum: tuple[np.ndarray, np.ndarray],
+    options: LogisticOptions,
+    start: LogisticRegression | None = None,
+) -> tuple[LogisticRegression, bool]:
+    """The optimum for scaled rows, and whether it was reached.
+
+    Parameters
+    ----------
+    stream
+        Iterates over all rows; called once per step, rarely twice.
+    counts
+        How many rows each class has, int64 `[classes]`, none of them 0.
+    spectrum
+        Eigenvalues and eigenvectors of the covariance of the scaled rows or a sample of them.
+    start
+        Where to start from; zero without it.
+    """
+    total, dim = int(counts.sum()), len(spectrum[0])
+    weights = total / (len(counts) * counts) if options.balanced else np.ones(len(counts))
     penalty = 1 / (options.c * total)
-    passes = 0
-
-    def stream() -> Iterator[Rows]:
-        nonlocal passes
-        passes += 1
-        with console.progress(f"pass {passes} over the features", total) as advance:
-            for rows, embeddings in batches:
-                yield _scale(embeddings, scaler), labels[rows]
-                advance(len(rows))
-
     shares = counts * weights / total
     steepness = float((shares * (1 - shares)).mean())  # of the loss by a logit, at the start
-    preconditioner = _Preconditioner.of(covariance, steepness, penalty)
-    found = _minimize(_Objective(stream, weights, penalty), preconditioner, options)
-    if found.status in (1, 2):  # out of steps, or no step reduces the loss
-        console.note(f"the head did not converge in {found.nit} iterations; try a smaller c")
-    coefficients = preconditioner.weights(found.x.reshape(-1, batches.dim + 1))
+    preconditioner = _Preconditioner.of(spectrum, steepness, penalty)
+    first = np.zeros((1 if len(counts) == 2 else len(counts), dim + 1))
+    if start is not None:
+        first = preconditioner.point(np.column_stack([start.coef_, start.intercept_]))
+    found = _minimize(_Objective(stream, weights, penalty), preconditioner, options, first)
+    coefficients = preconditioner.weights(found.x.reshape(-1, dim + 1))
     logistic = LogisticRegression(
         C=options.c,
         tol=options.tol,
@@ -104,9 +197,9 @@ def fit_logistic(
         class_weight="balanced" if options.balanced else None,
     )
     logistic.coef_, logistic.intercept_ = coefficients[:, :-1], coefficients[:, -1]
-    logistic.classes_, logistic.n_features_in_ = np.arange(len(classes)), batches.dim
+    logistic.classes_, logistic.n_features_in_ = np.arange(len(counts)), dim
     logistic.n_iter_ = np.array([found.nit], np.int32)
-    return make_pipeline(scaler, logistic)
+    return logistic, found.status not in (1, 2)  # out of steps, or no step reduces the loss
 
 
 def _first_pass(batches: Batches, total: int) -> tuple[StandardScaler, np.ndarray]:
@@ -132,21 +225,26 @@ class _Preconditioner:
 
     Parameters
     ----------
-    matrix
-        Maps coordinates to coefficients, symmetric `[dim, dim]`.
+    matrix, inverse
+        Map coordinates to coefficients and back, symmetric `[dim, dim]`.
     intercept_scale
         Factor from the coordinate of an intercept to the intercept.
     """
 
     matrix: np.ndarray
+    inverse: np.ndarray
     intercept_scale: float
 
     @classmethod
-    def of(cls, covariance: np.ndarray, steepness: float, penalty: float) -> _Preconditioner:
+    def of(
+        cls, spectrum: tuple[np.ndarray, np.ndarray], steepness: float, penalty: float
+    ) -> _Preconditioner:
         """From the inverse square root of the Hessian at the start."""
-        values, vectors = linalg.eigh(covariance)
+        values, vectors = spectrum
         curvature = np.maximum(values, 0) * steepness + penalty
-        return cls((vectors / np.sqrt(curvature)) @ vectors.T, steepness**-0.5)
+        roots = np.sqrt(curvature)
+        matrix, inverse = (vectors / roots) @ vectors.T, (vectors * roots) @ vectors.T
+        return cls(matrix, inverse, steepness**-0.5)
 
     def weights(self, point: np.ndarray) -> np.ndarray:
         """The weights at a point; or the gradient at a point, given the gradient by weights.
@@ -154,6 +252,12 @@ class _Preconditioner:
         All are `[outputs, dim + 1]`, intercepts last.
         """
         return np.column_stack([point[:, :-1] @ self.matrix, point[:, -1] * self.intercept_scale])
+
+    def point(self, weights: np.ndarray) -> np.ndarray:
+        """The point with these weights, of the same shape."""
+        return np.column_stack(
+            [weights[:, :-1] @ self.inverse, weights[:, -1] / self.intercept_scale]
+        )
 
 
 def _scale(embeddings: np.ndarray, scaler: StandardScaler) -> np.ndarray:
@@ -214,11 +318,13 @@ def _errors(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _minimize(
-    objective: _Objective, preconditioner: _Preconditioner, options: LogisticOptions
+    objective: _Objective,
+    preconditioner: _Preconditioner,
+    options: LogisticOptions,
+    start: np.ndarray,
 ) -> OptimizeResult:
-    """L-BFGS in preconditioned coordinates, from zero; stops by the gradient of the weights."""
-    outputs = 1 if len(objective.weights) == 2 else len(objective.weights)
-    start = np.zeros(outputs * (len(preconditioner.matrix) + 1))
+    """L-BFGS in preconditioned coordinates, from a point; stops by the gradient of the weights."""
+    outputs = len(start)
     steepest = np.inf
 
     def preconditioned(point: np.ndarray) -> tuple[float, np.ndarray]:
@@ -233,7 +339,7 @@ def _minimize(
 
     return minimize(
         preconditioned,
-        start,
+        start.ravel(),
         method="L-BFGS-B",
         jac=True,
         callback=stop_where_flat,

@@ -5,21 +5,15 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from threadpoolctl import threadpool_limits
 
 from headstart.classify.report.content import TRAINING, WRONG, Examples, Sample
 from headstart.classify.report.drawing import INK, MOST_SERIES, PALETTE, colour, draw
 from headstart.classify.report.parts import Key, Plot, Points, Section, count
+from headstart.classify.report.projection import SEED, project
 from headstart.classify.report.thumbnails import TINY, Thumbnails
 from headstart.data.common import console
 
-MOST_POINTS, FEWEST_FOR_TSNE, FEWEST = 2000, 50, 3
-COMPONENTS = 50  # of PCA, before t-SNE
-PERPLEXITY = 30
-ITERATIONS = 500  # of t-SNE; twice as many hardly change a map of 2,000 points
-SEED = 0
+MOST_POINTS, FEWEST = 2000, 3
 EDGE = 0.03  # of the drawing, left free on each side
 MOST_PICTURES = 400  # that points have: mistakes and suspects first
 
@@ -35,7 +29,8 @@ def embedding_map(
         )
     sample = _at_most(sample)
     labels, marks = sample.labels, np.array(sample.marks)
-    places, method = project(sample.embeddings)
+    with console.status(f"drawing a map of {len(labels):,} embeddings"):
+        places, method = sample.places() if sample.places else project(sample.embeddings)
     coloured = _coloured(labels, marks == WRONG)
     series = np.full(len(classes), -1)
     series[coloured] = np.arange(len(coloured))
@@ -72,27 +67,6 @@ def embedding_map(
     shown = _points(sample, classes, places, suspects, thumbnails)
     plot = Plot(draw("map", alt, paint, 360), caption, tuple(keys), shown)
     return Section(name="map", title=title, text=text, plots=(plot,))
-
-
-def project(embeddings: np.ndarray) -> tuple[np.ndarray, str]:
-    """Places on the map, float `[points, 2]`, and the name of the method.
-
-    PCA to 50 components, then t-SNE (van der Maaten and Hinton 2008); only PCA for fewer than 50
-    points. The seed is fixed.
-    """
-    if len(embeddings) < FEWEST_FOR_TSNE:
-        places = PCA(min(2, embeddings.shape[1]), random_state=SEED).fit_transform(embeddings)
-        return np.pad(places, ((0, 0), (0, 2 - places.shape[1]))), "PCA"
-    components = min(COMPONENTS, *embeddings.shape)
-    reduced = PCA(components, random_state=SEED).fit_transform(embeddings)
-    # One thread: if other work uses the cores, threads that wait for each other are much slower.
-    with (
-        console.status(f"drawing a map of {len(embeddings):,} embeddings"),
-        threadpool_limits(1),
-    ):
-        perplexity = min(PERPLEXITY, (len(embeddings) - 1) / 3)
-        tsne = TSNE(2, perplexity=perplexity, init="pca", max_iter=ITERATIONS, random_state=SEED)
-        return tsne.fit_transform(reduced), f"PCA to {components} and t-SNE"
 
 
 def _at_most(sample: Sample) -> Sample:

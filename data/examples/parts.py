@@ -31,6 +31,7 @@ from headstart.data.modalities.stretches import named, stretch
 from headstart.data.storage.folder import Folder
 
 READERS = 16
+ROWS = 8
 START, END = "start", "end"
 
 
@@ -84,10 +85,11 @@ def in_parts(source: Source, spec: InputSpec) -> Divided:
 
 
 def _runs(paths: list[str]) -> Iterator[list[int]]:
-    """Rows that one thread reads: all of a table, or one."""
+    """Rows that one reader goes through: all of a table, read in their order, or a few."""
     for table, group in groupby(range(len(paths)), lambda row: in_order(paths[row])):
         rows = list(group)
-        yield from [rows] if table else ([row] for row in rows)
+        size = len(rows) if table else ROWS
+        yield from (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 class _Headers:

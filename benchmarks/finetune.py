@@ -1,11 +1,13 @@
 """Fine-tuning against frozen features on ELPV, on the same splits; the test chooses nothing.
 
     python -m benchmarks.finetune FOLDER [--splits 10] [--case NAME ...]
+    python -m benchmarks.finetune FOLDER [--splits 3] --few 10 25 50 100
 
 EfficientNet-Lite0. For each of the stratified 75/25 splits of `classify train --seed 0, 1, ...`:
 the frozen default (logistic regression), the frozen best (several depths, four views, 300 pixels,
-RBF SVM; `benchmarks.elpv_depths`), and `classify finetune` in several ways. What is done is kept in
-FOLDER, so that it can be stopped and run again. Needs the extras `keras`, `samples` and `torch`.
+RBF SVM; `benchmarks.elpv_depths`), and `classify finetune` in several ways. With `--few`, the first
+way and the frozen default on so many labels of each class. What is done is kept in FOLDER, so that
+it can be stopped and run again. Needs the extras `keras`, `samples` and `torch`.
 """
 
 from __future__ import annotations
@@ -61,24 +63,26 @@ def headstart(*arguments: object) -> float:
     return time.monotonic() - began
 
 
-def frozen(folder: Path, size: int, seed: int) -> Path:
-    """The model of the frozen default on a split."""
+def frozen(folder: Path, size: int, seed: int, few: int | None = None) -> Path:
+    """The model of the frozen default on a split, or on a few labels of each class."""
     backbone, features = folder / f"b{size}.onnx", folder / f"f{size}"
     if not backbone.exists():
         headstart("export", "backbone", "efficientnet_lite0", "--size", size, "-o", backbone)
     if not features.exists():
         headstart("extract", folder / "elpv", "--backbone", backbone, "-o", features)
-    model = folder / f"m{size}-{seed}"
+    model, fewer = folder / f"m{size}-{seed}", ()
+    if few:
+        model, fewer = folder / f"m{size}-{seed}-{few}", ("--samples-per-class", few)
     if not model.exists():
-        headstart("classify", "train", features, "-o", model, "--seed", seed, "--no-report")
+        headstart("classify", "train", features, "-o", model, "--seed", seed, "--no-report", *fewer)
     return model
 
 
-def tuned(folder: Path, case: str, seed: int) -> Result:
+def tuned(folder: Path, case: str, seed: int, few: int | None = None) -> Result:
     """One way on one split, from the folder if it is there."""
     size, options = CASES[case]
-    model = frozen(folder, size, seed)
-    output = folder / "tuned" / f"{case.replace(' ', '-')}-{seed}"
+    model = frozen(folder, size, seed, few)
+    output = folder / "tuned" / f"{case.replace(' ', '-')}-{seed}{f'-{few}' * bool(few)}"
     if not (output / "tuned.json").exists():
         seconds = headstart(
             *("classify", "finetune", folder / "elpv", "--backbone", folder / f"b{size}.onnx"),
@@ -89,7 +93,7 @@ def tuned(folder: Path, case: str, seed: int) -> Result:
         shutil.rmtree(output / "checkpoints", ignore_errors=True)
     opened = Tuned.open(output)
     test = opened.card.metrics["test"]
-    base = Model.open(frozen(folder, 224, seed)).examples()
+    base = Model.open(frozen(folder, 224, seed, few)).examples()
     gain = compare_examples(("frozen", "tuned"), (base, opened.examples())).difference.value
     minutes = json.loads((output / "seconds.json").read_text()) / 60
     return Result(test["accuracy"], test["macro_f1"], test["calibration_error"], minutes, gain)
@@ -114,9 +118,9 @@ def head_on_tuned(folder: Path, case: str, seed: int, head: str) -> Result:
     return Result(test["accuracy"], test["macro_f1"], test["calibration_error"], float("nan"))
 
 
-def baseline(folder: Path, seed: int) -> Result:
+def baseline(folder: Path, seed: int, few: int | None = None) -> Result:
     """The frozen default on a split."""
-    test = Model.open(frozen(folder, 224, seed)).card.metrics["test"]
+    test = Model.open(frozen(folder, 224, seed, few)).card.metrics["test"]
     return Result(test["accuracy"], test["macro_f1"], test["calibration_error"], 0.0)
 
 
@@ -136,6 +140,15 @@ def best_frozen(folder: Path, seed: int) -> Result:
     return Result(float(right), float("nan"), float("nan"), 0.0)
 
 
+def paired_gain(gains: np.ndarray) -> tuple[float, float]:
+    """Mean over splits and its standard error.
+
+    They share examples, so that it varies more than it seems (Nadeau and Bengio 2003).
+    """
+    error = gains.std(ddof=1) * np.sqrt(1 / len(gains) + 1 / 3) if len(gains) > 1 else 0.0
+    return float(gains.mean()), float(error)
+
+
 def main() -> None:
     """Print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -143,12 +156,25 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--case", nargs="*", default=list(CASES)[:2], choices=list(CASES))
     parser.add_argument("--heads", nargs="*", default=["logistic", "rbf-svm"])
+    parser.add_argument("--few", nargs="+", type=int, metavar="LABELS")
     options = parser.parse_args()
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "elpv").exists():
         lay_out("elpv", folder / "elpv")
     seeds = range(options.splits)
+    if options.few:
+        print("| labels of each class | frozen | fine-tuned | gain, points |\n|---|---|---|---|")
+        for few in options.few:
+            before = [baseline(folder, seed, few).accuracy for seed in seeds]
+            after = [tuned(folder, options.case[0], seed, few).accuracy for seed in seeds]
+            gain, error = paired_gain(np.array(after) - before)
+            print(
+                f"| {few} | {np.mean(before):.4f} | {np.mean(after):.4f} | {100 * gain:+.2f} +- "
+                f"{100 * error:.2f} |",
+                flush=True,
+            )
+        return
     found = {
         "frozen, default": [baseline(folder, seed) for seed in seeds],
         "frozen, best": [best_frozen(folder, seed) for seed in seeds],
@@ -165,14 +191,12 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name, results in found.items():
         values = np.array([[r.accuracy, r.macro_f1, r.calibration, r.minutes] for r in results])
-        gains = np.array([each.gain for each in results])
         base = np.array([each.accuracy for each in found["frozen, default"]])
         gains = values[:, 0] - base
         mean, spread = values.mean(0), values[:, 0].std(ddof=1) if len(results) > 1 else 0.0
-        # Nadeau and Bengio (2003): splits share examples, so their mean varies more than it seems.
-        error = gains.std(ddof=1) * np.sqrt(1 / len(gains) + 1 / 3) if len(gains) > 1 else 0.0
+        gain, error = paired_gain(gains)
         print(
-            f"| {name} | {mean[0]:.4f} +- {spread:.4f} | {100 * gains.mean():+.2f} +- "
+            f"| {name} | {mean[0]:.4f} +- {spread:.4f} | {100 * gain:+.2f} +- "
             f"{100 * error:.2f} points | {mean[1]:.4f} | {mean[2]:.4f} | {mean[3]:.1f} |"
         )
 

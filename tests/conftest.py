@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import io
 import json
@@ -38,14 +39,16 @@ from headstart.data.contracts.backbone import Backbone, BackboneSpec, load_backb
 from headstart.data.contracts.store import MANIFEST
 from headstart.data.modalities.image.preprocessing import Preprocessing
 
+atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 # A slow machine, or one that does something else as well, is no error.
 settings.register_profile("patient", settings(), deadline=None)
 settings.load_profile("patient")
 
 # Two processes share the files (`make test`): those that take longest come first.
-LONGEST = ("test_export_zoo", "test_elsewhere", "test_export_backbone", "test_extract")
-LONGEST += ("test_predict_edge", "test_export_precision", "test_install", "test_cluster")
-LONGEST += ("test_storage", "test_session", "test_export_torch", "test_pool", "test_export_files")
+LONGEST = ("test_finetune", "test_export_zoo", "test_recipes", "test_cluster")
+LONGEST += ("test_export_backbone", "test_corrections", "test_elsewhere", "test_update")
+LONGEST += ("test_storage", "test_export_torch", "test_export_texts", "test_install")
+LONGEST += ("test_texts", "test_extract", "test_pipelines", "test_trainable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

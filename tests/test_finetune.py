@@ -280,7 +280,6 @@ def test_a_sweep_ranks_and_is_reproducible(
     assert card.recipe["learning_rate"] == found[0][0]["values"]["learning_rate"]
 
 
-@pytest.mark.alone
 def test_a_killed_sweep_goes_on_from_each_recipes_last_epoch(work: Path, tmp_path: Path) -> None:
     output = tmp_path / "t"
     more = (*SWEEP, "--max-epochs", 8, "--cache", "yes")
@@ -304,7 +303,6 @@ def test_a_killed_sweep_goes_on_from_each_recipes_last_epoch(work: Path, tmp_pat
     ]
 
 
-@pytest.mark.alone
 def test_a_killed_driver_goes_on_from_its_checkpoint(work: Path, tmp_path: Path) -> None:
     output = tmp_path / "t"
     arguments = [str(each) for each in tuning(work, output, "--max-epochs", 30, "--cache", "yes")]
@@ -325,7 +323,6 @@ def test_a_killed_driver_goes_on_from_its_checkpoint(work: Path, tmp_path: Path)
         assert np.array_equal(tensor, weights_of(output)[name]), name
 
 
-@pytest.mark.alone
 def test_a_killed_worker_is_replaced(work: Path, tmp_path: Path) -> None:
     output = tmp_path / "t"
     arguments = [str(each) for each in tuning(work, output, "--max-epochs", 30, "--cache", "yes")]

@@ -61,7 +61,6 @@ def backbone(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_the_pipeline_runs_on_digits(backbone: Path, tmp_path: Path) -> None:
     edge = tmp_path / "out" / "digits.onnx"
@@ -112,7 +111,6 @@ def test_what_is_not_written_as_a_pipeline(command: Command) -> None:
     assert "hush" not in done.err
 
 
-@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_mlflow_run_trains_and_stores_a_model(
     backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -280,7 +280,8 @@ def test_a_photograph_that_kills_its_workers_is_an_error_and_the_others_are_pred
     out = tmp_path / "p.parquet"
     answer = command("classify", "predict", edge, photos, "-o", out, "--batch", 4)
     assert answer.code == 0, answer.err
-    assert said(answer).count("it is replaced\n") == 3
+    # Two, and one alone; where no mark was left in time, the shard is halved up to three times.
+    assert said(answer).count("it is replaced\n") in range(3, 7)
     assert said(answer).endswith(
         f"1 of 60 files could not be read. The column error of {out} says why.\n"
         "  1 failed with died\n"

@@ -41,8 +41,13 @@ class _Opened:
     proto: Any
     source: str
     output: str
-    scale: float
+    scaling: str
     weights: Weights
+
+    @property
+    def scale(self) -> float:
+        """What samples are multiplied by."""
+        return SCALES[self.scaling]
 
     @property
     def single(self) -> bool:
@@ -103,7 +108,7 @@ def encoder(
         dim=expected.shape[1],
         weights=opened.weights.origin,
         licence=opened.weights.licence,
-        scaling=options.scaling or "none",
+        scaling=opened.scaling,
     )
     used = () if flat else pools
     if not opened.single:
@@ -131,7 +136,7 @@ def _open(
             proto,
             _input(proto, path, options),
             _output(proto, features),
-            SCALES["int16"],
+            "int16",
             Weights.of_file(path),
         )
     path = local_path(reference)
@@ -143,7 +148,7 @@ def _open(
         proto,
         _input(proto, path, options),
         _output(proto, features),
-        _scale(options),
+        _scaling(options),
         Weights.of_file(path),
     )
     samples = proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value
@@ -274,13 +279,13 @@ def _pools(features: FeatureOptions) -> tuple[str, ...]:
     return pools
 
 
-def _scale(options: BackboneOptions) -> float:
+def _scaling(options: BackboneOptions) -> str:
     if (options.scaling or "none") not in SCALES:
         raise BackboneError(
             f"--scaling {options.scaling} is for photographs",
             "With --sound raw, choose none (samples of -1 to 1) or int16 (-32768 to 32767).",
         )
-    return SCALES[options.scaling or "none"]
+    return options.scaling or "none"
 
 
 def _pooled(graph: GraphBuilder, tensor: str, axes: str, pool: str) -> str:

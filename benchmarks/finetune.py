@@ -70,7 +70,8 @@ def frozen(folder: Path, size: int, seed: int, few: int | None = None) -> Path:
         headstart("export", "backbone", "efficientnet_lite0", "--size", size, "-o", backbone)
     if not features.exists():
         headstart("extract", folder / "elpv", "--backbone", backbone, "-o", features)
-    model, fewer = folder / f"m{size}-{seed}", ()
+    model = folder / f"m{size}-{seed}"
+    fewer: tuple[object, ...] = ()
     if few:
         model, fewer = folder / f"m{size}-{seed}-{few}", ("--samples-per-class", few)
     if not model.exists():

@@ -186,6 +186,8 @@ def test_an_encoder_that_mixes_its_batch_runs_window_by_window(tmp_path: Path) -
     )
     assert written.backbone.spec.dim == 32
     assert "runs them one by one" in written.warnings[0]
+    named = onnx.compose.add_prefix(onnx.load(tmp_path / "b.onnx"), "x/")  # as an edge model has it
+    onnx.checker.check_model(named, full_check=True)
     loud = np.random.default_rng(2).normal(0, 0.1, (2, 4_000)).astype(np.float32)
     loud[1] *= 1e-4
     (found,) = open_session(written.backbone.content).run(None, {"waveform": loud})

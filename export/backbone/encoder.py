@@ -175,31 +175,33 @@ def _written(
     made = after.add("Concat", *pieces, axis=1) if len(pieces) > 1 else pieces[0]
     rename_values(proto, {opened.source: given})
     nodes = [*before.nodes, *proto.graph.node, *after.nodes]
+    constants = [*proto.graph.initializer, *before.constants, *after.constants]
     if by_row:
-        nodes = [_scan(nodes, window, made, after)]
+        nodes = [_scan(nodes, constants, window, made)]
+        constants = []
     else:
         nodes.append(onnx.helper.make_node("Identity", [made], [OUTPUT]))
-    for field in (proto.graph.node, proto.graph.input, proto.graph.output, proto.graph.value_info):
+    graph = proto.graph
+    for field in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
         del field[:]
-    proto.graph.node.extend(nodes)
-    proto.graph.initializer.extend([*before.constants, *after.constants])
+    graph.node.extend(nodes)
+    graph.initializer.extend(constants)
     info = onnx.helper.make_tensor_value_info
-    proto.graph.input.append(info(WAVEFORM, FLOAT, [BATCH, *spec.preprocessing.shape]))
-    proto.graph.output.append(info(OUTPUT, FLOAT, [BATCH, spec.dim]))
+    graph.input.append(info(WAVEFORM, FLOAT, [BATCH, *spec.preprocessing.shape]))
+    graph.output.append(info(OUTPUT, FLOAT, [BATCH, spec.dim]))
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, spec.to_metadata())
     proto.producer_name, proto.producer_version, proto.doc_string = "headstart", "", ""
-    proto.ir_version, proto.graph.name = IR_VERSION, "backbone"
+    proto.ir_version, graph.name = IR_VERSION, "backbone"
     return bytes(proto.SerializeToString())
 
 
-def _scan(nodes: list[Any], window: str, made: str, graph: GraphBuilder) -> Any:
-    """One node that runs the others on window after window; constants are outside of it."""
+def _scan(nodes: list[Any], constants: list[Any], window: str, made: str) -> Any:
+    """One node that runs the others on window after window."""
     import onnx
 
-    first = graph.integers(0)
     make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
-    row, embedded = f"{OWN}row", f"{OWN}embedded"
+    first, row, embedded = f"{OWN}first", f"{OWN}row", f"{OWN}embedded"
     body = onnx.helper.make_graph(
         [
             make("Unsqueeze", [row, first], [window]),
@@ -209,6 +211,7 @@ def _scan(nodes: list[Any], window: str, made: str, graph: GraphBuilder) -> Any:
         "window",
         [info(row, FLOAT, None)],
         [info(embedded, FLOAT, None)],
+        [*constants, onnx.numpy_helper.from_array(np.array([0]), first)],
     )
     return make("Scan", [WAVEFORM], [OUTPUT], num_scan_inputs=1, body=body)
 

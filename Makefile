@@ -23,6 +23,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/hadolint cluster/docker/Dockerfile.full cluster/docker/Dockerfile.slim
+	$(BIN)/shellcheck .ci/run tests/setup/onnxruntime-header tests/setup/system
 
 chaos: $(VENV)/.dev
 	$(BIN)/python tests/chaos.py --rounds 25

@@ -1,6 +1,6 @@
 """`python -m classify`."""
 
 from headstart.classify.cli import app
-from headstart.data.common.application.running import run
+from headstart.data.common.application.running import run_process
 
-run(app, "python -m classify")
+run_process(app, "python -m classify")

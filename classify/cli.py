@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -14,6 +14,7 @@ from headstart.data.common.application.arguments import (
     Address,
     AsJson,
     ClassWeight,
+    GroupedCommand,
     Overwrite,
     SamplesPerClass,
     Seed,
@@ -50,6 +51,8 @@ HEAD_HELP = (
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments:
     """The options of a training, as they are typed."""
+
+    heading: ClassVar = "Training"
 
     head: Annotated[str, typer.Option(help=HEAD_HELP)] = "logistic"
     param: Annotated[
@@ -123,7 +126,7 @@ class TrainArguments:
         return FitOptions(heads, answers, self.seed), splits, run
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @expanded
 def train(
     context: typer.Context,
@@ -166,7 +169,7 @@ def train(
             "split": split.how,
             "head": " ".join([fitted.head.name, *_in_words(fitted.head.all_parameters)]),
         }
-        | ({"left out": f"{split.copies:,} copies of training examples"} if split.copies else {})
+        | ({"left out": _copies(split.copies)} if split.copies else {})
     )
     untested = [c.name for c in trained.scores.per_class if not c.support]
     if untested:
@@ -413,18 +416,32 @@ def _show_diagnosis(diagnosis: Diagnosis) -> None:
     lines = {}
     leaks = diagnosis.leaks
     if leaks and len(leaks.test_rows):
-        lines["near-duplicates"] = f"{len(leaks.test_rows):,} test examples are like training ones"
+        few = len(leaks.test_rows)
+        like = "1 test example is like a training one"
+        lines["near-duplicates"] = (
+            like if few == 1 else f"{few:,} test examples are like training ones"
+        )
         if leaks.accuracy:
             lines["without them"] = f"accuracy {_with_interval(leaks.accuracy)}"
         if count := int(leaks.two_labels.sum()):
             lines["two labels"] = f"{count:,} of these pairs, such as {leaks.example}"
     if errors := int(diagnosis.suspects.is_error.sum()):
-        lines["labels"] = f"{errors:,} are probably wrong; the report shows them"
+        lines["labels"] = (
+            "1 is probably wrong; the report shows it"
+            if errors == 1
+            else f"{errors:,} are probably wrong; the report shows them"
+        )
     if diagnosis.curve:
         lines["more labels"] = diagnosis.curve.advice
     if lines:
         console.out.print()
         console.show(lines)
+
+
+def _copies(count: int) -> str:
+    return (
+        "1 copy of a training example" if count == 1 else f"{count:,} copies of training examples"
+    )
 
 
 def _in_words(parameters: dict[str, Any]) -> list[str]:
@@ -433,11 +450,10 @@ def _in_words(parameters: dict[str, Any]) -> list[str]:
 
 def _show_trials(trials: tuple[Trial, ...]) -> None:
     console.show_table(
-        ["head", "parameters", "accuracy in folds", "seconds"],
+        ["head", "accuracy in folds", "seconds"],
         [
             [
-                trial.head,
-                " ".join(_in_words(dict(trial.parameters))),
+                " ".join([trial.head, *_in_words(dict(trial.parameters))]),
                 f"{trial.mean:.4f} +- {trial.std:.4f}",
                 f"{trial.seconds:.1f}",
             ]

@@ -1,6 +1,6 @@
 """`python -m cluster`."""
 
 from headstart.cluster.cli import app
-from headstart.data.common.application.running import run
+from headstart.data.common.application.running import run_process
 
-run(app, "python -m cluster")
+run_process(app, "python -m cluster")

@@ -1,6 +1,6 @@
 """`python -m data`."""
 
 from headstart.data.cli import app
-from headstart.data.common.application.running import run
+from headstart.data.common.application.running import run_process
 
-run(app, "python -m data")
+run_process(app, "python -m data")

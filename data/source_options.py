@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 from urllib.parse import parse_qsl, urlencode
 
 import typer
@@ -45,6 +45,8 @@ class SourceOptions:
     InputError
         If options contradict each other.
     """
+
+    heading: ClassVar = "Source"
 
     text_column: Annotated[
         str | None, typer.Option(help="Column of a table that holds the texts.")

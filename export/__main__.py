@@ -1,6 +1,6 @@
 """`python -m export`."""
 
-from headstart.data.common.application.running import run
+from headstart.data.common.application.running import run_process
 from headstart.export.cli import app
 
-run(app, "python -m export")
+run_process(app, "python -m export")

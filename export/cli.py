@@ -3,110 +3,35 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headstart.data.common import console
-from headstart.data.common.application.arguments import AsJson, Overwrite, expanded
+from headstart.data.common.application.arguments import AsJson, GroupedCommand, Overwrite, expanded
 from headstart.data.common.console import counted
-from headstart.data.common.errors import InputError
+from headstart.export.arguments import (
+    EdgeArguments,
+    Input,
+    NetworkArguments,
+    Scaling,
+    Size,
+    SoundArguments,
+    Trust,
+    Weights,
+)
 from headstart.export.measure import cli as cli_measure
 
 if TYPE_CHECKING:
     from headstart.export.backbone.build import BackboneExport
-    from headstart.export.options import BackboneOptions, FeatureOptions
 
 app = console.new_app("Write ONNX files: backbones and classifiers.")
 
 Output = Annotated[str, typer.Option("-o", "--output", help="ONNX file to write.")]
-Size = Annotated[int | None, typer.Option(help="Input height and width in pixels.")]
-Weights = Annotated[
-    str,
-    typer.Option(help="imagenet, none, or a file (.h5, .pth, .safetensors) for a named network."),
-]
-Scaling = Annotated[
-    str | None,
-    typer.Option(
-        help="How pixels are scaled, if a file does not say: tf, torch, caffe, unit, none ..."
-    ),
-]
-Input = Annotated[str | None, typer.Option(help="Which input of an ONNX file is the image.")]
-Trust = Annotated[bool, typer.Option("--trust", help="Run code that a file contains.")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkArguments:
-    """Which network, its input, and which of its layers, as they are typed."""
-
-    weights: Weights = "imagenet"
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Layer to pool, by its name in `export layers`; repeat to concatenate several. "
-            "NAME=avg+max sets the pooling of this layer."
-        ),
-    ] = None
-    pool: Annotated[
-        list[str] | None,
-        typer.Option(help="avg, max, std, gem, flatten or token; repeat to concatenate several."),
-    ] = None
-    power: Annotated[bool, typer.Option("--power", help="Signed square root of the embedding.")] = (
-        False
-    )
-    views: Annotated[
-        str, typer.Option(help="Mean over copies: none, mirror (2 passes) or flips (4 passes).")
-    ] = "none"
-    size: Size = None
-    resize: Annotated[
-        str | None, typer.Option(help="squash or crop; the network's own if not given.")
-    ] = None
-    interpolation: Annotated[
-        str | None,
-        typer.Option(help="bilinear, bicubic or lanczos; the network's own if not given."),
-    ] = None
-    crop_fraction: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the resized height and width that is kept (timm's crop_pct); the "
-            "network's own if neither this nor --resize is given."
-        ),
-    ] = None
-    include_top: Annotated[
-        bool, typer.Option("--include-top", help="Keep the ImageNet classifier: 1,000 logits.")
-    ] = False
-    scaling: Scaling = None
-    input: Input = None
-    trust: Trust = False
-
-    def options(self, **others: Any) -> BackboneOptions:
-        """The network and its input, with further options."""
-        from headstart.export.options import BackboneOptions
-
-        return BackboneOptions(
-            weights=self.weights,
-            size=self.size,
-            resize=self.resize,
-            interpolation=self.interpolation,
-            crop_fraction=self.crop_fraction,
-            include_top=self.include_top,
-            scaling=self.scaling,
-            input=self.input,
-            trust=self.trust,
-            **others,
-        )
-
-    @property
-    def embedding(self) -> FeatureOptions:
-        """Which layers, and how they are pooled."""
-        from headstart.export.options import FeatureOptions
-
-        layers, pools = tuple(self.layer or ()), tuple(self.pool or ())
-        return FeatureOptions(layers, pools, self.power, self.views)
-
-
-@app.command()
+@app.command(cls=GroupedCommand)
 @expanded
 def backbone(
     name: Annotated[
@@ -119,81 +44,22 @@ def backbone(
     ] = "",
     *,
     output: Output,
-    words: Annotated[
-        str | None, typer.Option(help="File of word vectors, instead of NAME: GloVe or Word2Vec.")
-    ] = None,
-    tokens: Annotated[
-        int | None, typer.Option(help="Texts are cut at this many tokens; the encoder's own.")
-    ] = None,
-    most_words: Annotated[
-        int | None, typer.Option(help="Words taken from --words, the first ones; default: 100000.")
-    ] = None,
     arguments: NetworkArguments,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
-    calibrate: Annotated[
-        str | None, typer.Option(help="Source of photographs to calibrate int8 on.")
-    ] = None,
-    sound: Annotated[
-        str | None,
-        typer.Option(
-            help="For recordings: logmel or stft (the network sees a spectrogram), or raw (an ONNX "
-            "file that takes samples itself, or openwakeword:FOLDER)."
-        ),
-    ] = None,
-    rate: Annotated[int | None, typer.Option(help="Sound: samples per second; 16000.")] = None,
-    window: Annotated[float | None, typer.Option(help="Sound: seconds of a window; 1.")] = None,
-    hop: Annotated[
-        float | None,
-        typer.Option(help="Sound: seconds between windows' starts; default: a window."),
-    ] = None,
-    short: Annotated[
-        str | None,
-        typer.Option(help="Sound: recordings shorter than a window: pad (zeros) or repeat."),
-    ] = None,
-    silence: Annotated[
-        float | None,
-        typer.Option(help="Sound: decibels below which a window is silent, an error; -80."),
-    ] = None,
-    frame: Annotated[
-        float | None, typer.Option(help="Sound: seconds of a spectrogram's frame; 0.032.")
-    ] = None,
-    step: Annotated[
-        float | None, typer.Option(help="Sound: seconds between frames' starts; 0.01.")
-    ] = None,
-    bands: Annotated[int | None, typer.Option(help="Sound: mel bands of logmel; 64.")] = None,
+    sounds: SoundArguments,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a pretrained network, with its preprocessing, as a backbone file."""
-    from headstart.data.common.errors import BackboneError
     from headstart.export.backbone.build import export_backbone
-    from headstart.export.options import PrecisionOptions, SoundOptions
 
-    if bool(name) == bool(words):
-        raise InputError(
-            "give either the NAME of a network or --words FILE", "`export list` has names."
-        )
-    name = name or f"words:{words}"
+    name = arguments.named(name, "the NAME of a network")
     start = time.monotonic()
-    options = arguments.options(tokens=tokens, most_words=most_words)
-    features, lower = arguments.embedding, PrecisionOptions(precision, calibrate)
-    heard: dict[str, Any] = {
-        "rate": rate,
-        "window": window,
-        "hop": hop,
-        "short": short,
-        "silence": silence,
-    }
-    heard |= {"frame": frame, "step": step, "bands": bands}
-    given = {flag: value for flag, value in heard.items() if value is not None}
-    if given and sound is None:
-        raise BackboneError(
-            f"{' and '.join(f'--{flag}' for flag in given)} can only be used with --sound",
-            "Add --sound logmel for recordings.",
-        )
-    sounds = SoundOptions(sound, **given) if sound is not None else None
+    lower, sound = arguments.lower(precision), sounds.options()
     with console.status(f"building, converting and checking {name}"):
-        written = export_backbone(output, name, options, features, lower, overwrite, sounds)
+        written = export_backbone(
+            output, name, arguments.network, arguments.embedding, lower, overwrite, sound
+        )
     _show_backbone(written, time.monotonic() - start, as_json)
 
 
@@ -315,23 +181,12 @@ def list_(
 
 
 @app.command()
+@expanded
 def classifier(
     model: Annotated[str, typer.Argument(help="Model folder.")],
     backbone: Annotated[str, typer.Option(help="Backbone file that the features were made with.")],
     output: Output,
-    any_size: Annotated[
-        bool, typer.Option("--any-size", help="Take photographs of any size; resize inside.")
-    ] = False,
-    top: Annotated[int, typer.Option(help="Also give this many classes, best first.")] = 0,
-    examples: Annotated[
-        int, typer.Option(help="Examples to compare with training's answers.")
-    ] = 128,
-    tolerance: Annotated[
-        float, typer.Option(help="Largest accepted difference in a probability.")
-    ] = 1e-3,
-    most_changed: Annotated[
-        int, typer.Option(help="Largest accepted number of changed labels.")
-    ] = 0,
+    arguments: EdgeArguments,
     source: Annotated[
         str | None, typer.Option(help="Where the files are now, if they were moved.")
     ] = None,
@@ -340,15 +195,14 @@ def classifier(
 ) -> None:
     """Write backbone and head as one ONNX file, checked against training."""
     from headstart.export.edge.classifier import export_classifier
-    from headstart.export.options import EdgeOptions, GateOptions
 
     start = time.monotonic()
     edge = export_classifier(
         model,
         backbone,
         output,
-        EdgeOptions(any_size, top, overwrite),
-        GateOptions(examples, tolerance, most_changed, source),
+        arguments.edge(overwrite),
+        arguments.gate(source),
     )
     if as_json:
         console.show_json(asdict(edge))

@@ -251,6 +251,24 @@ class PrecisionOptions:
 
 
 @dataclass(frozen=True)
+class ExportOptions:
+    """All that is said of a backbone file besides the network's name.
+
+    Parameters
+    ----------
+    network, features, precision
+        See there.
+    sound
+        How recordings become the network's input; none for a backbone for photographs or texts.
+    """
+
+    network: BackboneOptions = BackboneOptions()
+    features: FeatureOptions = FeatureOptions()
+    precision: PrecisionOptions = PrecisionOptions()
+    sound: SoundOptions | None = None
+
+
+@dataclass(frozen=True)
 class EdgeOptions:
     """Inputs and outputs of an edge model.
 

@@ -1,1 +1,1 @@
-"""A source and a backbone in, a feature store out; the work is done by workers on Ray."""
+"""A source and a backbone in, a feature store out; the work is done by workers, here or on Ray."""

@@ -1,6 +1,6 @@
 """`python -m extract`."""
 
-from headstart.data.common.application.running import run
+from headstart.data.common.application.running import run_process
 from headstart.extract.cli import app
 
-run(app, "python -m extract")
+run_process(app, "python -m extract")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,19 +18,12 @@ from headstart.data.common.errors import (
     StorageError,
     TooManyBadError,
 )
-from headstart.data.common.ray_session import (
-    chosen_address,
-    gpus,
-    ray_session,
-    room_for,
-    share_of_gpu,
-)
+from headstart.data.common.ray_session import chosen_address, ray_session
 from headstart.data.contracts.backbone import Backbone, load_backbone
 from headstart.data.contracts.fingerprint import Fingerprint
-from headstart.data.contracts.records import begin, finish, sweep
+from headstart.data.contracts.records import finish
 from headstart.data.contracts.store import (
     FeatureStore,
-    PartRecord,
     StoreManifest,
     columns_for,
     read_part,
@@ -46,14 +37,12 @@ from headstart.data.storage.folder import Folder
 from headstart.data.storage.lock import Held, sole_writer
 from headstart.data.storage.places import folder_at
 from headstart.data.workers.nodes import check_shared
-from headstart.data.workers.pool import WorkerPool
+from headstart.data.workers.process import Ahead
 from headstart.extract.corrections import corrected, corrections_of
 from headstart.extract.engines.precision import (
     AUTO,
     PRECISIONS,
     check_precision,
-    fastest_config,
-    measurable,
 )
 from headstart.extract.engines.runtimes import ENGINES, EngineConfig, check_config
 from headstart.extract.planning.by_file import (
@@ -64,7 +53,7 @@ from headstart.extract.planning.by_file import (
 )
 from headstart.extract.planning.files import MANY, Files, files_of
 from headstart.extract.planning.plan import Counts, Plan, Update, plan, state
-from headstart.extract.worker import EmbeddingJob
+from headstart.extract.working import Done, Work
 
 
 @dataclass(frozen=True)
@@ -74,7 +63,8 @@ class ExtractOptions:
     Parameters
     ----------
     address
-        Of a Ray cluster; by default, a local one is started.
+        Of a Ray cluster, or `local`: one is started on this machine. By default that is done for
+        large jobs; small ones run in processes of this machine, without Ray.
     workers
         Number of workers, one CPU each; by default, one for every free CPU. For an engine on GPUs,
         only CPUs of machines with a GPU count; the workers share the GPUs.
@@ -153,12 +143,15 @@ class Summary:
     engines
         That ran the backbone; empty if nothing was embedded.
     first_embedding
-        Seconds from when Ray had started to the first embedding; None if nothing was embedded.
+        Seconds from when the workers were asked for (of a job on Ray, it had started before) to the
+        first embedding; None if nothing was embedded.
+    remembered
+        Whether the engine was the fastest one in an earlier run, and not compared again.
     tally
         What the modality counts of the examples embedded by this run, such as texts that were cut.
     seconds
         By stage: `plan`, `start Ray`, `list files` (of a source in very many), `choose precision`,
-        `start workers`, `embed`, `stop Ray`.
+        `start workers`, `embed`, `stop Ray`. Small jobs on this machine run without Ray.
     """
 
     store: str
@@ -175,6 +168,7 @@ class Summary:
     precision: str
     engines: tuple[str, ...]
     first_embedding: float | None
+    remembered: bool = False
     tally: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     such_as: dict[str, str] = field(default_factory=dict)
@@ -213,11 +207,17 @@ def extract(
     output: str | Path,
     options: ExtractOptions = ExtractOptions(),
     update: Update = Update(),
+    ahead: Ahead | None = None,
 ) -> Summary:
     """Update a feature store to match a source, by its path or opened; no inference is made twice.
 
     Running it again continues where the last run stopped, embeds what is new or was changed,
     copies new labels, or does nothing on a finished store.
+
+    Parameters
+    ----------
+    ahead
+        Processes that were started ahead, for a small job.
 
     Raises
     ------
@@ -273,13 +273,13 @@ def extract(
     clock.stage("plan")
     if todo.finished:
         return _summary(
-            store, examples, todo, update, _Done(todo.fingerprint.precision), clock.seconds
+            store, examples, todo, update, Done(todo.fingerprint.precision), clock.seconds
         )
     columns = columns_for(examples.columns, loaded.spec.dim)
     with _readable_errors(), sole_writer(store, columns) as held:
         if state(store) != seen:  # another run has just finished
             todo = planned()
-        done = _work_and_finish(examples, loaded, store, options, todo, update, clock, held)
+        done = _work_and_finish(examples, loaded, store, options, todo, update, clock, held, ahead)
     return _summary(store, examples, todo, update, done, clock.seconds)
 
 
@@ -317,7 +317,7 @@ def _by_file(
     clock.stage("plan")
     if todo and todo.finished:
         _note_what_is_left_out(todo.source)
-        nothing = _Done(todo.fingerprint.precision)
+        nothing = Done(todo.fingerprint.precision)
         return _summary(store, todo.source, todo, update, nothing, clock.seconds)
     columns = columns_for(files.listing.nothing().columns, asked.backbone.spec.dim)
     with (
@@ -347,9 +347,23 @@ def _work_and_finish(
     update: Update,
     clock: console.Clock,
     held: Held,
-) -> _Done:
+    ahead: Ahead | None = None,
+) -> Done:
     backbone_here = backbone.run_in(todo.fingerprint.precision)
-    done = _work(source, backbone_here, store, options, todo, clock, held)
+    done = Work(
+        source=source,
+        backbone=backbone_here,
+        store=store,
+        todo=todo,
+        clock=clock,
+        held=held,
+        workers=options.workers,
+        address=options.address,
+        patience=options.stall_after,
+        config=EngineConfig(backbone_here.spec.precision, options.engine, options.batch_size),
+        auto=options.precision == AUTO,
+        ahead=ahead,
+    ).done()
     fingerprint = backbone.fingerprint.run_in(done.precision)
     manifest = _manifest(source, fingerprint, store, todo, update, done)
     used = backbone.spec.preprocessing.to_metadata()
@@ -365,24 +379,6 @@ def _note_what_is_left_out(source: Source | FileSource) -> None:
     )
     if unlabelled == len(source):
         console.note(f"none of the {len(source):,} examples has a label")
-
-
-@dataclass(frozen=True)
-class _Done:
-    """What a run did: rewritten parts, parts of new embeddings, examples lost with workers."""
-
-    precision: str
-    rewritten: tuple[PartRecord, ...] = ()
-    embedded: tuple[PartRecord, ...] = ()
-    lost: int = 0
-    workers: int = 0
-    engines: tuple[str, ...] = ()
-    first: float | None = None
-    tally: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def inferences(self) -> int:
-        return sum(part.inferences for part in self.embedded) + self.lost
 
 
 @contextmanager
@@ -403,118 +399,13 @@ def _readable_errors() -> Iterator[None]:
         ) from None
 
 
-def _work(
-    source: Source | FileSource,
-    backbone: Backbone,
-    store: Folder,
-    options: ExtractOptions,
-    todo: Plan,
-    clock: console.Clock,
-    held: Held,
-) -> _Done:
-    if not todo.left:
-        return _Done(backbone.spec.precision, _update(source, backbone, store, todo, clock, held))
-    config = EngineConfig(backbone.spec.precision, options.engine, options.batch_size)
-    with ray_session(options.address, options.workers, config.on_gpu) as workers:
-        import ray  # only here: the session sets variables that Ray reads when it is imported
-
-        clock.stage("start Ray")
-        if options.engine is None and (idle := gpus()):
-            console.note(
-                f"the cluster's GPUs ({idle}) are left idle: --engine cuda uses them, where "
-                "onnxruntime-gpu is installed"
-            )
-        if isinstance(source, Source):  # one in files was compared before they were listed
-            check_shared(source.folder, todo.paths().slice(0, 1).to_pylist(), store)
-        content = ray.put(backbone.content)
-        if options.precision == AUTO and todo.new and measurable(config):
-            config = fastest_config(content, backbone.spec, config, source.folder, todo.paths())
-            backbone = backbone.run_in(config.precision)
-            clock.stage("choose precision")
-        rewritten = _update(source, backbone, store, todo, clock, held)
-        gpu = share_of_gpu(workers) if config.on_gpu else 0
-        job = EmbeddingJob(
-            root=source.folder,
-            spec=backbone.spec.preprocessing,
-            gpu=gpu,
-            backbone=backbone.spec,
-            fingerprint=backbone.fingerprint,
-            store=store,
-            config=config,
-        )
-        # Without a number, machines that join the cluster get workers as well.
-        room = (lambda: room_for(gpu)) if options.workers is None else None
-        pool = WorkerPool(job, content, workers, options.stall_after, room)
-        started = time.monotonic()
-        finished = list(pool.run(todo.shards(workers, config.batch), "embedding"))
-        clock.stage("start workers", pool.started)
-        clock.stage("embed")
-    clock.stage("stop Ray")
-    parts = [each.value for each in finished]
-    engines = {each.worker: each.value.engines for each in finished}  # after its last shard
-    firsts = [
-        each.started + each.value.first - started  # by its own clock: machines do not share one
-        for each in finished
-        if each.value.first is not None
-    ]
-    return _Done(
-        precision=config.precision,
-        rewritten=rewritten,
-        embedded=tuple(part.record for part in parts),
-        lost=pool.lost,
-        workers=pool.size,
-        engines=tuple(sorted({name for names in engines.values() for name in names})),
-        first=min(firsts, default=None),
-        tally=_added(part.tally for part in parts),
-    )
-
-
-def _added(tallies: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Counts by name, also those that are 0."""
-    total: Counter[str] = Counter()
-    for each in tallies:
-        total.update(each)
-    return dict(total)
-
-
-def _update(
-    source: Source | FileSource,
-    backbone: Backbone,
-    store: Folder,
-    todo: Plan,
-    clock: console.Clock,
-    held: Held,
-) -> tuple[PartRecord, ...]:
-    """Begin the run, and rewrite the parts that keep only some of their examples."""
-    held()
-    if not todo.unfinished:
-        begin(
-            store,
-            backbone.fingerprint,
-            source.path,
-            inferences=todo.inferences,
-            columns=columns_for(source.columns, backbone.spec.dim),
-        )
-    # Parts that the manifest lists stay as well: readers use it until the new one is written.
-    sweep(store, (*todo.parts, *(todo.manifest.parts if todo.manifest else ())), held)
-    if not todo.changes:
-        return ()
-    rewritten = []
-    with console.progress("updating parts", todo.changes) as advance:
-        for record in todo.rewritten(store, source, backbone.fingerprint):
-            rewritten.append(record)
-            advance(1)
-    clock.stage("update")
-    return tuple(rewritten)
-
-
 def _manifest(
     source: Source | FileSource,
     fingerprint: Fingerprint,
     store: Folder,
     todo: Plan,
     update: Update,
-    done: _Done,
+    done: Done,
 ) -> StoreManifest:
     replaced = {part.replaces for part in done.rewritten}
     kept = (part for part in todo.parts if part.name not in replaced)
@@ -542,7 +433,7 @@ def _summary(
     source: Source | FileSource,
     todo: Plan,
     update: Update,
-    done: _Done,
+    done: Done,
     seconds: dict[str, float],
 ) -> Summary:
     finished = FeatureStore.open(str(store))
@@ -561,6 +452,7 @@ def _summary(
         workers=done.workers,
         precision=done.precision,
         engines=done.engines,
+        remembered=done.remembered,
         first_embedding=done.first,
         tally=dict(sorted(done.tally.items())),
         seconds=seconds,

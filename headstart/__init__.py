@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from headstart.data.common.errors import HeadstartError
     from headstart.features import Features, extract
     from headstart.models import EdgeModel, Model, fit, load, train
-    from headstart.results import Confusion, Scores
+    from headstart.results import Confusion, Predictions, Scores
 else:
     from headstart import extract
 
@@ -34,6 +34,7 @@ __all__ = [
     "Features",
     "HeadstartError",
     "Model",
+    "Predictions",
     "Scores",
     "extract",
     "fit",
@@ -44,7 +45,7 @@ __all__ = [
 _PLACES = {
     "Features": "features",
     **dict.fromkeys(("EdgeModel", "Model", "fit", "load", "train"), "models"),
-    **dict.fromkeys(("Confusion", "Scores"), "results"),
+    **dict.fromkeys(("Confusion", "Predictions", "Scores"), "results"),
     "HeadstartError": "data.common.errors",
 }
 

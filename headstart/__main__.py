@@ -9,7 +9,7 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 import typer
 
 from headstart.data.common import console
-from headstart.data.common.application.running import run
+from headstart.data.common.application.running import run_process
 
 
 def _app() -> typer.Typer:
@@ -21,7 +21,7 @@ def _app() -> typer.Typer:
 def main() -> None:
     """Entry point of the command `headstart`."""
     console.hints_as_typed(sys.argv[0])
-    run(_app, console.front_door())
+    run_process(_app, console.front_door())
 
 
 if __name__ == "__main__":

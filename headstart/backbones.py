@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from headstart.data.contracts.backbone import (
 )
 from headstart.data.contracts.model import Model
 from headstart.data.storage.files import digest, local_path, write_whole
-from headstart.export.options import BackboneOptions, FeatureOptions
+from headstart.export.options import ExportOptions, PrecisionOptions
 from headstart.work_folder import digest_of
 
 CHOSEN = "efficientnet_lite0"  # where nobody chooses
@@ -29,56 +31,62 @@ ENDING = ".onnx"
 MOST_FILES = 200  # ONNX files of a folder that are looked at
 
 
-def backbone_file(
-    reference: str,
-    network: BackboneOptions = BackboneOptions(),
-    embedding: FeatureOptions = FeatureOptions(),
-) -> Backbone | None:
+def backbone_file(reference: str, options: ExportOptions = ExportOptions()) -> Backbone | None:
     """The backbone file that is named; None if a network is, which has to be exported.
 
     Raises
     ------
-    BackboneError
-        If the file is missing or not one that we can run, or options are given that it cannot have.
+    InputError
+        If the file is missing or not one that we can run, options are given that it cannot have, or
+        those of the network are wrong.
     """
-    if not reference.lower().endswith(ENDING):
-        network.check()
-        embedding.check()
-        return None
-    path, content = read_content(reference, "backbone file", EXPORT_COMMAND, BackboneError)
-    kind = read_metadata(parse_onnx(path, content)).get(PREFIX + "kind")
-    if kind is None:  # a network in ONNX
-        network.check()
-        embedding.check()
-        return None
-    loaded = load_backbone(reference)
-    if kind == KIND and (network, embedding) != (BackboneOptions(), FeatureOptions()):
-        raise BackboneError(
-            f"{reference} is a backbone file, which is used as it was exported",
-            "Leave out the options of the network, such as --size, or name the network.",
-        )
-    return loaded
+    if reference.lower().endswith(ENDING):
+        path, content = read_content(reference, "backbone file", EXPORT_COMMAND, BackboneError)
+        kind = read_metadata(parse_onnx(path, content)).get(PREFIX + "kind")
+        if kind is not None:  # else a network in ONNX
+            loaded = load_backbone(reference)
+            if kind == KIND and options != ExportOptions():
+                raise BackboneError(
+                    f"{reference} is a backbone file, which is used as it was exported",
+                    "Leave out the options of the network, such as --size, or name the network.",
+                )
+            return loaded
+    from headstart.export.backbone.build import check_options
+
+    check_options(reference, options.network, options.features, options.precision, options.sound)
+    return None
 
 
-def made_from(
-    reference: str, network: BackboneOptions, embedding: FeatureOptions, given: Backbone | None
-) -> dict[str, Any]:
+def calibrated_on(reference: str, options: ExportOptions, source: Any) -> ExportOptions:
+    """The options, with int8 calibrated on a source where nothing else is named."""
+    precision = options.precision
+    named = isinstance(source, str | os.PathLike)
+    if precision.precision != "int8" or precision.calibrate is not None or not named:
+        return options
+    from headstart.export.text.build import is_text
+
+    if is_text(reference):  # which needs none
+        return options
+    return replace(options, precision=replace(precision, calibrate=os.fspath(source)))
+
+
+def made_from(reference: str, options: ExportOptions, given: Backbone | None) -> dict[str, Any]:
     """What decides the contents of a backbone file: names, options, and digests of files."""
     if given:
         return {"backbone": given.fingerprint.sha256}
-    files = [Path(reference)] if Path(reference).exists() else []
-    if network.weights_file:
-        files.append(network.weights_file)
-    named = reference if not Path(reference).exists() else Path(reference).name
-    return {"network": named, "files": digest_of(*files), "options": [network, embedding]}
+    place = Path(reference.removeprefix("words:"))
+    files = [place] if place.exists() else []
+    if options.network.weights_file:
+        files.append(options.network.weights_file)
+    named = place.name if place.exists() else reference
+    chosen: list[Any] = [options.network, options.features]
+    if (options.precision, options.sound) != (PrecisionOptions(), None):
+        chosen += [options.precision, options.sound]
+    return {"network": named, "files": digest_of(*files), "options": chosen}
 
 
 def write_backbone(
-    path: Path,
-    reference: str,
-    network: BackboneOptions,
-    embedding: FeatureOptions,
-    given: Backbone | None,
+    path: Path, reference: str, options: ExportOptions, given: Backbone | None
 ) -> None:
     """Write a backbone file: a copy of the given one, or the network exported."""
     if given:
@@ -87,22 +95,24 @@ def write_backbone(
     from headstart.export.backbone.build import export_backbone
 
     with console.status(f"building, converting and checking {reference}"):
-        written = export_backbone(path, reference, network, embedding, overwrite=True)
+        written = export_backbone(
+            *(path, reference, options.network, options.features, options.precision),
+            overwrite=True,
+            sound=options.sound,
+        )
     for warning in written.warnings:
         console.note(f"warning: {warning}")
 
 
-def cached_backbone(
-    reference: str, network: BackboneOptions, embedding: FeatureOptions
-) -> Backbone:
+def cached_backbone(reference: str, options: ExportOptions) -> Backbone:
     """The backbone file that is named, or the named network's, exported once and kept."""
-    given = backbone_file(reference, network, embedding)
+    given = backbone_file(reference, options)
     if given:
         return given
-    key = key_of(made_from(reference, network, embedding, given))
+    key = key_of(made_from(reference, options, given))
     path = cache_folder("backbones", f"{key}{ENDING}")
     if not path.exists():  # it was written whole, and under a name that says what it is
-        write_backbone(path, reference, network, embedding, given)
+        write_backbone(path, reference, options, given)
     return load_backbone(path)
 
 

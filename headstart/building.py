@@ -10,7 +10,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from headstart.backbones import CHOSEN, backbone_file, made_from, write_backbone
+from headstart.backbones import (
+    CHOSEN,
+    backbone_file,
+    calibrated_on,
+    made_from,
+    write_backbone,
+)
 from headstart.classify.heads.fitting import FitOptions
 from headstart.classify.splits.splitting import SplitOptions
 from headstart.classify.training import RunOptions, train
@@ -24,10 +30,11 @@ from headstart.data.contracts.model import EXAMPLES, HEAD, REPORT, Model
 from headstart.data.contracts.model import MODEL as MODEL_CARD
 from headstart.data.contracts.store import MANIFEST, FeatureStore
 from headstart.data.examples.opening import Source, open_source
+from headstart.data.modalities.known import MODALITIES
 from headstart.data.source_options import same_examples, split_address
 from headstart.export.demo.site import write_demo
 from headstart.export.edge.classifier import export_classifier
-from headstart.export.options import BackboneOptions, EdgeOptions, FeatureOptions, GateOptions
+from headstart.export.options import EdgeOptions, ExportOptions, GateOptions
 from headstart.extract.job import ExtractOptions, extract
 from headstart.extract.planning.plan import Update
 from headstart.work_folder import WorkFolder, digest_of
@@ -48,18 +55,19 @@ class BuildOptions:
     ----------
     backbone
         A backbone file, or a network as `export backbone` takes it.
-    network, embedding
-        How the network is exported; not for a backbone file.
+    export
+        How the network is exported; not for a backbone file. int8 is calibrated on the source if
+        nothing else is named.
     extraction, update
         Of `extract`.
     max_bad
         Share of failed examples above which the job stops.
     head, splits, training
         Of `classify train`.
-    edge
-        Of `export classifier`.
-    page
-        Whether the page is written.
+    edge, gate
+        Of `export classifier`; the source of `gate` is that of the job.
+    page, page_examples
+        Whether the page is written, and shows held-out photographs to try.
     title
         Its heading; the name of the source if empty.
     runtime
@@ -67,8 +75,7 @@ class BuildOptions:
     """
 
     backbone: str = CHOSEN
-    network: BackboneOptions = BackboneOptions()
-    embedding: FeatureOptions = FeatureOptions()
+    export: ExportOptions = ExportOptions()
     extraction: ExtractOptions = ExtractOptions()
     update: Update = Update()
     max_bad: float = 0.05
@@ -76,7 +83,9 @@ class BuildOptions:
     splits: SplitOptions = SplitOptions()
     training: RunOptions = RunOptions()
     edge: EdgeOptions = EdgeOptions()
+    gate: GateOptions = GateOptions()
     page: bool = True
+    page_examples: bool = False
     title: str = ""
     runtime: str | None = None
 
@@ -140,9 +149,9 @@ def build(source: str | Path, output: str | Path, options: BuildOptions = BuildO
     job.work.begin(job.source.path)
     backbone = job.backbone()
     store = job.features(backbone)
-    model = job.model(store)
+    model = job.model(store, backbone)
     edge = job.edge(backbone, model)
-    no_page = job.page(edge)
+    no_page = job.page(edge, model)
     card = model.card
     test = card.metrics["test"]
     work = job.work.path
@@ -180,7 +189,8 @@ class _Job:
         checks = Checklist()
         given: Backbone | None = None
         with checks.item():
-            given = backbone_file(options.backbone, options.network, options.embedding)
+            self.export = calibrated_on(options.backbone, options.export, source)
+            given = backbone_file(options.backbone, self.export)
         with checks.item():
             self.source = open_source(
                 source,
@@ -217,12 +227,10 @@ class _Job:
     def backbone(self) -> Backbone:
         """The backbone file, copied or exported."""
         options, path = self.options, self.work.path / BACKBONE
-        source = made_from(options.backbone, options.network, options.embedding, self.given)
+        source = made_from(options.backbone, options.export, self.given)
         with self._part("backbone", self.work.unchanged("backbone", source, path)) as todo:
             if todo:
-                write_backbone(
-                    path, options.backbone, options.network, options.embedding, self.given
-                )
+                write_backbone(path, options.backbone, self.export, self.given)
                 self.work.record("backbone", source, path)
         loaded = backbone_file(str(path))
         assert loaded is not None  # noqa: S101  it is what was written above
@@ -232,8 +240,12 @@ class _Job:
         """The feature store; `extract` itself finds out what there is to do."""
         folder, options = self.work.path / FEATURES, self.options
         source = {"backbone": backbone.fingerprint.sha256}
-        if self.work.made_from("features") not in (None, source):
-            console.note("the backbone is another one: all features are extracted again")
+        if options.extraction.precision:
+            source["precision"] = options.extraction.precision
+        if (before := self.work.made_from("features")) not in (None, source):
+            same = before.get("backbone") == source["backbone"]
+            what = "precision" if same else "backbone"
+            console.note(f"the {what} is another one: all features are extracted again")
             shutil.rmtree(folder, ignore_errors=True)
         self.work.record("features", source)
         with self._part("features", False):
@@ -246,8 +258,8 @@ class _Job:
         done.check(options.max_bad)
         return FeatureStore.open(folder)
 
-    def model(self, store: FeatureStore) -> Model:
-        """The model folder with its report."""
+    def model(self, store: FeatureStore, backbone: Backbone) -> Model:
+        """The model folder with its report, which shows where the head looked in photographs."""
         folder, options = self.work.path / MODEL, self.options
         source = {
             "features": digest_of(self.work.path / FEATURES / MANIFEST),
@@ -260,7 +272,10 @@ class _Job:
             files.append(folder / REPORT)
         with self._part("model", self.work.unchanged("model", source, *files)) as todo:
             if todo:
-                run = replace(options.training, overwrite=True)
+                looked = options.training.report and backbone.spec.modality is MODALITIES["image"]
+                run = replace(
+                    options.training, overwrite=True, backbone=backbone.path if looked else None
+                )
                 train(str(store.folder), folder, options.head, options.splits, run)
                 self.work.record("model", source, *files)
         return Model.open(folder)
@@ -274,16 +289,18 @@ class _Job:
             "head": digest_of(model.folder.path(HEAD), model.folder.path(MODEL_CARD)),
             "options": replace(options.edge, overwrite=False),
         }
+        if options.gate != GateOptions():
+            source["gate"] = options.gate
         with self._part("edge model", self.work.unchanged("edge model", source, *files)) as todo:
             if todo:
                 edge = replace(options.edge, overwrite=True)
                 # Where the photographs are now, also if the store has not changed since they moved.
-                gate = GateOptions(source=str(self.source.folder))
+                gate = replace(options.gate, source=str(self.source.folder))
                 export_classifier(model.folder.path(), backbone.path, path, edge, gate)
                 self.work.record("edge model", source, *files)
         return path
 
-    def page(self, edge: Path) -> str:
+    def page(self, edge: Path, model: Model) -> str:
         """The page; returns why there is none, or nothing. It is the one part that needs npm."""
         folder, options = self.work.path / PAGE, self.options
         if not options.page:
@@ -291,10 +308,13 @@ class _Job:
             return "not asked for"
         title = options.title or Path(split_address(self.source.path)[0]).stem
         source = {"edge": digest_of(edge), "title": title, "runtime": options.runtime}
+        examples = str(model.folder) if options.page_examples else None
+        if examples:
+            source["examples"] = digest_of(model.folder.path(EXAMPLES))
         try:
             with self._part("page", self.work.unchanged("page", source, folder)) as todo:
                 if todo:
-                    write_demo(edge, folder, title, options.runtime, overwrite=True)
+                    write_demo(edge, folder, title, options.runtime, True, examples)
                     self.work.record("page", source, folder)
         except HeadstartError as error:  # everything else is there, and is of use without it
             self.parts["page"] = SKIPPED

@@ -1,24 +1,15 @@
-"""Where backbones, features and models go that were given no place.
-
-`$XDG_CACHE_HOME/headstart`, or `~/.cache/headstart`: everything in it can be deleted at any time,
-and is made again when it is needed.
-"""
+"""Where backbones, features and models go that were given no place."""
 
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
+from headstart.data.storage.cache import cache_folder
 from headstart.data.storage.files import digest
 from headstart.work_folder import plain
 
-
-def cache_folder(*names: str) -> Path:
-    """A place in the cache; it may not exist yet."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base, "headstart", *names)
+__all__ = ["cache_folder", "key_of"]
 
 
 def key_of(*values: Any) -> str:

@@ -9,6 +9,7 @@ from headstart.classify.cli import app as classify
 from headstart.cluster.cli import app as cluster
 from headstart.data.cli import app as data
 from headstart.data.common import console
+from headstart.data.common.application.arguments import GroupedCommand
 from headstart.export.cli import app as export
 from headstart.extract.cli import extract
 
@@ -33,11 +34,11 @@ def front(
     """From a pile of labelled files to a classifier that runs anywhere."""
 
 
-app.command()(commands.build)
+app.command(cls=GroupedCommand)(commands.build)
 app.command()(commands.predict)
 app.command()(commands.serve)
 app.add_typer(data, name="data")
 app.add_typer(export, name="export")
-app.command()(extract)
+app.command(cls=GroupedCommand)(extract)
 app.add_typer(classify, name="classify")
 app.add_typer(cluster, name="cluster")

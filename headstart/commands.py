@@ -17,7 +17,7 @@ from headstart.data.common.application.arguments import (
 )
 from headstart.data.common.errors import Checklist, TooManyBadError
 from headstart.data.source_options import SourceOptions
-from headstart.export.cli import NetworkArguments
+from headstart.export.arguments import EdgeArguments, NetworkArguments, SoundArguments
 from headstart.extract.cli import ExtractArguments, MaxBad
 
 if TYPE_CHECKING:
@@ -42,16 +42,36 @@ def build(
     output: Annotated[str, typer.Option("-o", "--output", help="Folder for everything.")],
     reading: SourceOptions,
     networks: NetworkArguments,
+    sounds: SoundArguments,
     extraction: ExtractArguments,
     training: TrainArguments,
+    edges: EdgeArguments,
     backbone: Annotated[
-        str, typer.Option(help="A backbone file, or a network as for `export backbone`.")
-    ] = "efficientnet_lite0",
-    any_size: Annotated[
-        bool, typer.Option("--any-size", help="The edge model takes any size; resizes inside.")
-    ] = False,
-    top: Annotated[int, typer.Option(help="It also gives this many classes, best first.")] = 0,
+        str | None,
+        typer.Option(
+            help="A backbone file, or a network as for `export backbone`; default: "
+            "efficientnet_lite0."
+        ),
+    ] = None,
+    backbone_precision: Annotated[
+        str,
+        typer.Option(
+            help="Precision of the backbone file: fp32, fp16 or int8 (calibrated on PHOTOS, or on "
+            "--calibrate)."
+        ),
+    ] = "fp32",
+    extract_precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Precision of the extraction: fp32, fp16, bf16, int8 or auto; default: that of "
+            "the backbone file."
+        ),
+    ] = None,
     page: Annotated[bool, typer.Option(help="Write the page for a browser as well.")] = True,
+    page_examples: Annotated[
+        bool,
+        typer.Option("--page-examples", help="The page shows six held-out photographs to try."),
+    ] = False,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
     runtime: Runtime = None,
     track: Track = None,
@@ -63,8 +83,9 @@ def build(
     photographs, labels or options.
     """
     from headstart import building
+    from headstart.backbones import CHOSEN
     from headstart.data.tracking import check_tracking, track_model
-    from headstart.export.options import EdgeOptions
+    from headstart.export.options import ExportOptions
 
     checks = Checklist()
     with checks.item():
@@ -72,20 +93,28 @@ def build(
     with checks.item():
         head, splits, run = training.options(overwrite=True)
     with checks.item():
-        extract = extraction.options()
+        extract = extraction.options(extract_precision)
+    with checks.item():
+        named = networks.named(backbone, "--backbone", CHOSEN)
+    with checks.item():
+        sound = sounds.options()
+    with checks.item():
+        gate = edges.gate()
     checks.finish()
+    lower = networks.lower(backbone_precision)
     options = building.BuildOptions(
-        backbone=backbone,
-        network=networks.options(),
-        embedding=networks.embedding,
+        backbone=named,
+        export=ExportOptions(networks.network, networks.embedding, lower, sound),
         extraction=extract,
         update=extraction.update,
         max_bad=extraction.max_bad,
         head=head,
         splits=splits,
         training=run,
-        edge=EdgeOptions(any_size, top),
+        edge=edges.edge(),
+        gate=gate,
         page=page,
+        page_examples=page_examples,
         title=title,
         runtime=runtime,
     )

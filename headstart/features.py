@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from headstart.backbones import CHOSEN, cached_backbone
+from headstart.backbones import CHOSEN, cached_backbone, calibrated_on
 from headstart.cache import cache_folder, key_of
 from headstart.data.contracts.backbone import Backbone
 from headstart.data.contracts.store import FeatureStore, embeddings_of
 from headstart.data.source_options import SourceOptions
 from headstart.data.storage.files import write_whole
-from headstart.export.options import BackboneOptions, FeatureOptions
+from headstart.export.arguments import NetworkArguments, SoundArguments
+from headstart.export.options import ExportOptions
 from headstart.extract import job
-from headstart.extract.planning.plan import Update
-from headstart.parameters import public
+from headstart.extract.cli import ExtractArguments
+from headstart.parameters import public, taken
+from headstart.results import Rows
 from headstart.tables import as_source
 
 
-class Features:
+class Features(Rows):
     """A feature store, opened: the embeddings of a source, and what belongs to them.
 
     Attributes
@@ -61,14 +65,6 @@ class Features:
             self._table = self.store.read()
         return self._table
 
-    def to_pandas(self) -> Any:
-        """All rows as a pandas DataFrame."""
-        return self.to_arrow().to_pandas()
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """All rows for Polars, DuckDB and others that read Arrow's C interface."""
-        return self.to_arrow().__arrow_c_stream__(requested_schema)
-
     @property
     def embeddings(self) -> np.ndarray:
         """Float32 `[examples, dim]`."""
@@ -99,10 +95,33 @@ def extract(
     backbone: str | Path = CHOSEN,
     output: str | Path | None = None,
     *,
-    size: int | None = None,
+    words: str | Path | None = None,
     weights: str = "imagenet",
-    layer: tuple[str, ...] = (),
-    pool: tuple[str, ...] = (),
+    layer: Sequence[str] = (),
+    pool: Sequence[str] = (),
+    power: bool = False,
+    views: str = "none",
+    size: int | None = None,
+    resize: str | None = None,
+    interpolation: str | None = None,
+    crop_fraction: float | None = None,
+    include_top: bool = False,
+    scaling: str | None = None,
+    input: str | None = None,
+    trust: bool = False,
+    tokens: int | None = None,
+    most_words: int | None = None,
+    backbone_precision: str = "fp32",
+    calibrate: str | None = None,
+    sound: str | None = None,
+    rate: int | None = None,
+    window: float | None = None,
+    hop: float | None = None,
+    short: str | None = None,
+    silence: float | None = None,
+    frame: float | None = None,
+    step: float | None = None,
+    bands: int | None = None,
     text_column: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
@@ -113,8 +132,10 @@ def extract(
     batch_size: int = 16,
     precision: str | None = None,
     engine: str | None = None,
+    stall_after: float = 300,
     max_bad: float = 0.05,
     allow_unlabelled: bool = False,
+    corrections: str | Path | None = None,
     retry_failed: bool = False,
     prune: bool | None = None,
     rehash: bool = False,
@@ -133,13 +154,22 @@ def extract(
         kept in the cache.
     output
         Folder of the feature store; in the cache, by source and backbone, if not given.
-    size, weights, layer, pool
-        Of a network, as for `export backbone`.
+    words
+        A file of word vectors, instead of a backbone.
+    weights, layer, pool, power, views, size, resize, interpolation, crop_fraction, include_top
+        Of a network, as for `python -m export backbone`.
+    scaling, input, trust, tokens, most_words
+        The same, for files and for texts.
+    sound, rate, window, hop, short, silence, frame, step, bands
+        The same, for recordings.
+    backbone_precision, calibrate
+        Precision of the backbone file, the `precision` of `export backbone`; int8 is calibrated on
+        the source if nothing else is named.
     text_column, path_column, label_column, root, allow_outside
         Where the source has its columns and files, as for `python -m extract`.
-    max_bad, allow_unlabelled, retry_failed, rehash, moved_from
+    max_bad, allow_unlabelled, corrections, retry_failed, rehash, moved_from
         As for `python -m extract`.
-    workers, address, batch_size, precision, engine
+    workers, address, batch_size, precision, engine, stall_after
         Where and how it runs, as for `python -m extract`.
     prune
         Drop examples that the source no longer has; by default only in the cache.
@@ -153,31 +183,27 @@ def extract(
     ExtractionError
         If the work cannot continue; what was done is kept.
     """
-    reading = SourceOptions(
-        text_column=text_column,
-        path_column=path_column,
-        label_column=label_column,
-        root=None if root is None else str(root),
-        allow_outside=allow_outside,
-    )
-    options = job.ExtractOptions(
-        address=address,
-        workers=workers,
-        batch_size=batch_size,
-        precision=precision,
-        engine=engine,
-        allow_unlabelled=allow_unlabelled,
-    )
-    network = BackboneOptions(weights=weights, size=size)
-    made = cached_backbone(str(backbone), network, FeatureOptions(tuple(layer), tuple(pool)))
-    opened = as_source(source, allow_unlabelled, made.spec.modality, reading)
+    given = locals()  # by the names that the commands have
     kept = output is None
+    reading = taken(SourceOptions, given | {"root": None if root is None else str(root)})
+    networks = taken(NetworkArguments, given)
+    arguments = taken(ExtractArguments, given | {"prune": kept if prune is None else prune})
+    chosen = None if words and backbone == CHOSEN else str(backbone)
+    named = networks.named(chosen, "backbone")
+    export = ExportOptions(
+        networks.network,
+        networks.embedding,
+        networks.lower(backbone_precision),
+        taken(SoundArguments, given).options(),
+    )
+    options = replace(arguments.options(precision), corrections=corrections)
+    made = cached_backbone(named, calibrated_on(named, export, source))
+    opened = as_source(source, allow_unlabelled, made.spec.modality, reading)
     if output is None:
         key = key_of(opened.path, made.fingerprint.sha256, precision)
         output = cache_folder("features", key)
         _keep(made)
-    update = Update(retry_failed, kept if prune is None else prune, rehash, moved_from)
-    job.extract(opened, made.path, output, options, update).check(max_bad)
+    job.extract(opened, made.path, output, options, arguments.update).check(max_bad)
     return Features(FeatureStore.open(output), Path(made.path))
 
 

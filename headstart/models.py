@@ -33,8 +33,9 @@ from headstart.export.options import EdgeOptions, GateOptions
 from headstart.features import Features, features_of
 from headstart.parameters import public
 from headstart.predicting import answer, open_classifier
-from headstart.results import Confusion, Scores
+from headstart.results import Confusion, Predictions, Scores
 from headstart.tables import as_source, is_table
+from headstart.work_folder import digest_of
 
 
 class EdgeModel:
@@ -67,7 +68,7 @@ class EdgeModel:
         workers: int | None = None,
         address: str | None = None,
         **reading: Any,
-    ) -> pa.Table:
+    ) -> Predictions:
         """Classify files.
 
         Parameters
@@ -81,10 +82,8 @@ class EdgeModel:
 
         Returns
         -------
-        pa.Table
-            `id`, `prediction` (none for "unknown"), `confidence`, `probabilities` (a struct with a
-            float32 field for each class), `label` (if the source has any), `error` (none, or why
-            there is no answer).
+        Predictions
+            A row for each example; `to_arrow()`, `to_pandas()`, `to_polars()`, `to_dataset()`.
 
         Raises
         ------
@@ -94,7 +93,7 @@ class EdgeModel:
             If the work cannot go on.
         """
         options = PredictOptions(address=address, workers=workers)
-        return answer(self.edge, _inputs(source, self.edge, reading), options)
+        return Predictions(answer(self.edge, _inputs(source, self.edge, reading), options))
 
     def __repr__(self) -> str:
         """Backbone, classes, size and place."""
@@ -168,7 +167,7 @@ class Model:
         workers: int | None = None,
         address: str | None = None,
         **reading: Any,
-    ) -> pa.Table:
+    ) -> Predictions:
         """Classify embeddings or files.
 
         Parameters
@@ -184,7 +183,7 @@ class Model:
 
         Returns
         -------
-        pa.Table
+        Predictions
             As of `EdgeModel.predict`; without `error` for embeddings.
 
         Raises
@@ -194,7 +193,8 @@ class Model:
             found.
         """
         if isinstance(source, np.ndarray):
-            return answer_rows(self.opened, rows_of(source, self.opened.card.fingerprint.dim))
+            rows = rows_of(source, self.opened.card.fingerprint.dim)
+            return Predictions(answer_rows(self.opened, rows))
         if isinstance(source, Features) or _is_store(source):
             store = features_of(source).store
             self.opened.require(
@@ -202,11 +202,11 @@ class Model:
                 f"the features {store.folder}",
                 "Train on these features, or extract with the backbone of the model.",
             )
-            return answer_store(self.opened, store)
+            return Predictions(answer_store(self.opened, store))
         if self._joined is None or backbone is not None:
             self._joined = open_classifier(self.opened, backbone or self._known())
         options = PredictOptions(address=address, workers=workers)
-        return answer(self._joined, _inputs(source, self._joined, reading), options)
+        return Predictions(answer(self._joined, _inputs(source, self._joined, reading), options))
 
     def _known(self) -> Path | None:
         return self.backbone if self.backbone and self.backbone.exists() else None
@@ -290,6 +290,8 @@ def train(
     seed: int = 0,
     report: bool = True,
     memory: float | None = None,
+    corrections: str | Path | None = None,
+    backbone: str | Path | None = None,
     overwrite: bool = False,
 ) -> Model:
     """Train a head on features, and score it once on held-out examples.
@@ -310,8 +312,11 @@ def train(
         Of the head and its answers, as for `python -m classify train`.
     test_size, repeats, samples_per_class, group, split_of, seed
         Of the split.
-    report, memory, overwrite
+    report, memory, corrections, overwrite
         As for `python -m classify train`; `memory` in gigabytes.
+    backbone
+        The backbone file of the features (`features.backbone`), if the report is to show where the
+        head looked in photographs; this takes up to half a minute.
 
     Raises
     ------
@@ -327,18 +332,22 @@ def train(
         answers = AnswerOptions(calibration, precision, coverage)
     with checks.item():
         splits = SplitOptions(test_size, seed, repeats, samples_per_class, group, str(split_of))
+    kept = output is None
+    with checks.item():
+        bytes_ = None if memory is None else int(memory * 1e9)
+        run = training.RunOptions(overwrite or kept, report, bytes_, corrections, backbone)
     with checks.item():
         given = features_of(features)
     checks.finish()
     options = FitOptions(heads, answers, seed)
-    kept = output is None
     if output is None:
         state = digest(given.store.folder.read(MANIFEST))
-        output = cache_folder("models", key_of(given.folder, state, options, splits, report))
+        more = [] if corrections is None else [digest_of(Path(corrections))]
+        more += [] if backbone is None else ["looks"]
+        key = key_of(given.folder, state, options, splits, report, *more)
+        output = cache_folder("models", key)
         if not overwrite and (known := _opened(output)):
             return Model(known, given.backbone)
-    bytes_ = None if memory is None else int(memory * 1e9)
-    run = training.RunOptions(overwrite or kept, report, bytes_)
     trained = training.train(given.folder, output, options, splits, run)
     return Model(trained.model, given.backbone)
 

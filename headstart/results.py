@@ -1,19 +1,22 @@
-"""Scores and confusion matrix of a model, as a person and a notebook see them."""
+"""What the Python API returns: rows, scores and a confusion matrix, as a notebook shows them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib import import_module
 from io import BytesIO
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from headstart.classify.scores.confusion import confusion_table
+from headstart.data.common.errors import MissingPackageError
 from headstart.data.common.intervals import Interval
 
-WIDTH = 80
+WIDTH, SHOWN = 80, 10  # columns of a terminal; rows of answers
 HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "calibration_error")
 
 
@@ -27,6 +30,108 @@ def _html(header: list[str], rows: list[list[Any]]) -> str:
 
     body = "".join(line("td", row) for row in rows)
     return f"<table><thead>{line('th', header)}</thead><tbody>{body}</tbody></table>"
+
+
+class Rows:
+    """Rows for other libraries: Arrow's, pandas', Polars' and datasets' own tables.
+
+    Whatever reads Arrow's C interface (`pl.DataFrame(rows)`, `pa.table(rows)`, DuckDB) takes them
+    as they are.
+    """
+
+    def to_arrow(self) -> pa.Table:
+        """All rows as an Arrow table."""
+        raise NotImplementedError
+
+    def to_pandas(self) -> Any:
+        """All rows as a pandas DataFrame."""
+        return self.to_arrow().to_pandas()
+
+    def to_polars(self) -> Any:
+        """All rows as a Polars DataFrame; raises `MissingPackageError` without Polars."""
+        return _package("polars").from_arrow(self.to_arrow())
+
+    def to_dataset(self) -> Any:
+        """All rows as a `datasets.Dataset`; raises `MissingPackageError` without datasets."""
+        table = _package("datasets").table.InMemoryTable(self.to_arrow())
+        return _package("datasets").Dataset(table)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """All rows, by Arrow's C interface."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+
+def _package(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        raise MissingPackageError(
+            f"the package {name} is not installed", f"Install it with: pip install {name}"
+        ) from None
+
+
+class Predictions(Rows):
+    """The answers for examples, in their order.
+
+    The columns are `id`, `prediction` (none for "unknown"), `confidence`, `probabilities` (a struct
+    with a float32 field for each class), `label` (if the source has any) and, for files, `error`
+    (none, or why there is no answer).
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def to_arrow(self) -> pa.Table:
+        """All rows as an Arrow table."""
+        return self._table
+
+    def to_pylist(self) -> list[dict[str, Any]]:
+        """All rows as dictionaries."""
+        return self._table.to_pylist()
+
+    @property
+    def column_names(self) -> list[str]:
+        """Their names, in order."""
+        return self._table.column_names
+
+    def __getitem__(self, column: str) -> pa.ChunkedArray:
+        """A column by its name, as Arrow has it."""
+        return self._table[column]
+
+    def __len__(self) -> int:
+        """How many examples."""
+        return self._table.num_rows
+
+    def _shown(self) -> tuple[list[str], list[list[Any]]]:
+        names = [each for each in self.column_names if each != "probabilities"]
+        rows = self._table.select(names).slice(0, SHOWN).to_pylist()
+        return names, [["" if v is None else _short(v) for v in row.values()] for row in rows]
+
+    def __repr__(self) -> str:
+        """The first rows."""
+        header, rows = self._shown()
+        more = len(self) - len(rows)
+        return _columns([header, *rows]) + (f"\n... and {more:,} more" if more else "")
+
+    def _repr_html_(self) -> str:
+        more = len(self) - SHOWN
+        return _html(*self._shown()) + (f"<p>... and {more:,} more</p>" if more > 0 else "")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _columns(texts: Sequence[Sequence[str]], numbers: bool = False) -> str:
+    """Lines of aligned columns; all but the first column are aligned to the right for numbers."""
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    return "\n".join(
+        "  ".join(
+            f"{cell:>{wide}}" if place and numbers else f"{cell:<{wide}}"
+            for place, (cell, wide) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in texts
+    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,15 +214,7 @@ class Confusion:
     def __repr__(self) -> str:
         """The matrix, or the worst confusions where it would be wider than 80 columns."""
         header, rows = self._table()
-        texts = [[str(cell) for cell in row] for row in (header, *rows)]
-        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-        return "\n".join(
-            "  ".join(
-                f"{cell:>{wide}}" if place else f"{cell:<{wide}}"
-                for place, (cell, wide) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in texts
-        )
+        return _columns([[str(cell) for cell in row] for row in (header, *rows)], numbers=True)
 
     def _repr_html_(self) -> str:
         return _html(*self._table())

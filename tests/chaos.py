@@ -32,7 +32,8 @@ from headstart.data.contracts.store import FeatureStore, embeddings_of
 from headstart.data.modalities.image.preprocessing import Preprocessing
 from headstart.data.verification import verify
 
-KINDS = ("worker", "driver", "raylet", "node", "disk")
+KINDS = ("worker", "driver", "raylet", "node", "disk", "process", "parent")
+WITHOUT_RAY = ("process", "parent")  # of workers without Ray
 PHOTOGRAPHS, WORKERS = 400, 2
 LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by the machine's outer address, and waits forever
 PATIENCE = 180.0  # seconds after which a step counts as hung
@@ -113,10 +114,10 @@ class Chaos:
             *("-o", str(out), "--workers", str(WORKERS)),
         ]
 
-    def start(self, out: Path, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, out: Path, address: str | None = "local") -> subprocess.Popen[str]:
         """Start an extraction as a process of its own."""
         return subprocess.Popen(
-            [*self.command(out), *arguments],
+            [*self.command(out), *(("--address", address) if address else ())],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -146,7 +147,7 @@ class Chaos:
             process = self._lose_a_node(out, moment)
         else:
             process = self._kill(out, kind, moment)
-        self.finish(self.start(out), 0)
+        self.finish(self.start(out, None if kind in WITHOUT_RAY else "local"), 0)
         if kind == "disk":
             self._copy_off_the_disk(out)
         self._check(out, kind)
@@ -155,10 +156,10 @@ class Chaos:
         return Round(seed, kind, moment, process.returncode, inferences, took)
 
     def _kill(self, out: Path, kind: str, moment: float) -> subprocess.Popen[str]:
-        process = self.start(out)
+        process = self.start(out, None if kind in WITHOUT_RAY else "local")
         wait_for(lambda: list(out.glob("_lock*")))
         family = psutil.Process(process.pid)
-        names = {"worker": "ray::RayWorker", "raylet": "raylet"}
+        names = {"worker": "ray::RayWorker", "raylet": "raylet", "process": "python"}
         victims = [family]
         if kind in names:
             victims = wait_for(lambda: children(family, names[kind]), process)
@@ -168,7 +169,7 @@ class Chaos:
             kill(victim)
         said = self.finish(process)
         # A lost worker stops nothing; a job that stops reports why, unless it was killed itself.
-        assert kind != "worker" or process.returncode == 0, said
+        assert kind not in ("worker", "process") or process.returncode == 0, said
         for orphan in everyone:
             kill(orphan)
         return process
@@ -181,7 +182,7 @@ class Chaos:
             self.cluster = Cluster(initialize_head=True, head_node_args=head)
             self.nodes = [self._add_node() for _ in range(WORKERS)]
             self.cluster.wait_for_nodes()
-        process = self.start(out, "--address", self.cluster.address)
+        process = self.start(out, self.cluster.address)
         wait_for(lambda: list((out / "_records").glob("*.begun-*")) or None, process)
         time.sleep(moment * self.duration * 0.5)
         self.cluster.remove_node(self.nodes.pop(0), allow_graceful=False)
@@ -223,7 +224,7 @@ class Chaos:
         assert (state.rows, state.errors) == (PHOTOGRAPHS - 1, 1)
         files = {path.relative_to(out).parts[0][:5] for path in out.rglob("*")}
         assert files == {"_head", "_erro", "part-"}, files
-        in_flight = 64 * (1 if kind == "worker" else WORKERS)
+        in_flight = 64 * (1 if kind in ("worker", "process") else WORKERS)
         inferences = FeatureStore.open(out).manifest.inferences
         assert PHOTOGRAPHS - 1 <= inferences <= PHOTOGRAPHS + in_flight, (kind, inferences)
 

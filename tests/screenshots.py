@@ -44,7 +44,7 @@ def screenshots(page: Path, folder: Path, photographs: list[Path]) -> list[Path]
                         lambda shown: shown.execute_script("return document.body.dataset.ready")
                     )
                     if photographs:
-                        choose(browser, photographs)
+                        choose(browser, [each.resolve() for each in photographs])
                 path = folder / f"{page.stem}-{width}-{scheme}.png"
                 path.write_bytes(whole_page(browser))
                 written.append(path)

@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import nbclient
 import nbformat
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
+from text_models import write_table, write_words
 
 import headstart as hs
 from headstart.data.common.errors import InputError
@@ -92,6 +95,47 @@ def test_five_lines(
     assert repr(model).startswith("Model(logistic, 3 classes, accuracy ")
 
 
+def test_corrections_where_it_looked_and_options_of_networks(
+    photos: Path,
+    features: Path,
+    tiny_backbone: Path,
+    tmp_path: Path,
+    local_ray: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text("id,action,change_to\nred/00.png,remove,\nblue/00.png,change,green\n")
+    plain = hs.train(features, report=False)
+    corrected = hs.train(features, report=False, corrections=corrections)
+    assert corrected.folder != plain.folder
+    assert corrected.opened.card.corrections == {"changed": 1, "removed": 1}
+    assert hs.train(features, report=False, corrections=corrections).folder == corrected.folder
+    with pytest.raises(InputError) as caught:
+        hs.train(features, report=False, backbone=tiny_backbone)
+    assert str(caught.value) == (
+        "backbone is for the report, and report=False leaves it out\n  Give one of the two."
+    )
+    looked = []
+    monkeypatch.setattr(
+        "headstart.classify.training.looks", lambda backbone, *more: looked.append(backbone) or {}
+    )
+    hs.train(features, backbone=tiny_backbone)
+    assert [each.spec.name for each in looked] == ["tiny"]
+    embedded = hs.extract(photos, backbone=tiny_backbone, corrections=corrections, stall_after=99)
+    assert (len(embedded), sorted(embedded.labels)[20]) == (59, "green")
+
+    monkeypatch.setattr("headstart.export.text.build.SECONDS", 0.1)
+    table = write_table(tmp_path / "texts.csv", 8)
+    words = write_words(tmp_path / "words.txt")
+    texts = hs.extract(table, words=words, most_words=38, text_column="text", pool=())
+    lower = hs.extract(table, words=words, text_column="text", backbone_precision="fp16")
+    assert [each.store.fingerprint.precision for each in (texts, lower)] == ["fp32", "fp16"]
+    with pytest.raises(InputError, match=r"^hop can only be used with sound\n  Add sound logmel "):
+        hs.extract(photos, hop=0.5)
+    with pytest.raises(InputError, match=r"^give either backbone or words FILE"):
+        hs.extract(table, tiny_backbone, words=words)
+
+
 def test_arrays(photos: Path) -> None:
     random = np.random.default_rng(0)
     y = np.repeat(["a", "b"], 40)
@@ -158,6 +202,77 @@ def test_tables(photos: Path, tiny_backbone: Path, local_ray: None) -> None:
     assert str(caught.value) == (
         "int is not a source\n"
         "  Give a path, an address, or a table of pandas, Polars, Arrow or datasets."
+    )
+
+
+def test_polars_and_datasets_in_and_out(
+    photos: Path, tiny_backbone: Path, local_ray: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = sorted(photos.rglob("*.png"))
+    names = [file.parent.name for file in files]
+    frame = pl.DataFrame(
+        {"file": map(str, files), "kind": pl.Series(names, dtype=pl.Categorical), "weight": 1.5},
+        strict=False,
+    )
+    by_polars = hs.extract(frame, tiny_backbone, path_column="file", label_column="kind")
+    assert by_polars.classes == ("blue", "green", "red")
+
+    classes = sorted(set(names))
+    numbers = [classes.index(name) for name in names]
+    label = datasets.ClassLabel(names=classes)
+    paths = datasets.Dataset.from_dict(
+        {"path": list(map(str, files)), "label": numbers},
+        features=datasets.Features({"path": datasets.Value("string"), "label": label}),
+    )
+    shuffled = paths.shuffle(seed=1)  # indices into the table, which stays as it is
+    pictures = datasets.Dataset.from_dict(
+        {"image": list(map(str, files)), "label": numbers},
+        features=datasets.Features({"image": datasets.Image(), "label": label}),
+    )
+    by_path = hs.extract(shuffled, tiny_backbone)
+    by_picture = hs.extract(pictures, tiny_backbone)
+    assert hs.extract(pictures, tiny_backbone).store.manifest.inferences == 60
+    for features in (by_path, by_picture):
+        assert features.classes == ("blue", "green", "red")
+        assert np.array_equal(
+            np.sort(features.embeddings, axis=0), np.sort(by_polars.embeddings, axis=0)
+        )
+    pairs = dict(zip(by_path.to_arrow()["id"].to_pylist(), by_path.labels, strict=True))
+    assert all(Path(id).parent.name == label for id, label in pairs.items())
+
+    model = hs.train(by_polars, report=False)
+    answers = model.predict(frame.tail(2), path_column="file", label_column="kind")
+    assert isinstance(answers, hs.Predictions)
+    assert answers.to_polars()["prediction"].to_list() == ["red", "red"]
+    assert answers.to_polars().equals(pl.DataFrame(answers))
+    assert answers.to_pandas()["label"].tolist() == ["red", "red"]
+    assert answers.to_dataset()[1]["prediction"] == "red"
+    assert answers.to_dataset().features["probabilities"]["red"].dtype == "float32"
+    assert model.predict(shuffled.select(range(3)))["error"].null_count == 3
+    assert repr(answers).splitlines()[0].split() == [
+        "id",
+        "prediction",
+        "confidence",
+        "label",
+        "error",
+    ]
+    many = model.predict(by_path)
+    assert repr(many).endswith("\n... and 50 more")
+    assert "<th>prediction</th>" in many._repr_html_()
+    assert by_path.to_polars().shape == (60, len(by_path.to_arrow().column_names))
+    assert by_path.to_dataset().with_format("numpy")["embedding"][:].shape == (60, 12)
+    assert capfd.readouterr() == ("", "")  # nobody looks
+
+    with pytest.raises(hs.HeadstartError) as caught:
+        hs.extract(datasets.DatasetDict(train=paths, test=paths), tiny_backbone)
+    assert str(caught.value) == (
+        "it has the splits 'train', 'test'; a source is one table\n"
+        "  Give one of them, such as dataset['train']."
+    )
+    with pytest.raises(hs.HeadstartError) as caught:
+        hs.extract(paths.to_iterable_dataset(), tiny_backbone)
+    assert str(caught.value) == (
+        "IterableDataset is read once and has no length\n  Load it without streaming=True."
     )
 
 

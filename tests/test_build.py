@@ -11,23 +11,41 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 from conftest import paint, write_tiny_backbone
 from elsewhere import WEB
+from text_models import write_table, write_words
 
+import headstart.building
+from headstart.data.contracts.backbone import load_backbone
 from headstart.data.contracts.store import FeatureStore
 
 
 def test_the_whole_job_and_only_what_changed(
-    photos: Path, tiny_backbone: Path, tmp_path: Path, command: Callable, local_ray: None
+    photos: Path,
+    tiny_backbone: Path,
+    tmp_path: Path,
+    command: Callable,
+    local_ray: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    looked = []
+
+    def train(*arguments: Any) -> Any:
+        looked.append(arguments[-1].backbone)
+        return real(*arguments)
+
+    real = headstart.building.train
+    monkeypatch.setattr("headstart.building.train", train)
     work = tmp_path / "work"
     job = ("build", photos, "-o", work, "--backbone", tiny_backbone, "--runtime", WEB)
     first = command(*job)
     assert first.code == 0, first.err
+    assert looked == [str(work / "backbone.onnx")]  # the report shows where the head looked
     assert first.out.startswith("accuracy    ")
     for line in (
         "examples    60 embedded",
@@ -46,14 +64,16 @@ def test_the_whole_job_and_only_what_changed(
     page = json.loads((work / "page" / "site.json").read_text())
     assert page["title"] == "photos"
 
-    titled = json.loads(command(*job, "--title", "Colours", "--json").out)["parts"]
+    job = (*job, "--title", "Colours", "--page-examples")
+    titled = json.loads(command(*job, "--json").out)["parts"]
     assert [part for part, state in titled.items() if state != "unchanged"] == ["page"]
+    assert len(list((work / "page" / "examples").iterdir())) == 6
     (work / "edge.onnx").write_bytes(b"something else")  # it exists, and is not what was written
-    fixed = json.loads(command(*job, "--title", "Colours", "--json").out)["parts"]
+    fixed = json.loads(command(*job, "--json").out)["parts"]
     assert [part for part, state in fixed.items() if state != "unchanged"] == ["edge model"]
     for index in range(4):
         paint(photos / "red" / f"new{index}.png", (200, 60, 60), 900 + index)
-    grown = json.loads(command(*job, "--title", "Colours", "--json", "--no-report").out)
+    grown = json.loads(command(*job, "--json", "--no-report").out)
     assert grown["examples"] == 64
     changed = [part for part, state in grown["parts"].items() if state == "built"]
     assert changed == ["features", "model", "edge model", "page"]
@@ -64,6 +84,28 @@ def test_the_whole_job_and_only_what_changed(
     assert other.code == 0, other.err
     assert "the backbone is another one: all features are extracted again" in other.err
     assert FeatureStore.open(work / "features").manifest.inferences == 64
+
+
+def test_words_and_a_lower_precision(
+    tmp_path: Path, command: Callable, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.export.text.build.SECONDS", 0.1)
+    table = f"{write_table(tmp_path / 'texts.csv', 8)}#text"
+    words = ("--words", write_words(tmp_path / "words.txt"), "--most-words", 38)
+    work = tmp_path / "work"
+    job = ("build", table, "-o", work, *words, "--no-page", "--no-report", "--examples", 5)
+    made = json.loads(command(*job, "--json").out)
+    assert (made["network"], made["parts"]["page"]) == ("words.txt", "skipped")
+    tokenizer = json.loads((work / "edge.tokenizer.json").read_text())
+    assert len(tokenizer["model"]["vocab"]) == 40  # with padding and unknown words
+    lower = command(*job, "--backbone-precision", "fp16")
+    assert lower.code == 0, lower.err
+    assert "the backbone is another one: all features are extracted again" in lower.err
+    assert load_backbone(work / "backbone.onnx").fingerprint.precision == "fp16"
+    closer = json.loads(
+        command(*job, "--backbone-precision", "fp16", "--examples", 6, "--json").out
+    )
+    assert [part for part, state in closer["parts"].items() if state == "built"] == ["edge model"]
 
 
 def test_mistakes_are_found_before_any_work(
@@ -86,10 +128,31 @@ def test_mistakes_are_found_before_any_work(
         "  Choose an empty or new folder with -o.\n"
     )
     assert [path.name for path in mine.iterdir()] == ["letter.txt"]
-    wrong = command("build", photos, "-o", tmp_path / "new", "--head", "forest", "--workers", 0)
+    wrong = command(
+        *("build", photos, "-o", tmp_path / "new", "--head", "forest", "--workers", 0),
+        *("--words", "glove.txt", "--backbone", tiny_backbone, "--hop", 2, "--examples", 0),
+    )
     assert wrong.code == 2
-    assert "1. unknown head 'forest'" in wrong.err
-    assert "2. --workers 0 is not possible" in wrong.err
+    assert [line for line in wrong.err.splitlines() if line[:1] != " "] == [
+        "error: 1. unknown head 'forest'",
+        "2. --workers 0 is not possible",
+        "3. give either --backbone or --words FILE",
+        "4. --hop can only be used with --sound",
+        "5. --examples 0 would compare nothing",
+    ]
+    low = (
+        "--backbone-precision",
+        "int4",
+        "--views",
+        "eight",
+        "--sound",
+        "loud",
+        "--calibrate",
+        "x",
+    )
+    said = command("build", photos, "-o", tmp_path / "new", *low)
+    for word in ("unknown --precision 'int4'", "unknown --views 'eight'", "unknown --sound 'loud'"):
+        assert word in said.err
     assert not (tmp_path / "new").exists()
 
 

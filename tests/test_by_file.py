@@ -16,7 +16,7 @@ from test_containers import write_tar
 
 from headstart.data.common.errors import StoppedError
 from headstart.data.contracts.store import FeatureStore, embeddings_of
-from headstart.extract import job
+from headstart.extract import working
 from headstart.extract.job import ExtractOptions, Summary, extract
 from headstart.extract.planning.doubles import doubles, entries, partitioned
 from headstart.extract.planning.files import cut_runs, runs_of
@@ -192,13 +192,13 @@ def test_a_file_that_changes_under_the_work_stops_it(
     source = tmp_path / "source"
     for number in range(2):
         archive(source / f"{number}.tar", pictures[8 * number : 8 * number + 8])
-    begin = job.begin
+    begin = working.begin
 
     def change(*arguments: Any, **named: Any) -> None:
         begin(*arguments, **named)
         archive(source / "1.tar", pictures[:3])
 
-    monkeypatch.setattr("headstart.extract.job.begin", change)
+    monkeypatch.setattr("headstart.extract.working.begin", change)
     with pytest.raises(Exception, match=r"1\.tar has changed since the work was planned"):
         extract(source, tiny_backbone, tmp_path / "f", OPTIONS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-from conftest import write_tiny_backbone
+from conftest import Outcome, write_tiny_backbone
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from sklearn.linear_model import LogisticRegression
 
@@ -23,8 +24,9 @@ from headstart.data.contracts.backbone import Backbone, load_backbone
 from headstart.data.contracts.store import FeatureStore, embeddings_of
 from headstart.data.examples.opening import open_source
 from headstart.extract import job
-from headstart.extract.engines import precision, race
+from headstart.extract.engines import memory, precision, race
 from headstart.extract.engines import runtimes as engines
+from headstart.extract.engines.memory import Memory
 from headstart.extract.engines.precision import (
     LEAST_COSINE,
     Measured,
@@ -402,6 +404,88 @@ def test_auto_is_measured_once_and_kept(
         assert refused.code == 2
         assert f"holds features in {made}, not in {other}" in refused.err
         assert "Leave --precision out to continue in that" in refused.err
+
+
+@pytest.fixture
+def memory_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and work in processes of this machine, whose results are remembered."""
+    for module in ("ahead", "working"):
+        monkeypatch.setattr(f"headstart.extract.{module}.is_running", lambda: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "headstart" / "engines"
+
+
+def test_what_auto_measured_is_remembered(
+    photos: Path, tiny_backbone: Path, tmp_path: Path, command: Callable, memory_here: Path
+) -> None:
+    def run(name: str, *more: str) -> Outcome:
+        answer = command(
+            *("extract", photos, "--backbone", tiny_backbone, "-o", tmp_path / name, *more)
+        )
+        assert answer.code == 0, answer.err
+        return answer
+
+    measured, again = "settings with a mean centred cosine", "as measured here before; remove"
+    first = run("first", "--precision", "auto")
+    assert measured in first.err
+    assert again not in first.err
+    assert "in an earlier run" not in first.out
+    (file,) = memory_here.iterdir()
+    second = run("second", "--precision", "auto")
+    assert f"{again} {file} to measure again\n" in second.err
+    assert re.search(
+        r"engine +(onnxruntime|openvino), .*, the fastest in an earlier run", second.out
+    )
+    made = [FeatureStore.open(tmp_path / name).fingerprint for name in ("first", "second")]
+    assert made[0] == made[1]
+    file.write_bytes(file.read_bytes()[:-20])
+    third = run("third", "--precision", "auto")
+    assert f"{file} is damaged and is not used: " in third.err
+    assert measured in third.err
+    assert again not in third.err
+    assert again in run("fourth", "--precision", "auto").err  # it was replaced
+    named = run("fifth", "--precision", "auto", "--engine", "onnxruntime")
+    assert again not in named.err
+    assert "in an earlier run" not in named.out
+
+
+def test_a_memory_counts_as_long_as_everything_is_the_same(
+    tiny_backbone: Path, tmp_path: Path, memory_here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fingerprint = load_backbone(tiny_backbone).fingerprint
+    found = {"int8": "onnxruntime"}
+    Memory(fingerprint, 16).add(fastest=found)
+    assert Memory(fingerprint, 16).found.fastest == found
+    assert Memory(fingerprint.run_in("bf16"), 16).found.fastest == found  # one file for all
+    assert Memory(fingerprint, 8).found.fastest == {}
+    assert Memory(replace(fingerprint, sha256="0" * 64), 16).found.fastest == {}
+    (file,) = memory_here.iterdir()
+    with monkeypatch.context() as newer:
+        newer.setattr(memory, "version", lambda package: "99" if package == "openvino" else "1")
+        assert Memory(fingerprint, 16).found.fastest == {}
+    with monkeypatch.context() as moved:
+        moved.setattr(memory, "CPUINFO", tmp_path / "cpuinfo")
+        (tmp_path / "cpuinfo").write_text("model name : Other\nflags : sse\n\nmodel name : x\n")
+        assert Memory(fingerprint, 16).found.fastest == {}
+    for wrong in (b"{}", b"[", b'{"made_from": {}, "fastest": {"int8": "cuda-next"}}'):
+        file.write_bytes(wrong)
+        assert Memory(fingerprint, 16).found.fastest == {}
+    Memory(fingerprint, 16).add(fastest=found)
+    assert Memory(fingerprint, 16).found.fastest == found
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tiny_backbone))  # a file, so that nothing can be made
+    Memory(fingerprint, 16).add(fastest=found)
+    assert Memory(fingerprint, 16).found.fastest == {}
+
+
+def test_an_engine_that_was_the_fastest_is_the_only_one_opened(tiny_backbone: Path) -> None:
+    backbone = load_backbone(tiny_backbone)
+
+    def opened(config: EngineConfig) -> list[str]:
+        return [each.name for each in open_engines(backbone.content, backbone.spec, config)]
+
+    assert opened(EngineConfig(faster="openvino")) == ["openvino"]
+    assert opened(EngineConfig(faster="openvino", engine="onnxruntime")) == ["onnxruntime"]
+    assert opened(EngineConfig(faster="cuda")) == ["onnxruntime", "openvino"]  # it does not run
 
 
 @pytest.mark.usefixtures("local_ray")

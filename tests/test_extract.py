@@ -475,7 +475,7 @@ def test_a_new_user_needs_no_setting_of_ray(
     answer = subprocess.run(
         [
             *(sys.executable, "-m", "extract", str(photos), "--backbone", str(tiny_backbone)),
-            *("-o", str(tmp_path / "f")),
+            *("-o", str(tmp_path / "f"), "--address", "local"),
         ],
         env=environment | {"HOME": str(tmp_path)},
         capture_output=True,

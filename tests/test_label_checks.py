@@ -57,7 +57,7 @@ def test_spelling_is_the_same_in_every_form(label: str) -> None:
 
 def test_classes_with_few_examples() -> None:
     assert label_warnings(("a", "b"), np.array([10, 9])) == [
-        "1 class has fewer than 10 examples: 'b' (9). Their scores say little; add examples."
+        "1 class has fewer than 10 examples: 'b' (9). Its scores say little; add examples."
     ]
     counts = np.array([9, 8, 7, 6, 5, 4, 100])
     assert label_warnings(tuple("abcdefg"), counts) == [

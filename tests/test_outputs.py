@@ -88,7 +88,7 @@ def test_only_errors_of_the_store_are_blamed_on_it(
     def fails(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(job, "_work", fails)
+    monkeypatch.setattr(job.Work, "done", fails)
     with pytest.raises(kind) as caught:
         job.extract(photos, tiny_backbone, tmp_path / "f")
     assert str(caught.value) == words

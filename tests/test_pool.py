@@ -30,7 +30,7 @@ def use(monkeypatch: pytest.MonkeyPatch, worker: type[EmbeddingWorker]) -> None:
         def worker(self, content: bytes) -> EmbeddingWorker:
             return worker(self, content)
 
-    monkeypatch.setattr("headstart.extract.job.EmbeddingJob", OurJob)
+    monkeypatch.setattr("headstart.extract.working.EmbeddingJob", OurJob)
 
 
 @pytest.fixture

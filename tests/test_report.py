@@ -588,8 +588,8 @@ def test_ten_thousand_classes(tmp_path: Path) -> None:
         root=folder_at(tmp_path),
         sample=Sample(points(40), labels[:40], [WRONG] * 40),
     )
-    start = time.monotonic()
+    start = time.process_time()  # of this process alone: others may be busy
     page = render(content)
-    assert time.monotonic() - start < 40
+    assert time.process_time() - start < 20
     assert len(page.encode()) < 1_000_000
     assert "9,200 classes without a held-out example could not be scored" in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -260,3 +261,22 @@ def test_who_named_an_address_that_does_not_answer_is_said(
         "[Errno 111] Connection refused\n"
         "  Start one with `ray start --head`, or unset RAY_ADDRESS to work on this machine.\n"
     )
+
+
+def test_what_ray_began_is_ended_if_its_start_is_interrupted() -> None:
+    begun: list[subprocess.Popen] = []
+
+    def start() -> None:
+        with session._ends_what_it_began():
+            begun.append(subprocess.Popen(["sleep", "60"]))
+            raise KeyboardInterrupt
+
+    before = subprocess.Popen(["sleep", "60"])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+        assert begun[0].wait(20) == -signal.SIGKILL
+        assert before.poll() is None
+    finally:
+        before.kill()
+        before.wait()

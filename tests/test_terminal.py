@@ -29,6 +29,21 @@ from headstart.data.common.application.running import STOPPED, run, wants_json
 from headstart.data.common.errors import TooManyBadError
 
 # The main thread waits for itself, in C: it cannot answer.
+CRASHING = """
+import atexit, os, signal, sys
+from headstart.data.common import console
+from headstart.data.common.application.running import run_process
+app = console.new_app("Crashing.")
+@app.command()
+def work() -> None:
+    atexit.register(os.kill, os.getpid(), signal.SIGSEGV)
+    print("half done")
+    raise KeyboardInterrupt
+@app.command()
+def rest() -> None: ...
+sys.argv = ["crashing", "work"]
+run_process(app, "crashing")
+"""
 BUSY = """
 import ctypes, sys, threading
 from headstart.data.common import console
@@ -293,6 +308,15 @@ def test_a_question_after_ctrl_c_is_not_cut_off(monkeypatch: pytest.MonkeyPatch)
             signal.raise_signal(signal.SIGINT)
         time.sleep(0.5)
     assert said[:2] == ["stopping ... (Ctrl-C again ends it at once)", "the end"]
+
+
+def test_no_exit_handler_of_another_library_is_run_after_ctrl_c() -> None:
+    """Those of Ray crashed in one of four tries, when it was interrupted as it started."""
+    found = subprocess.run(
+        [sys.executable, "-c", CRASHING], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout) == (130, "half done\n")
+    assert found.stderr == "stopped; what was written whole is kept\n"
 
 
 def test_ctrl_c_is_answered_while_the_main_thread_cannot() -> None:

@@ -266,7 +266,7 @@ def test_copies_with_two_labels_are_named(tmp_path: Path, command: Callable) -> 
     answer = command("classify", "train", store, "-o", tmp_path / "m")
     assert answer.code == 0
     assert (
-        "note: 1 example is there under different labels, such as '0.png' ('0') and '1.png' "
+        "note: 1 example is there under different labels: '0.png' ('0') and '1.png' "
         "('1'), which have the same bytes. Keep the right one.\n"
     ) in answer.err
     assert "1 of these pairs, such as '3.png' ('3') and '2.png' ('2')\n" in answer.out

@@ -233,7 +233,7 @@ def test_an_update_that_died_in_the_middle_is_resumed(
     def die(*arguments: object) -> None:
         raise Died
 
-    monkeypatch.setattr("headstart.extract.job.WorkerPool", die)
+    monkeypatch.setattr("headstart.extract.working.WorkerPool", die)
     with pytest.raises(Died):
         extract(photos, tiny_backbone, features)
     assert rows(features) == before  # readers see the old store until the new one is complete
@@ -301,7 +301,7 @@ def pretend_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
         def worker(self, content: bytes) -> EmbeddingWorker:
             return EmbeddingWorker(replace(self, config=EngineConfig("fp32")), content)
 
-    monkeypatch.setattr("headstart.extract.job.EmbeddingJob", OurJob)
+    monkeypatch.setattr("headstart.extract.working.EmbeddingJob", OurJob)
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -21,13 +21,14 @@ from headstart.classify.prediction.answers import (
 from headstart.classify.prediction.edge_worker import Answers, EdgeJob, EdgeSession
 from headstart.classify.prediction.wholes import Wholes, labels_of
 from headstart.data.common.errors import Checklist, InputError, StoppedError
-from headstart.data.common.ray_session import ray_session
+from headstart.data.common.ray_session import ray_session, room_for
 from headstart.data.contracts.edge import Edge, load_edge
 from headstart.data.contracts.store import is_store
 from headstart.data.examples.opening import Source, open_source, split_source
 from headstart.data.examples.parts import in_parts
 from headstart.data.modalities.modality import Modality
 from headstart.data.storage.places import folder_at
+from headstart.data.workers.nodes import check_shared
 from headstart.data.workers.pool import WorkerPool
 from headstart.data.workers.shards import Shard, cut
 
@@ -125,6 +126,8 @@ def answer_source(
 
     Raises
     ------
+    InputError
+        If a node of the cluster does not see the source.
     PredictionError, StorageError, StoppedError
         If the work cannot go on, or the user stopped it.
     """
@@ -194,7 +197,10 @@ def _predict(edge: Edge, source: Source, options: PredictOptions) -> Answers:
     with ray_session(options.address, options.workers) as workers:
         import ray  # not sooner: the session sets what Ray reads when it is imported
 
-        pool = WorkerPool(job, ray.put(edge.content), workers, PATIENCE)
+        check_shared(source.folder, source.examples["path"].slice(0, 1).to_pylist())
+        # Without a number, machines that join the cluster get workers as well.
+        room = (lambda: room_for(0)) if options.workers is None else None
+        pool = WorkerPool(job, ray.put(edge.content), workers, PATIENCE, room)
         for done in pool.run(_shards(source, options.batch), "predicting"):
             _take(done.value, answers)
     return answers

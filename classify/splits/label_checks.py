@@ -34,9 +34,11 @@ def copies_with_two_labels(data: Labelled) -> list[str]:
     rows = np.flatnonzero(codes == found[0])
     other = rows[data.labels[rows] != data.labels[rows[0]]][0]
     count = len(np.unique(found))
-    what = "1 example is" if count == 1 else f"{count:,} examples are"
+    what, such = "1 example is", ":"
+    if count > 1:
+        what, such = f"{count:,} examples are", ", such as"
     return [
-        f"{what} there under different labels, such as {named(data, int(rows[0]))} and "
+        f"{what} there under different labels{such} {named(data, int(rows[0]))} and "
         f"{named(data, int(other))}, which have the same bytes. Keep the right one."
     ]
 
@@ -79,12 +81,14 @@ def _few(classes: tuple[str, ...], counts: np.ndarray) -> list[str]:
     if not len(few):
         return []
     few = few[np.argsort(counts[few], kind="stable")]
-    what = "1 class has" if len(few) == 1 else f"{len(few):,} classes have"
+    what, whose = "1 class has", "Its"
+    if len(few) > 1:
+        what, whose = f"{len(few):,} classes have", "Their"
     such = "" if len(few) <= SHOWN else "such as "
     return [
         f"{what} fewer than {FEW} examples: {such}"
         f"{_named(few[:SHOWN].tolist(), classes, counts)}. "
-        "Their scores say little; add examples."
+        f"{whose} scores say little; add examples."
     ]
 
 

@@ -1,7 +1,7 @@
-"""Arrow arrays of plain values, made without pandas.
+"""Arrow arrays of plain values, made and read without pandas.
 
-`pyarrow.array`, and what calls it, imports pandas, if it is installed, to check whether its
-argument is a pandas series: 0.2 s and 50 MB for each worker.
+`pyarrow.array`, `to_numpy` and what calls them import pandas, if it is installed, to check whether
+something is a pandas series: 0.2 s and 50 MB for each worker.
 """
 
 from __future__ import annotations
@@ -24,7 +24,29 @@ def empty(schema: pa.Schema) -> pa.Table:
     return pa.Table.from_batches([], schema)
 
 
-def numbers(values: np.ndarray) -> pa.Array:
-    """An array that shares the memory and type of a contiguous NumPy array `[values]`."""
+def numbers(values: np.ndarray, valid: np.ndarray | None = None) -> pa.Array:
+    """An array that shares the memory and type of a contiguous NumPy array `[values]`.
+
+    Parameters
+    ----------
+    valid
+        Which are not null, bool `[values]`; by default, all.
+    """
     type_ = pa.from_numpy_dtype(values.dtype)
-    return pa.Array.from_buffers(type_, len(values), [None, pa.py_buffer(values)])
+    bits = None if valid is None else _bits(valid)
+    return pa.Array.from_buffers(type_, len(values), [bits, pa.py_buffer(values)])
+
+
+def flags(values: np.ndarray) -> pa.Array:
+    """An array of booleans, such as a mask for `filter`, from NumPy's `[values]`."""
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, _bits(values)])
+
+
+def bools(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of booleans without nulls as NumPy's, bool `[values]`."""
+    chunks = [np.from_dlpack(chunk) for chunk in column.cast(pa.uint8()).chunks]
+    return np.concatenate(chunks).astype(bool) if chunks else np.zeros(0, bool)
+
+
+def _bits(values: np.ndarray) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(values, bitorder="little"))

@@ -36,6 +36,11 @@ def chosen_address(address: str | None) -> str | None:
     return None if found == "local" else found
 
 
+def is_running() -> bool:
+    """Whether this process is connected to Ray already; does not import it."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
 @contextmanager
 def ray_session(address: str | None, workers: int | None, gpu: bool = False) -> Iterator[int]:
     """Connect to Ray and yield the number of workers to use, one CPU each.
@@ -67,7 +72,7 @@ def ray_session(address: str | None, workers: int | None, gpu: bool = False) -> 
 
     with ExitStack() as stack:
         if not ray.is_initialized():
-            take_sigterm = stack.enter_context(_stopped_by_sigterm())
+            take_sigterm = stack.enter_context(stopped_by_sigterm())
             place = chosen_address(address)
             stack.enter_context(_connected(place, not address) if place else _started())
             take_sigterm()  # from Ray
@@ -107,7 +112,7 @@ def _started() -> Iterator[None]:
         _small_and_local(),
     ):
         try:
-            with console.spinner("starting Ray"):
+            with console.spinner("starting Ray"), _ends_what_it_began():
                 # Ray opens its own folder to all users: it lies in ours.
                 ray.init(
                     address="local",
@@ -130,6 +135,22 @@ def _started() -> Iterator[None]:
             raise
         finally:
             _stop()
+
+
+@contextmanager
+def _ends_what_it_began() -> Iterator[None]:
+    """End the processes that were started in the block if it is interrupted."""
+    import psutil  # comes with Ray
+
+    own = psutil.Process()
+    before = set(own.children(recursive=True))
+    try:
+        yield
+    except BaseException:
+        for process in set(own.children(recursive=True)) - before:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        raise
 
 
 @contextmanager
@@ -240,7 +261,7 @@ def _is_agent(process: Any) -> bool:
 
 
 @contextmanager
-def _stopped_by_sigterm() -> Iterator[Callable[[], None]]:
+def stopped_by_sigterm() -> Iterator[Callable[[], None]]:
     """Let `SIGTERM` stop the work as Ctrl-C does; yields what sets the handler again.
 
     Ray replaces it as it starts, and its own prints the stacks of all threads.

@@ -6,7 +6,6 @@ import posixpath
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import pyarrow as pa
 
@@ -29,7 +28,7 @@ from headstart.data.examples.source import (
     describe_left_out,
     is_utf8,
 )
-from headstart.data.examples.tables import TABLES
+from headstart.data.examples.tables import TABLES, suffix_of
 from headstart.data.examples.tar import open_tar
 from headstart.data.examples.texts import means_texts, open_texts
 from headstart.data.modalities.known import MODALITIES, modality_of
@@ -89,7 +88,7 @@ def _containers(
 ) -> Containers | None:
     ends: dict[str, list[str]] = {}
     for name in sorted(stamps):
-        ends.setdefault(_suffix(name), []).append(name)
+        ends.setdefault(suffix_of(name), []).append(name)
     tables = sorted(name for end in TABLES for name in ends.get(end, ()))
     texts = modality or _of_tables()
     column = options.text_column
@@ -131,11 +130,12 @@ def look_into_folder(
     if are_arrays(name for name, _ in files):
         return open_folder_of_arrays(path, folder, [name for name, _ in files])
     kind = modality or modality_of(name for name, _ in files)
-    found = [(name, stamp) for name, stamp in files if _suffix(name) in kind.extensions]
-    others: dict[str, list[str]] = {}
-    for name, _ in files:
-        if _suffix(name) not in kind.extensions:
-            others.setdefault(_suffix(name) or name, []).append(name)
+    found, others = [], dict[str, list[str]]()
+    for name, stamp in files:
+        if (suffix := suffix_of(name)) in kind.extensions:
+            found.append((name, stamp))
+        else:
+            others.setdefault(suffix or name, []).append(name)
     containers = {each: sorted(others[each]) for each in CONTAINERS if each in others}
     if found:
         _check_alone(path, folder, kind, len(found), containers)
@@ -172,7 +172,8 @@ def look_into_folder(
 def _files(path: object, folder: Folder, left_out: Counter[str]) -> list[tuple[str, str]]:
     """Name and stamp of the files that may be examples; the others are counted."""
     listed = list(folder.files(hidden=left_out))
-    stores = {name.removesuffix(mark) for name, _ in listed for mark in OURS if _ends(name, mark)}
+    marks = [name for name, _ in listed if name.endswith(OURS)]
+    stores = {name.removesuffix(mark) for name in marks for mark in OURS if _ends(name, mark)}
     if "" in stores:
         raise SourceError(
             f"{path} is a feature store, not a source of examples",
@@ -217,7 +218,3 @@ def _check_alone(
             f"Name what is meant, such as {folder.where(inside or meant[0])}, or move the others "
             "elsewhere.",
         )
-
-
-def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()

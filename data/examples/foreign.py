@@ -84,16 +84,22 @@ def storable(path: object, table: pa.Table) -> pa.Table:
     return pa.table(columns) if columns else table
 
 
+def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column without dictionaries and views (Polars), of which Arrow cannot take rows."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        values = VIEWS.get(kind.value_type, kind.value_type)
+        column = column.cast(pa.dictionary(kind.index_type, values)).cast(values)
+    return column.cast(VIEWS[column.type]) if column.type in VIEWS else column
+
+
 def _storable(path: object, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
         if isinstance(column.type, pa.BaseExtensionType):
             column = pa.chunked_array(
                 [each.storage for each in column.chunks], column.type.storage_type
             )
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        if column.type in VIEWS:  # Arrow cannot take rows of these
-            column = column.cast(VIEWS[column.type])
+        column = plain(column)
         column.validate(full=True)  # text of other programs may not be UTF-8
         if _comes_back(column.type):
             return column

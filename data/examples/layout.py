@@ -46,7 +46,9 @@ def labels_and_splits(
     SourceError
         If folders of splits and of classes are mixed.
     """
-    folders = [name.split("/")[:-1] for name in names]
+    of_files = [name.rpartition("/")[0] for name in names]
+    distinct = list(dict.fromkeys(of_files))  # a folder of many files is looked at once
+    folders = [each.split("/") if each else [] for each in distinct]
     depth = _shared(folders)
     folders = [each[depth:] for each in folders]
     first = sorted({each[0] for each in folders if each})
@@ -63,10 +65,15 @@ def labels_and_splits(
             )
         splits = []
     start = 1 if splits else 0
-    return (
-        [each[start] if len(each) > start else None for each in folders],
-        [SPLIT_NAMES[each[0].lower()] if splits and each else None for each in folders],
-    )
+    labels = {
+        name: each[start] if len(each) > start else None
+        for name, each in zip(distinct, folders, strict=True)
+    }
+    parts = {
+        name: SPLIT_NAMES[each[0].lower()] if splits and each else None
+        for name, each in zip(distinct, folders, strict=True)
+    }
+    return [labels[name] for name in of_files], [parts[name] for name in of_files]
 
 
 def _shared(folders: list[list[str]]) -> int:

@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headstart.data.common.arrays import numbers, strings
 from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import Checklist, SourceError
+from headstart.data.examples.foreign import plain
 from headstart.data.examples.layout import SPLIT_NAMES, SPLITS
 from headstart.data.examples.reading import container_of
 from headstart.data.modalities.modality import Modality
@@ -89,22 +91,22 @@ class Source:
             return frozenset()
         return frozenset(map(whole_of, self.examples["id"].to_pylist()))
 
-    def stamps(self, rows: np.ndarray) -> np.ndarray:
-        """The current stamps of the files of some rows, None for missing files: `[rows]`.
+    def stamps(self, rows: np.ndarray) -> pa.ChunkedArray:
+        """The current stamps of the files of some rows, null for missing files: `[rows]`.
 
         Parameters
         ----------
         rows
-            Indices into `examples`.
+            Indices into `examples`, int64; -1 for none.
         """
-        taken = pa.array(rows)
+        taken = numbers(rows, rows >= 0)
         if self.listed is not None:
-            return self.listed.take(taken).to_numpy(zero_copy_only=False)
+            return self.listed.take(taken)
         paths = self.examples["path"].take(taken).to_pylist()
-        files = [container_of(path) for path in paths]
-        distinct = list(dict.fromkeys(files))
+        files = [path and container_of(path) for path in paths]
+        distinct = list(dict.fromkeys(filter(None, files)))
         stamps = dict(zip(distinct, self.folder.stamps(distinct), strict=True))
-        return np.array([stamps[file] for file in files], object)
+        return pa.chunked_array([strings([stamps.get(file) for file in files])])
 
     def __len__(self) -> int:
         return self.examples.num_rows
@@ -129,7 +131,7 @@ def text_column(path: object, table: pa.Table, name: str) -> pa.ChunkedArray:
     if pa.types.is_floating(column.type):  # what pandas writes for a missing value
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     try:
-        column = column.cast(pa.string())
+        column = plain(column).cast(pa.string())
         column.validate(full=True)  # text of other programs may not be UTF-8
     except pa.ArrowException as error:
         raise SourceError(

@@ -16,7 +16,7 @@ PROBE = ".headstart-probe"  # hidden: nobody lists it
 ANSWER_SECONDS = 120  # for a disk that has to be mounted first
 
 
-def check_shared(source: Folder, paths: Iterable[str], output: Folder) -> None:
+def check_shared(source: Folder, paths: Iterable[str], output: Folder | None = None) -> None:
     """Refuse folders on a disk that the nodes with CPUs do not share with this process.
 
     A file that is written here is read on each node, and one that is written there is read here; of
@@ -26,6 +26,8 @@ def check_shared(source: Folder, paths: Iterable[str], output: Folder) -> None:
     ----------
     paths
         Of examples, as in the source.
+    output
+        Where workers write; none if they only answer.
 
     Raises
     ------

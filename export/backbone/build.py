@@ -27,7 +27,7 @@ from headstart.export.options import (
     PrecisionOptions,
     SoundOptions,
 )
-from headstart.export.text.build import export_text, is_text
+from headstart.export.text.build import check_text_options, export_text, is_text
 
 FEW = 16  # numbers of an embedding, below which they may be a network's answers
 
@@ -57,25 +57,15 @@ def export_backbone(
         As `open_original`, `plan` and `check`; also if `output` exists and `overwrite` is not set.
     """
     if isinstance(name, str) and is_text(name):
-        return export_text(output, name, options, features, precision, overwrite)
+        return export_text(output, name, options, features, precision, sound, overwrite)
     checks = Checklist()
     with checks.item():
         path = local_path(output)
         check_output(path, overwrite)
-    raw = sound is not None and sound.kind == "raw"  # which has scalings of its own
-    for group in (replace(options, scaling=None) if raw else options, features, precision, sound):
-        with checks.item():
-            if group is not None:
-                group.check()
     with checks.item():
-        _check_sound(name, options, precision, sound)
-    with checks.item():
-        if options.include_top and features.layers:
-            raise BackboneError(
-                "--include-top keeps the last layer, --layer chooses others", "Give one of the two."
-            )
+        check_options(name, options, features, precision, sound)
     checks.finish()
-    if sound is not None and raw:
+    if sound is not None and sound.kind == "raw":
         content, parity, doubts = encoder(str(name), options, features, sound)
         write_whole(path, content)
         return BackboneExport(load_backbone(path), parity, None, doubts)
@@ -111,6 +101,33 @@ def export_backbone(
             f"those by the network's own preprocessing (cosine {likeness:.3f})"
         )
     return BackboneExport(backbone, parity, quantized, tuple(warnings))
+
+
+def check_options(
+    name: str | Original,
+    options: BackboneOptions,
+    features: FeatureOptions,
+    precision: PrecisionOptions,
+    sound: SoundOptions | None,
+) -> None:
+    """Raise `InputError` with everything that is wrong with options, before a network is opened."""
+    if isinstance(name, str) and is_text(name):
+        check_text_options(name, options, features, precision, sound)
+        return
+    checks = Checklist()
+    raw = sound is not None and sound.kind == "raw"  # which has scalings of its own
+    for group in (replace(options, scaling=None) if raw else options, features, precision, sound):
+        with checks.item():
+            if group is not None:
+                group.check()
+    with checks.item():
+        _check_sound(name, options, precision, sound)
+    with checks.item():
+        if options.include_top and features.layers:
+            raise BackboneError(
+                "--include-top keeps the last layer, --layer chooses others", "Give one of the two."
+            )
+    checks.finish()
 
 
 def _check_sound(

@@ -183,6 +183,7 @@ def to_fp16(proto: Any) -> Any:
     """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -210,6 +211,7 @@ def to_fp16(proto: Any) -> Any:
     ):
         del field[:]
         field.extend(whole)
+    OnnxModel.graph_topological_sort(half.graph)  # ONNX wants it; the converter appends its casts
     return half
 
 

@@ -23,7 +23,12 @@ from headstart.export.backbone.quantize import Quantized, quiet, to_fp16
 from headstart.export.backbone.written import BackboneExport
 from headstart.export.networks.network import Weights
 from headstart.export.networks.onnx.surgery import refuse_huge, to_opset
-from headstart.export.options import BackboneOptions, FeatureOptions, PrecisionOptions
+from headstart.export.options import (
+    BackboneOptions,
+    FeatureOptions,
+    PrecisionOptions,
+    SoundOptions,
+)
 from headstart.export.text.encoder import (
     TextEncoder,
     is_text_folder,
@@ -64,6 +69,7 @@ def export_text(
     options: BackboneOptions,
     features: FeatureOptions,
     precision: PrecisionOptions,
+    sound: SoundOptions | None,
     overwrite: bool,
 ) -> BackboneExport:
     """Write a backbone file for texts, and `NAME.tokenizer.json` beside it.
@@ -83,7 +89,7 @@ def export_text(
         path = local_path(output)
         check_output(path, overwrite)
     with checks.item():
-        _check_options(reference, options, features, precision)
+        check_text_options(reference, options, features, precision, sound)
     checks.finish()
     if reference.startswith(WORDS):
         draft = _words(Path(local_path(reference.removeprefix(WORDS))), options)
@@ -109,17 +115,20 @@ def export_text(
     return BackboneExport(backbone, parity, quantized, found)
 
 
-def _check_options(
+def check_text_options(
     reference: str,
     options: BackboneOptions,
     features: FeatureOptions,
     precision: PrecisionOptions,
+    sound: SoundOptions | None,
 ) -> None:
+    """Raise `InputError` with everything that is wrong with the options of an export for texts."""
     checks = Checklist()
     given = {
         "size": options.size,
         "resize": options.resize,
         "interpolation": options.interpolation,
+        "crop-fraction": options.crop_fraction,
         "scaling": options.scaling,
         "input": options.input,
         "include-top": options.include_top,
@@ -128,6 +137,7 @@ def _check_options(
         "views": features.views != "none",
         "calibrate": precision.calibrate,
         "weights": options.weights_file,
+        "sound": sound,
     }
     if reference.startswith(WORDS):
         given |= {"pool": features.pools}

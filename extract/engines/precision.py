@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from headstart.data.common import console
+from headstart.data.common.arrays import numbers
 from headstart.data.common.cosine import cosines
-from headstart.data.common.errors import BackboneError, ExtractionError, InputError
+from headstart.data.common.errors import BackboneError, ExtractionError, HeadstartError, InputError
 from headstart.data.contracts.backbone import Backbone, BackboneSpec
 from headstart.data.examples.reading import Reader
 from headstart.data.modalities.modality import DecodeError
 from headstart.data.storage.folder import Folder
+from headstart.data.workers.inputs import Failure
+from headstart.data.workers.processes import Processes
+from headstart.data.workers.shards import Shard
 from headstart.data.workers.tasks import result_of
+from headstart.data.workers.worker import Job, Mark, Worker
 from headstart.extract.engines.runtimes import (
     ENGINES,
     Engine,
@@ -30,10 +35,12 @@ from headstart.extract.engines.runtimes import (
 AUTO = "auto"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", AUTO)
 LEAST_COSINE = 0.99  # mean, centred, to the embeddings in the file's own precision
-EXAMPLES = 48  # embedded in each setting
-SECONDS = 3.0  # for all settings together, after one batch of each
+EXAMPLES = 16  # embedded in each setting
+PIECE = 8  # of them that are then timed at once
+SECONDS = 0.4  # for all settings together, after the first call of each; at least one piece of each
 SPARE = 4  # candidates for each example that is needed: some may be broken
 SEED = 0
+MEASURING = "measuring engines and precisions"
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ def measure(
                 raise
     first = [_embed(engine, images, config.batch) for _, engine in opened]  # also warms them up
     took: list[list[float]] = [[] for _ in opened]
-    batch = np.resize(images, (config.batch, *images.shape[1:]))  # repeats them
+    batch = np.resize(images, (min(PIECE, config.batch), *images.shape[1:]))  # repeats them
     end = time.monotonic() + SECONDS
     while time.monotonic() < end or not took[0]:
         for (_, engine), times in zip(opened, took, strict=True):
@@ -144,38 +151,99 @@ def measure(
     found = []
     for (each, _), embeddings, times in zip(opened, first, took, strict=True):
         near = centred_cosines(embeddings, first[0])
-        rate = config.batch / float(np.median(times))
+        rate = len(batch) / float(np.median(times))
         found.append(Measured(each, rate, float(near.mean()), float(near.min())))
     return found
 
 
-def fastest_config(
-    content: Any, spec: BackboneSpec, config: EngineConfig, folder: Folder, paths: pa.ChunkedArray
-) -> EngineConfig:
-    """Measure on a machine of the cluster, print the results, and return the best setting.
+@dataclass(frozen=True, kw_only=True)
+class MeasuringJob(Job):
+    """`measure` as a job of one shard; its result is what that returns or raises."""
 
-    Parameters
-    ----------
-    content
-        The bytes of the backbone file, in Ray's object store.
+    backbone: BackboneSpec
+    config: EngineConfig
+
+    def worker(self, content: bytes) -> _Measuring:
+        """What measures."""
+        return _Measuring(self, content)
+
+    def failed(self, shard: Shard, failure: Failure) -> HeadstartError:
+        """The shard is never divided into single examples."""
+        return self.stopped(failure.message)
+
+    def stopped(self, reason: str) -> ExtractionError:
+        """The error of a measurement that cannot be made."""
+        return ExtractionError(f"{MEASURING} failed: {reason}", "Name a precision instead.")
+
+
+class _Measuring(Worker):
+    job: MeasuringJob
+
+    def __init__(self, job: MeasuringJob, content: bytes) -> None:
+        super().__init__(job)
+        self.content = content
+
+    def work(self, shard: Shard, mark: Mark | None = None) -> list[Measured] | HeadstartError:
+        job, paths = self.job, shard.examples["path"].to_pylist()
+        try:
+            return measure(self.content, job.backbone, job.config, job.root, paths)
+        except HeadstartError as error:
+            return error
+
+
+def measured_here(
+    processes: Processes,
+    backbone: Backbone,
+    config: EngineConfig,
+    folder: Folder,
+    paths: pa.ChunkedArray,
+) -> list[Measured]:
+    """`measure` on some of the examples, in a process of this machine.
 
     Raises
     ------
     InputError
         As in `measure` and `open_engines`.
+    ExtractionError
+        If the process is lost.
+    """
+    some = _sample(paths)
+    spec = backbone.spec
+    job = MeasuringJob(root=folder, spec=spec.preprocessing, backbone=spec, config=config)
+    shard = Shard(0, pa.table([some, some], ["id", "path"]))
+    found = [each.value for each in processes.run(job, backbone.content, [shard], MEASURING)]
+    if not found:
+        raise job.stopped("its process was lost")
+    if isinstance(found[0], HeadstartError):
+        raise found[0]
+    return found[0]
+
+
+def measured_on_ray(
+    content: Any,
+    backbone: Backbone,
+    config: EngineConfig,
+    folder: Folder,
+    paths: pa.ChunkedArray,
+) -> list[Measured]:
+    """The same on a machine of the cluster.
+
+    Parameters
+    ----------
+    content
+        The bytes of the backbone file, in Ray's object store.
     """
     import ray
 
-    rows = np.random.default_rng(SEED).permutation(len(paths))[: SPARE * EXAMPLES]
-    some = paths.take(pa.array(rows)).to_pylist()
-    with console.status("measuring engines and precisions on some of the examples"):
+    with console.status(f"{MEASURING} on some of the examples"):
         task: Any = ray.remote(num_cpus=1, max_retries=0)(measure)
-        answer = task.remote(content, spec, config, folder, some)
-        measured = result_of(answer, "measuring engines and precisions", ExtractionError)
-    chosen = choose(measured)
-    for line in explain(measured, chosen):
-        console.note(line)
-    return replace(config, precision=chosen.config.precision)
+        answer = task.remote(content, backbone.spec, config, folder, _sample(paths).to_pylist())
+        return result_of(answer, MEASURING, ExtractionError)
+
+
+def _sample(paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    rows = np.random.default_rng(SEED).permutation(len(paths))[: SPARE * EXAMPLES]
+    return paths.take(numbers(rows))
 
 
 def choose(measured: Sequence[Measured]) -> Measured:

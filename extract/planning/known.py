@@ -9,12 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headstart.data.common.arrays import bools, flags, numbers
 from headstart.data.contracts.store import PartRecord, part_columns, read_part
 from headstart.data.examples.opening import Source
 from headstart.data.modalities.stretches import whole_of
 from headstart.data.storage.folder import Folder
 
 BATCH = 2_000_000  # examples compared at once: a bound on memory, since each batch looks up all ids
+NOWHERE = numbers(np.array([-1], np.int32))[0]
 
 
 @dataclass(frozen=True)
@@ -135,21 +137,22 @@ def _find(batch: list[_Entries], source: Source) -> np.ndarray:
     found = np.concatenate(rows)
     if strangers:
         places = pc.index_in(pa.chunked_array(strangers, pa.string()), value_set=ids)
-        found[found == -2] = pc.fill_null(places, -1).to_numpy()
+        found[found == -2] = np.concatenate(
+            [np.from_dlpack(chunk) for chunk in pc.fill_null(places, NOWHERE).chunks]
+        )
     return found
 
 
 def _compare(batch: list[_Entries], source: Source) -> list[np.ndarray]:
     """The columns of `Known`, but `parts`, for some files."""
     found = _find(batch, source)
-    stamps = np.full(len(found), None, object)
-    stamps[found >= 0] = source.stamps(found[found >= 0])
+    stamps = source.stamps(found)
     sizes = [entries.table.num_rows for entries in batch]
     stale, touched, moved, start = [], [], [], 0
     for entries, size in zip(batch, sizes, strict=True):
         rows = found[start : start + size]
         stale.append(_stale(entries, source, rows))
-        touched.append(_touched(entries, stamps[start : start + size]))
+        touched.append(_touched(entries, stamps.slice(start, size)))
         moved.append(_moved(entries, source, rows))
         start += size
     return [
@@ -160,7 +163,7 @@ def _compare(batch: list[_Entries], source: Source) -> list[np.ndarray]:
         np.concatenate(stale),
         np.concatenate(touched),
         np.concatenate(moved),
-        np.array([stamp is not None for stamp in stamps], bool),
+        bools(stamps.is_valid()),
         _superseded(batch, source, found),
     ]
 
@@ -172,20 +175,20 @@ def _superseded(batch: list[_Entries], source: Source, found: np.ndarray) -> np.
         ids = pa.chunked_array([c for entries in batch for c in entries.table["id"].chunks])
         superseded[gone] = [
             id in source.removed or (bool(source.wholes) and whole_of(id) in source.wholes)
-            for id in ids.take(pa.array(gone)).to_pylist()
+            for id in ids.take(numbers(gone)).to_pylist()
         ]
     return superseded
 
 
-def _touched(entries: _Entries, now: np.ndarray) -> np.ndarray:
+def _touched(entries: _Entries, now: pa.ChunkedArray) -> np.ndarray:
     if "stamp" not in entries.table.column_names:  # written before stamps were
         return np.zeros(len(now), bool)
-    before = entries.table["stamp"].to_numpy(zero_copy_only=False)
+    before = entries.table["stamp"]
     # Unknown if the file is missing now, or could not be read then and so has no stamp.
-    known = np.array([stamp is not None for stamp in now], bool)
+    known = bools(now.is_valid())
     if not entries.failed:
-        known &= np.array([stamp is not None for stamp in before], bool)
-    return known & (before != now)
+        known &= bools(before.is_valid())
+    return known & _differ(before, now)
 
 
 def _moved(entries: _Entries, source: Source, rows: np.ndarray) -> np.ndarray:
@@ -193,9 +196,9 @@ def _moved(entries: _Entries, source: Source, rows: np.ndarray) -> np.ndarray:
     if "path" not in entries.table.column_names:  # errors of an older headstart
         return moved
     there = rows >= 0
-    before = entries.table["path"].filter(pa.array(there))
-    now = source.examples["path"].take(pa.array(rows[there]))
-    moved[there] = _differ(before, now) & before.is_valid().to_numpy(zero_copy_only=False)
+    before = entries.table["path"].filter(flags(there))
+    now = source.examples["path"].take(numbers(rows[there]))
+    moved[there] = _differ(before, now) & bools(before.is_valid())
     return moved
 
 
@@ -210,8 +213,8 @@ def _stale(entries: _Entries, source: Source, rows: np.ndarray) -> np.ndarray:
     now = source.examples.drop_columns(["id"])
     if [(f.name, f.type) for f in stored.schema] != [(f.name, f.type) for f in now.schema]:
         return np.ones(len(rows), bool)  # all parts of a store have the same columns
-    taken = now.take(pa.array(rows[there]))
-    before = stored.filter(pa.array(there))
+    taken = now.take(numbers(rows[there]))
+    before = stored.filter(flags(there))
     different = np.zeros(len(taken), bool)
     for name in stored.column_names:
         different |= _differ(before[name], taken[name])
@@ -230,7 +233,7 @@ def _differ(one: pa.ChunkedArray, two: pa.ChunkedArray) -> np.ndarray:
     if pa.types.is_floating(one.type):
         both = pc.and_(pc.is_nan(one), pc.is_nan(two))
         other = pc.and_not(other, pc.fill_null(both, False))
-    return pc.or_(null, other).to_numpy(zero_copy_only=False)
+    return bools(pc.or_(null, other))
 
 
 def _without_repeats(known: Known) -> Known:

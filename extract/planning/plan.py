@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from headstart.data.common.arrays import flags
 from headstart.data.common.errors import StoreError
 from headstart.data.contracts.corrections import Corrections
 from headstart.data.contracts.fingerprint import Fingerprint
@@ -208,7 +209,7 @@ def plan(
         manifest=stored.manifest,
         parts=found.parts,
         rewrites=found.rewrites,
-        todo=source.examples.filter(pa.array(~found.done)) if found.parts else source.examples,
+        todo=source.examples.filter(flags(~found.done)) if found.parts else source.examples,
         fingerprint=stored.fingerprint,
         counts=found.counts,
         inferences=stored.inferences,

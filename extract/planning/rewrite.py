@@ -98,7 +98,7 @@ def _refresh(rows: pa.Table, source: Source, change: Rewrite) -> pa.Table:
             columns.append(rows[field.name])
         elif field.name == "stamp":
             stamps = _column(rows, field)
-            files = pa.array(source.stamps(change.source_rows[change.touched]), pa.string())
+            files = source.stamps(change.source_rows[change.touched]).combine_chunks()
             columns.append(pc.replace_with_mask(stamps.combine_chunks(), change.touched, files))
         else:
             columns.append(pc.if_else(there, now[field.name], _column(rows, field)))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import (
-    average_precision_score,
-    precision_recall_curve,
-    roc_auc_score,
-    roc_curve,
-)
+from sklearn.metrics import roc_curve
 
 from headstart.classify.report.content import HeldOut
 from headstart.classify.report.drawing import MUTED, colour, dash, draw, thinned
@@ -46,17 +43,16 @@ def ranking(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
         )
     if len(classes) <= MOST_CLASSES:
         what = "One curve for each class: that class against all others."
-        recall = [_recall(classes[i], labels == i, probabilities[:, i]) for i in present]
-        roc = [_roc(classes[i], labels == i, probabilities[:, i]) for i in present]
+        both = [_curves(classes[i], labels == i, probabilities[:, i]) for i in present]
     else:
         what = f"Averages over {len(classes):,} classes, each against all others."
         truth = np.zeros(probabilities.shape, bool)
         truth[np.arange(len(labels)), labels] = True
-        recall = [_recall("micro average", truth.ravel(), probabilities.ravel())]
-        roc = [_roc("micro average", truth.ravel(), probabilities.ravel())]
+        both = [_curves("micro average", truth.ravel(), probabilities.ravel())]
         if not note:  # in a sample, most classes would have one example or none
-            recall.append(_mean([_recall("", truth[:, i], probabilities[:, i]) for i in present]))
-            roc.append(_mean([_roc("", truth[:, i], probabilities[:, i]) for i in present]))
+            each = [_curves("", truth[:, i], probabilities[:, i]) for i in present]
+            both.append((_mean([recall for recall, _ in each]), _mean([roc for _, roc in each])))
+    recall, roc = zip(*both, strict=True)
     if all(curve[3] == 1 for curve in (*recall, *roc)):
         return Section(
             name="ranking",
@@ -74,25 +70,36 @@ def ranking(held_out: HeldOut, classes: tuple[str, ...]) -> Section:
     return Section(name="ranking", title=title, text=what + note, plots=plots)
 
 
-def _recall(name: str, truth: np.ndarray, score: np.ndarray) -> Curve:
-    precision, recall, _ = precision_recall_curve(truth, score, drop_intermediate=True)
-    area = float(average_precision_score(truth, score))
-    return name, *thinned(recall[::-1], precision[::-1]), area  # type: ignore[return-value]
+def _curves(name: str, truth: np.ndarray, score: np.ndarray) -> tuple[Curve, Curve]:
+    """Precision over recall, and ROC, of one sorting: there may be millions of scores.
+
+    The areas are those of scikit-learn's `average_precision_score` and `roc_auc_score`, of whole
+    numbers, so that a perfect one is 1.
+    """
+    x, y, _ = roc_curve(truth, score, drop_intermediate=False)
+    positives = int(truth.sum())
+    negatives = len(truth) - positives
+    right, wrong = np.rint(y * positives), np.rint(x * negatives)  # of the scores from there on
+    precision = np.append(1.0, right[1:] / (right[1:] + wrong[1:]))
+    average = float((np.diff(right) * precision[1:]).sum() / positives)
+    under = float((np.diff(wrong) * (right[1:] + right[:-1])).sum() / 2 / positives / negatives)
+    ends = np.append(np.logical_or(np.diff(right[:-1]), np.diff(right[1:])), True)
+    corners = np.append(np.logical_or(np.diff(wrong, 2), np.diff(right, 2)), True)
+    ends, corners = np.append(True, ends), np.append(True, corners)  # between them: straight lines
+    return (
+        (name, *thinned(y[ends], precision[ends]), average),  # type: ignore[return-value]
+        (name, *thinned(x[corners], y[corners]), under),
+    )
 
 
-def _roc(name: str, truth: np.ndarray, score: np.ndarray) -> Curve:
-    x, y, _ = roc_curve(truth, score)
-    return name, *thinned(x, y), float(roc_auc_score(truth, score))  # type: ignore[return-value]
-
-
-def _mean(curves: list[Curve]) -> Curve:
+def _mean(curves: Sequence[Curve]) -> Curve:
     grid = np.linspace(0, 1, GRID_POINTS)
     heights = np.mean([np.interp(grid, x, y) for _, x, y, _ in curves], axis=0)
     return "macro average", grid, heights, float(np.mean([area for *_, area in curves]))
 
 
 def _plot(
-    name: str, axes_names: tuple[str, str], curves: list[Curve], area: str, chance: bool
+    name: str, axes_names: tuple[str, str], curves: Sequence[Curve], area: str, chance: bool
 ) -> Plot:
     def paint(figure: Figure) -> None:
         axes: Axes = figure.add_subplot()

@@ -76,9 +76,10 @@ def mistakes(
     if similar:
         text += " Below each are the training examples that are most similar to it."
     if looks:
+        which = "The" if len(looks) == len(worst) else f"Of {len(looks)}, the"
         text += (
-            f" Of {len(looks)}, the second picture shows where the head looked: the stronger the "
-            "orange, the less probable its answer became when that place was covered."
+            f" {which} second picture shows where the head looked: the stronger the orange, the "
+            "less probable its answer became when that place was covered."
         )
     return Section(
         name="mistakes", title=title, text=text, cards=_cards("mistakes", worst.tolist(), card)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from headstart.data.common.errors import Checklist
 
@@ -62,8 +64,27 @@ def expanded(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+class GroupedCommand(TyperCommand):
+    """A command whose help has a section for each dataclass that says its `heading`."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments, the command's own options, and then the groups."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for each in self.get_params(ctx):
+            usual = "Arguments" if each.param_type_name == "argument" else "Options"
+            heading = getattr(each, "rich_help_panel", None) or usual
+            if record := each.get_help_record(ctx):
+                sections.setdefault(heading, []).append(record)
+        for heading, records in sections.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+
 def _options(kind: Any) -> list[Parameter]:
     hints = get_type_hints(kind, include_extras=True)
+    if heading := getattr(kind, "heading", None):
+        hints = {name: _under(heading, hint) for name, hint in hints.items()}
     return [
         Parameter(
             each.name,
@@ -74,3 +95,12 @@ def _options(kind: Any) -> list[Parameter]:
         for each in fields(kind)
         if get_origin(hints[each.name]) is Annotated
     ]
+
+
+def _under(heading: str, hint: Any) -> Any:
+    """An annotated option, under a heading of the help."""
+    if get_origin(hint) is not Annotated:
+        return hint
+    option = copy(hint.__metadata__[0])  # others may have the same one under another heading
+    option.rich_help_panel = heading
+    return Annotated[hint.__origin__, option]

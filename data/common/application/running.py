@@ -16,7 +16,7 @@ import typer
 
 from headstart.data.common import console
 from headstart.data.common.application.interrupts import Interrupts
-from headstart.data.common.errors import HeadstartError
+from headstart.data.common.errors import HeadstartError, TerminatedError
 
 INTERRUPTED = 130  # the usual exit code after Ctrl-C
 STOPPED = "stopped; what was written whole is kept"
@@ -70,6 +70,22 @@ def run(app: typer.Typer | Callable[[], typer.Typer], name: str) -> None:
     except Exception as error:
         fail(f"{type(error).__name__}: {error}", "This is a mistake in headstart.", 1)
         raise
+
+
+def run_process(app: typer.Typer | Callable[[], typer.Typer], name: str) -> None:
+    """`run` in a process of its own, which ends at once after Ctrl-C or `SIGTERM`.
+
+    All of ours is cleaned up then. The exit handlers of Ray and other libraries are not run: if
+    they were interrupted as they started, these may crash (`SIGSEGV` instead of 130).
+    """
+    try:
+        run(app, name)
+    except SystemExit as stop:
+        if stop.code not in (INTERRUPTED, TerminatedError.exit_code):
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(stop.code)
 
 
 def wants_json(arguments: list[str]) -> bool:

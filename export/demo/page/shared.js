@@ -55,7 +55,7 @@ export function shares(answer) {
   if (order.length > FIRST) {
     const others = element("details");
     const few = Math.min(order.length, MOST_SHOWN) - FIRST;
-    others.append(element("summary", `The next ${few} of ${order.length} classes`));
+    others.append(element("summary", `${few} more of ${order.length} classes`));
     others.append(bars(answer, order.slice(FIRST, MOST_SHOWN)));
     parts.push(others);
   }

@@ -143,7 +143,7 @@ class SoundArguments:
         str | None,
         typer.Option(
             help="For recordings: logmel or stft (the network sees a spectrogram), or raw (an ONNX "
-            "file that takes samples itself)."
+            "file that takes samples itself, or openwakeword:FOLDER)."
         ),
     ] = None
     rate: Annotated[int | None, typer.Option(help="Sound: samples per second; 16000.")] = None

@@ -12,6 +12,31 @@ from time import perf_counter
 FINISHED = ("_headstart.parquet", "model.json", "tuned.json")
 
 
+# What `--weights` takes beside files.
+NO_FILES = ("imagenet", "none")
+
+
+def need(**given: object) -> None:
+    """End the script before its first command if files or folders that were named are not there.
+
+    Parameters
+    ----------
+    given
+        What options were given, by their names; None, an address (`s3://...`) and the words that
+        `--weights` takes need no file.
+    """
+    named = {name: str(path) for name, path in given.items() if path is not None}
+    missing = [
+        f"{'' if name.isupper() else '--'}{name} {path}"
+        for name, path in named.items()
+        if path not in NO_FILES and "://" not in path and not Path(path).exists()
+    ]
+    if missing:
+        print(f"error: no such file or folder: {', '.join(missing)}", file=sys.stderr)
+        print("  Check the paths; the script's README.md says where to get them.", file=sys.stderr)
+        sys.exit(2)
+
+
 def run(*command: object) -> None:
     """Print and run `headstart COMMAND`, and how long it took.
 

@@ -187,7 +187,8 @@ def test_parquet_files_that_do_not_fit(photos: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"left": [b""], "right": [b""]}), both)
     assert fails(both) == (
         f"{both} has several columns of bytes (left, right); its columns are left, right\n"
-        "  Name the column of encoded photographs (JPEG, PNG, ... as bytes) 'image'."
+        "  Name the column of encoded photographs (JPEG, PNG, ... as bytes) 'image', that of "
+        "recordings 'audio'."
     )
     folder = tmp_path / "mixed"
     write_parquet(folder / "a.parquet", photos)

@@ -20,6 +20,7 @@ from headstart.data.modalities.text.tokens import Tokenization, open_tokenizer
 from headstart.export.backbone.build import export_backbone
 from headstart.export.networks.torch.stack import import_torch
 from headstart.export.options import BackboneOptions, FeatureOptions, PrecisionOptions
+from headstart.export.text.encoder import not_in_javascript
 from headstart.export.text.words import read_words
 
 TEXTS = [topical(topic, number) for topic in TOPICS for number in range(4)] + ["soup " * 60]
@@ -50,7 +51,7 @@ def by_transformers(folder: Path, texts: list[str], tokens: int, pools: str = "m
     return found / np.linalg.norm(found, axis=1, keepdims=True) if pools == "mean" else found
 
 
-@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "mpnet"])
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "mpnet", "xlm-roberta"])
 def test_an_encoder_embeds_as_its_original(kind: str, tmp_path: Path) -> None:
     """Padding, truncation, special tokens, pooling and normalization, all together."""
     folder = write_encoder(tmp_path / kind, kind)
@@ -70,6 +71,18 @@ def test_an_encoder_embeds_as_its_original(kind: str, tmp_path: Path) -> None:
     assert isinstance(own, Tokenization)
     beside = (tmp_path / "b.tokenizer.json").read_text()
     assert beside == own.tokenizer
+    assert not_in_javascript(beside) == []
+
+
+def test_what_javascript_lacks_is_said_before_the_work(tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path / "bert")
+    about = json.loads((folder / "tokenizer.json").read_text())
+    before = {"type": "Sequence", "pretokenizers": [about["pre_tokenizer"]]}
+    before["pretokenizers"].append({"type": "UnicodeScripts"})
+    about["pre_tokenizer"] = before
+    (folder / "tokenizer.json").write_text(json.dumps(about))
+    (warning,) = export_backbone(tmp_path / "b.onnx", f"hf:{folder}").warnings
+    assert "its tokenizer has pre_tokenizer UnicodeScripts, which JavaScript's" in warning
 
 
 def test_pooling_as_the_folder_says_it_and_as_asked(tmp_path: Path) -> None:

@@ -447,6 +447,14 @@ def test_photographs_that_are_gone_or_of_a_new_class(
     )
 
 
+def test_many_recordings_beside_the_photographs(model: Path, photos: Path) -> None:
+    before = find_examples(photos, Model.open(model), 0.1, None, 0)
+    for number in range(80):
+        (photos / "red" / f"{number}.wav").write_bytes(b"")
+    after = find_examples(photos, Model.open(model), 0.1, None, 0)
+    assert after.paths == before.paths
+
+
 def test_a_loss_that_is_not_a_number_stops_at_its_step(
     work: Path, tmp_path: Path, command: Callable[..., Outcome]
 ) -> None:

@@ -60,7 +60,7 @@ def test_a_table_of_stores(features: Path, narrow: Path, tmp_path: Path, command
     answer = command("classify", "pareto", narrow, features, *backbones, "-o", plot)
     assert answer.code == 0, answer.err
     assert re.split(r"  +", answer.out.splitlines()[0].strip())[-5:] == [
-        *("dim", "bytes per example", "file", "img/s", "layers")
+        *("dim", "bytes per example", "file", "per second", "layers")
     ]
     assert "flat (none)" in answer.out
     assert answer.out.endswith(f"wrote {plot}\n")
@@ -290,7 +290,7 @@ def test_features_in_bf16_cost_what_their_file_costs(
     precisions = {each["fingerprint"]["precision"] for each in (first, second)}
     assert precisions == {"fp32", "bf16"}
     assert first["cost"] == second["cost"]
-    words = " Where features are in bf16, img/s is in fp32, as at the edge.\n"
+    words = " Where features are in bf16, the speed is in fp32, as at the edge.\n"
     assert command("classify", "pareto", in_bf16, "--backbone", tiny).err.endswith(words)
     assert words not in command("classify", "pareto", features, "--backbone", tiny).err
 

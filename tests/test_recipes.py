@@ -222,6 +222,41 @@ def test_a_trend_over_size_layer_or_width(
     assert "unknown --over 'depth'" in wrong.err
 
 
+@pytest.mark.parametrize(
+    ("script", "given", "words"),
+    [
+        ("cifar10-vgg16/cifar10_vgg16.py", ("--source", "c.tar.gz"), "--source c.tar.gz"),
+        (
+            "cifar10-efficientnet/cifar10_efficientnet.py",
+            ("--source", "c.tar.gz", "--weights", "b7.h5"),
+            "--source c.tar.gz, --weights b7.h5",
+        ),
+        ("cats-and-dogs/cats_and_dogs.py", ("p.zip", "--weights", "none"), "PHOTOS p.zip"),
+        ("speakers/speakers.py", ("--recordings", "voices"), "--recordings voices"),
+        ("layers-and-words/layers.py", ("s3://x/y", "digits"), "SOURCE digits"),
+        ("layers-and-words/scratch.py", ("photos",), "PHOTOS photos"),
+        (
+            "layers-and-words/words.py",
+            ("t.csv", "--words", "glove.txt", "--encoder", "minilm"),
+            "TEXTS t.csv, --words glove.txt, --encoder minilm",
+        ),
+    ],
+)
+def test_what_is_missing_is_said_at_once(
+    script: str, given: tuple, words: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / script, *given],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(EXAMPLES.parent)},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: no such file or folder: {words}\n")
+    assert (done.stdout, list(tmp_path.iterdir())) == ("", [])
+
+
 def test_every_recipe_has_a_page_and_a_script_of_sixty_lines() -> None:
     for folder in (path for path in EXAMPLES.iterdir() if path.is_dir()):
         if folder.name.startswith((".", "_")):

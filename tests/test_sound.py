@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -23,6 +25,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from sounds import OWN_RATE, PITCHES, at_other_rate, odd, say, write_sound_backbone, write_voices
+from test_containers import write_tar
 
 from headstart.classify.heads.estimators import HeadOptions
 from headstart.classify.heads.fitting import FitOptions
@@ -32,7 +35,7 @@ from headstart.classify.training import RunOptions, train
 from headstart.data.contracts.backbone import load_backbone
 from headstart.data.contracts.edge import load_edge
 from headstart.data.contracts.model import Model
-from headstart.data.contracts.store import FeatureStore
+from headstart.data.contracts.store import FeatureStore, embeddings_of
 from headstart.data.examples.opening import open_source
 from headstart.data.examples.parts import in_parts
 from headstart.data.modalities.modality import DecodeError
@@ -100,6 +103,52 @@ def test_rows_are_windows_and_recordings_groups(job: Path) -> None:
         assert row["group"] == (None if row["id"] == whole_of(row["id"]) else whole_of(row["id"]))
     found = verify(job / "features")
     assert (found.sound, found.missing, found.vanished) == (True, 0, 0)
+
+
+def by_window(store: Path) -> dict[tuple[str, str, str], np.ndarray]:
+    """Embeddings of the voices' windows, by label, the recording's hash and the stretch."""
+    table = FeatureStore.open(store).read()
+    rows = table.select(["label", "content", "id"]).to_pylist()
+    return {
+        (row["label"], row["content"], row["id"].removeprefix(whole_of(row["id"]))): embedding
+        for row, embedding in zip(rows, embeddings_of(table), strict=True)
+        if row["label"]
+    }
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_recordings_in_archives_and_tables_are_windows_too(
+    kind: str, job: Path, tmp_path: Path, command: Callable
+) -> None:
+    files = sorted(path for voice in PITCHES for path in (job / "voices" / voice).iterdir())
+    if kind == "tar":
+        members = {f"{each.parent.name}/{each.name}": each.read_bytes() for each in files}
+        source = write_tar(tmp_path / "d" / "a.tar", members)
+    else:
+        # As Hugging Face's `Audio` is written.
+        contents = [{"bytes": each.read_bytes(), "path": each.name} for each in files]
+        labels = [each.parent.name for each in files]
+        source = tmp_path / "a.parquet"
+        pq.write_table(pa.table({"audio": contents, "label": labels}), source, row_group_size=10)
+    assert "examples    36" in command("data", "inspect", source).out
+    store, wanted = tmp_path / "features", by_window(job / "features")
+    done = extract(source, job / "backbone.onnx", store)
+    assert (done.rows, done.errors) == (len(wanted), {})
+    found = by_window(store)
+    assert found.keys() == wanted.keys()
+    for key, embedding in found.items():  # engines differ by the last digits
+        assert np.allclose(embedding, wanted[key], rtol=1e-3, atol=1e-4), key
+    rows = FeatureStore.open(store).read(["id", "group"]).to_pylist()
+    for row in rows:
+        assert row["group"] == (None if row["id"] == whole_of(row["id"]) else row["group"])
+    assert len({row["group"] for row in rows if row["group"]}) == 36
+    assert extract(source, job / "backbone.onnx", store).inferences == 0
+    assert verify(store).sound
+    if kind == "parquet":
+        answer = command("classify", "predict", job / "edge.onnx", source, "-o", tmp_path / "p.csv")
+        assert answer.code == 0, answer.err
+        answers = csv.DictReader((tmp_path / "p.csv").open())
+        assert [row["id"] for row in answers] == [f"a.parquet#{row}" for row in range(36)]
 
 
 def test_no_recording_is_on_both_sides(job: Path) -> None:

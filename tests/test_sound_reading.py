@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from io import BytesIO
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sounds import OWN_RATE, encoded, odd, say
 from headstart.data.common.errors import InputError, SourceError
 from headstart.data.examples.opening import open_source
 from headstart.data.examples.parts import in_parts
+from headstart.data.examples.reading import Reader
 from headstart.data.modalities.modality import DecodeError
 from headstart.data.modalities.sound.modality import Recordings
 from headstart.data.modalities.sound.reading import read_stretch
@@ -156,6 +158,23 @@ def test_labelled_stretches_of_long_recordings(tmp_path: Path) -> None:
     ]
     assert [row["group"] for row in rows] == [*4 * ["a.wav"], None]
     assert found.rows.tolist() == [0, 1, 1, 1, 2]
+
+
+def test_windows_of_recordings_in_a_zip_archive(tmp_path: Path) -> None:
+    samples = np.linspace(-0.5, 0.5, 9_600, dtype=np.float32)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("x/1.wav", "y/2.wav"):
+            archive.writestr(name, encoded(samples, subtype="FLOAT"))
+        archive.writestr("y/broken.wav", b"no sound")
+    parts = in_parts(open_source(tmp_path / "a.zip"), HALF).source
+    rows = parts.examples.select(["id", "path", "label", "group"]).to_pylist()
+    starts = ("0", "0.25", "0.5", "0.7")
+    assert [row["id"] for row in rows[:4]] == [f"x/1.wav#t={start}+0.5" for start in starts]
+    assert [row["label"] for row in rows] == 4 * ["x"] + 5 * ["y"]
+    assert [row["id"] for row in rows[8:]] == ["y/broken.wav"]
+    last = rows[3]["path"]
+    content = Reader(parts.folder).read(last)
+    assert np.array_equal(HALF.at(last).decode(content), samples[5_600:])
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,85 @@ def test_an_encoder_of_samples(axes: int, pools: tuple, dim: int, tmp_path: Path
     assert np.abs(found[:, :6] - expected).max() / np.abs(expected).max() < 1e-5
 
 
+def graph_file(path: Path, nodes: list, shape: list, arrays: dict[str, np.ndarray]) -> Path:
+    """A graph from `x` to `y`."""
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    found = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    tensors = [numpy_helper.from_array(value, name) for name, value in arrays.items()]
+    graph = helper.make_graph(nodes, "encoder", [given], [found], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def levels(path: Path) -> Path:
+    """A spectrogram as openWakeWord has it: its floor is below the loudest of the whole batch."""
+    make = helper.make_node
+    nodes = [
+        make("Unsqueeze", ["x", "one"], ["channel"]),
+        make("Conv", ["channel", "weights"], ["map"], strides=[160]),
+        make("Transpose", ["map"], ["frames"], perm=[0, 2, 1]),
+        make("Unsqueeze", ["frames", "one"], ["four"]),
+        make("Abs", ["four"], ["size"]),
+        make("Log", ["size"], ["level"]),
+        make("ReduceMax", ["level"], ["loudest"], keepdims=0),
+        make("Sub", ["loudest", "range"], ["floor"]),
+        make("Clip", ["level", "floor"], ["y"]),
+    ]
+    weights = np.random.default_rng(1).normal(0, 0.1, (32, 1, 512)).astype(np.float32)
+    own = {"one": np.array([1]), "weights": weights, "range": np.array(5, np.float32)}
+    return graph_file(path, nodes, ["batch_size", "samples"], own)
+
+
+def test_an_encoder_that_mixes_its_batch_runs_window_by_window(tmp_path: Path) -> None:
+    path = levels(tmp_path / "levels.onnx")
+    sound = SoundOptions("raw", rate=8_000, window=0.5)
+    written = export_backbone(
+        tmp_path / "b.onnx", str(path), features=FeatureOptions(pools=("max",)), sound=sound
+    )
+    assert written.backbone.spec.dim == 32
+    assert "runs them one by one" in written.warnings[0]
+    named = onnx.compose.add_prefix(onnx.load(tmp_path / "b.onnx"), "x/")  # as an edge model has it
+    onnx.checker.check_model(named, full_check=True)
+    loud = np.random.default_rng(2).normal(0, 0.1, (2, 4_000)).astype(np.float32)
+    loud[1] *= 1e-4
+    (found,) = open_session(written.backbone.content).run(None, {"waveform": loud})
+    own = [open_session(path.read_bytes()).run(None, {"x": row[None]})[0] for row in loud]
+    assert np.abs(found - np.concatenate(own).max(axis=(1, 2))).max() < 1e-4
+
+
+def test_the_two_files_of_openwakeword(tmp_path: Path) -> None:
+    mel = levels(tmp_path / "models" / "melspectrogram.onnx")
+    make = helper.make_node
+    nodes = [
+        make("ReduceMean", ["x"], ["mean"], axes=[1, 3], keepdims=0),
+        make("MatMul", ["mean", "weights"], ["flat"]),
+        make("Unsqueeze", ["flat", "axes"], ["y"]),
+    ]
+    weights = np.random.default_rng(3).normal(size=(32, 6)).astype(np.float32)
+    arrays = {"weights": weights, "axes": np.array([1, 2])}
+    folder, name = mel.parent, f"openwakeword:{mel.parent}"
+    sound = SoundOptions("raw")
+    with pytest.raises(BackboneError, match=r"has no embedding_model\.onnx"):
+        export_backbone(tmp_path / "b.onnx", name, sound=sound)
+    encoder = graph_file(folder / "embedding_model.onnx", nodes, ["n", 76, 32, 1], arrays)
+    with pytest.raises(BackboneError, match=r"has 47 frames, and openwakeword:.* takes 76"):
+        export_backbone(tmp_path / "b.onnx", name, sound=SoundOptions("raw", window=0.5))
+    with pytest.raises(BackboneError, match="takes 16,000 samples a second"):
+        export_backbone(tmp_path / "b.onnx", name, sound=SoundOptions("raw", rate=8_000))
+    written = export_backbone(tmp_path / "b.onnx", name, sound=sound)
+    assert (written.backbone.spec.name, written.backbone.spec.dim) == ("openwakeword", 6)
+    waveform = np.random.default_rng(4).normal(0, 0.1, (2, 16_000)).astype(np.float32)
+    (found,) = open_session(written.backbone.content).run(None, {"waveform": waveform})
+    for row, embedding in zip(waveform, found, strict=True):  # as its own program computes it
+        level = np.squeeze(open_session(mel.read_bytes()).run(None, {"x": 32_768 * row[None]})[0])
+        pieces = np.stack([level[at : at + 76] / 10 + 2 for at in range(0, len(level) - 75, 8)])
+        (own,) = open_session(encoder.read_bytes()).run(None, {"x": pieces[..., None]})
+        assert len(pieces) == 3
+        assert np.abs(embedding - own[:, 0, 0].mean(axis=0)).max() < 1e-4
+
+
 @pytest.mark.parametrize(
     ("shape", "sound", "words"),
     [

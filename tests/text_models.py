@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,44 @@ def byte_pairs() -> Any:
     return tokenizer
 
 
+def unigram(charsmap: str | None = None) -> Any:
+    """A tokenizer like XLM-RoBERTa's, with a small table of replacements.
+
+    `golden/charsmap.txt` was written by SentencePiece: ligatures, wide letters, accents as letters
+    of their own, jamo, white space and control characters.
+    """
+    from tokenizers import (
+        Regex,
+        Tokenizer,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
+
+    table = charsmap or (Path(__file__).parent / "golden" / "charsmap.txt").read_text()
+    rules = [normalizers.Precompiled(b64decode(table)), normalizers.Replace(Regex(" {2,}"), " ")]
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence(rules)  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()  # type: ignore[assignment]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=900,
+        special_tokens=[*ROBERTA],
+        unk_token="<unk>",  # noqa: S106
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*SENTENCES, *TOPICS.values()] * 3, trainer)
+    ends = [(name, tokenizer.token_to_id(name)) for name in ("<s>", "</s>")]
+    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ends
+    )
+    return tokenizer
+
+
 def write_encoder(folder: Path, kind: str = "bert", **pooling: bool) -> Path:
-    """A folder as sentence-transformers writes it: `bert`, `distilbert`, `roberta`, `mpnet`.
+    """A folder as sentence-transformers writes it: `bert`, `distilbert`, `roberta`, `mpnet`,
+    `xlm-roberta`.
 
     Parameters
     ----------
@@ -89,8 +126,7 @@ def write_encoder(folder: Path, kind: str = "bert", **pooling: bool) -> Path:
     """
     torch, transformers = import_torch("transformers")
     torch.manual_seed(0)
-    pairs = kind == "roberta"
-    tokenizer = byte_pairs() if pairs else wordpiece()
+    tokenizer = {"roberta": byte_pairs, "xlm-roberta": unigram}.get(kind, wordpiece)()
     folder.mkdir(parents=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     sizes = {"vocab_size": tokenizer.get_vocab_size() + 3, "max_position_embeddings": LONGEST}
@@ -99,7 +135,7 @@ def write_encoder(folder: Path, kind: str = "bert", **pooling: bool) -> Path:
     else:
         own = {"hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": LAYERS}
         own |= {"num_attention_heads": 2}
-    if kind in ("roberta", "mpnet"):
+    if kind in ("roberta", "mpnet", "xlm-roberta"):
         own["pad_token_id"] = 1
     config = transformers.AutoConfig.for_model(kind, **sizes, **own)
     module = transformers.AutoModel.from_config(config)

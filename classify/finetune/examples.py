@@ -22,6 +22,7 @@ from headstart.data.common import console
 from headstart.data.common.errors import InputError
 from headstart.data.contracts.model import Model
 from headstart.data.examples.opening import Source, open_source
+from headstart.data.modalities.known import MODALITIES
 from headstart.data.storage.folder import Folder
 
 TRAIN, TEST = "train", "test"
@@ -79,7 +80,7 @@ def find_examples(
         If the source lacks examples of the model, has them with other labels, or has classes that
         the model lacks.
     """
-    opened = open_source(source, True)
+    opened = open_source(source, True, MODALITIES["image"])
     known = model.examples()
     known = known.filter(pc.is_valid(known["split"]))
     classes = model.card.classes

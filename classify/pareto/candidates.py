@@ -97,7 +97,7 @@ def in_words(found: Pareto) -> str:
         f"standard deviation of the accuracy over {found.repeats} splits ({found.split})."
     )
     if any(each.cost and each.fingerprint.precision == "bf16" for each in found.candidates):
-        done += " Where features are in bf16, img/s is in fp32, as at the edge."
+        done += " Where features are in bf16, the speed is in fp32, as at the edge."
     return done
 
 
@@ -105,7 +105,7 @@ def table(found: Pareto) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a table to print."""
     costs = any(each.cost for each in found.candidates)
     columns = ["store", "Pareto", "accuracy", "backbone", "input", "precision"]
-    columns += ["dim", "bytes per example"] + (["file", "img/s", "layers"] if costs else [])
+    columns += ["dim", "bytes per example"] + (["file", "per second", "layers"] if costs else [])
     rows = []
     for each in found.candidates:
         made, cost = each.fingerprint, each.cost

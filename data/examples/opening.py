@@ -27,7 +27,7 @@ from headstart.data.examples.source import COLUMNS, LOOSE, Source, quoted
 from headstart.data.examples.tables import JSON_LINES, TABLES, suffix_of
 from headstart.data.examples.tar import open_tar
 from headstart.data.examples.texts import means_texts, open_texts
-from headstart.data.modalities.known import MODALITIES, modality_of
+from headstart.data.modalities.known import MODALITIES
 from headstart.data.modalities.modality import Modality
 from headstart.data.modalities.stretches import whole_of
 from headstart.data.source_options import SourceOptions, split_address
@@ -201,7 +201,7 @@ def _open(
             return open_zip(path, parent, name, modality)
         if suffix == ".tar":
             return open_tar(path, parent, [name], modality)
-        if suffix == ".parquet" and holds_examples(parent, name, modality or modality_of([name])):
+        if suffix == ".parquet" and holds_examples(parent, name, modality):
             return open_parquet(path, parent, [name], modality, options)
         if suffix in MANIFESTS:
             return open_manifest(path, parent, name, modality, options)

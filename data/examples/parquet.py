@@ -1,4 +1,6 @@
-"""Parquet files with photographs in a column: bytes, or Hugging Face's struct `{bytes, path}`."""
+"""Parquet files with photographs or recordings in a column: bytes, or Hugging Face's struct
+`{bytes, path}`.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +26,20 @@ from headstart.data.examples.source import (
     text_column,
     usual_names,
 )
-from headstart.data.modalities.known import modality_of
+from headstart.data.modalities.known import MODALITIES
 from headstart.data.modalities.modality import Modality
 from headstart.data.source_options import SourceOptions
 from headstart.data.storage.folder import Folder
 
 LOOKED_AT = 8  # values at the start of a column of bytes that are checked
-FAMILIAR = ("image", "img", "photo", "jpg", "png", "webp", "bytes", "content")
+FAMILIAR = (
+    *("image", "img", "photo", "jpg", "png", "webp"),
+    *("audio", "sound", "recording", "wav", "flac", "mp3"),
+    *("bytes", "content"),
+)
 
 
-def holds_examples(folder: Folder, name: str, modality: Modality) -> bool:
+def holds_examples(folder: Folder, name: str, modality: Modality | None) -> bool:
     """Whether a Parquet file has a column of examples; otherwise it is a manifest.
 
     A file with a column `path` may be either: its content decides.
@@ -42,7 +48,7 @@ def holds_examples(folder: Folder, name: str, modality: Modality) -> bool:
     columns = _byte_columns(schema)
     if "path" not in schema.names:
         return bool(columns)
-    return bool(_recognized(folder, name, columns, modality))
+    return any(_recognized(folder, name, columns, each) for each in _possible(modality))
 
 
 def open_parquet(
@@ -56,7 +62,7 @@ def open_parquet(
 
     An example's id is its value in the column `id`, or its file and row. Labels that are numbers
     are replaced by their names, if Hugging Face's metadata lists them. A column `path` is kept as
-    `original_path`, since `path` is where headstart finds the photograph.
+    `original_path`, since `path` is where headstart finds the example.
 
     Parameters
     ----------
@@ -65,17 +71,17 @@ def open_parquet(
     names
         The files in `folder`.
     modality
-        Of the examples; by default, the first in the table of modalities.
+        Of the examples; by default, what the first of them are by their content.
     options
         The column of labels.
 
     Raises
     ------
     SourceError
-        If a file cannot be read or has no column of photographs, or the files differ in columns.
+        If a file cannot be read or has no column of examples, or the files differ in columns.
     """
     checks = Checklist()
-    kind = modality or modality_of(())
+    kind = modality or _kind(folder, names[0])
     tables: list[pa.Table] = []
     with console.progress("listing Parquet files", len(names)) as advance:
         for name in names:
@@ -99,6 +105,19 @@ def open_parquet(
             columns[name] = examples[name]
     root = str(folder) if len(names) > 1 else folder.where(names[0])
     return Source(root, folder, pa.table(columns), {}, kind)
+
+
+def _possible(modality: Modality | None) -> list[Modality]:
+    """What a column of bytes may hold."""
+    return [modality] if modality else [each for each in MODALITIES.values() if not each.in_tables]
+
+
+def _kind(folder: Folder, name: str) -> Modality:
+    """What the first examples of a file are; the table's first modality if none is recognized."""
+    possible = _possible(None)
+    columns = _byte_columns(_schema(folder, name))
+    found = (kind for kind in possible if _recognized(folder, name, columns, kind))
+    return next(found, possible[0])
 
 
 def _schema(folder: Folder, name: str) -> pa.Schema:
@@ -182,7 +201,8 @@ def _example_column(folder: Folder, name: str, schema: pa.Schema, modality: Moda
     what = f"several columns of bytes ({', '.join(found)})" if found else f"no column of {noun}s"
     raise SourceError(
         f"{folder.where(name)} has {what}; its columns are {', '.join(schema.names)}",
-        "Name the column of encoded photographs (JPEG, PNG, ... as bytes) 'image'.",
+        "Name the column of encoded photographs (JPEG, PNG, ... as bytes) 'image', that of "
+        "recordings 'audio'.",
     )
 
 

@@ -9,9 +9,11 @@ of a recording an example is.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import groupby
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -22,13 +24,14 @@ from headstart.data.common import console
 from headstart.data.common.arrays import strings
 from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import SourceError
-from headstart.data.examples.reading import Reader, container_of
+from headstart.data.examples.reading import Reader, container_of, in_order
 from headstart.data.examples.source import Source
 from headstart.data.modalities.modality import DecodeError, InputSpec
 from headstart.data.modalities.stretches import named, stretch
 from headstart.data.storage.folder import Folder
 
 READERS = 16
+ROWS = 8
 START, END = "start", "end"
 
 
@@ -41,9 +44,10 @@ class Divided:
 
 
 def in_parts(source: Source, spec: InputSpec) -> Divided:
-    """Divide the examples of a source as a backbone embeds them; headers are read, no more.
+    """Divide the examples of a source as a backbone embeds them; of files, headers are read.
 
-    An example that cannot be read stays whole: a worker reports why.
+    Recordings in archives and tables are read whole, those of a table in their order. An example
+    that cannot be read stays whole: a worker reports why.
 
     Raises
     ------
@@ -63,9 +67,9 @@ def in_parts(source: Source, spec: InputSpec) -> Divided:
         console.progress(f"reading headers of {source.modality.plural}", len(paths)) as advance,
     ):
         found = []
-        for names in pool.map(reading.parts, paths, starts, ends):
-            found.append(names)
-            advance(1)
+        for some in pool.map(lambda rows: reading.run(rows, paths, starts, ends), _runs(paths)):
+            found.extend(some)
+            advance(len(some))
     rows = np.repeat(np.arange(len(paths)), [len(names) for names in found])
     names = [name for each in found for name in each]
     examples = source.examples.take(pa.array(rows))
@@ -80,18 +84,31 @@ def in_parts(source: Source, spec: InputSpec) -> Divided:
     return Divided(replace(source, examples=examples, listed=listed), rows)
 
 
+def _runs(paths: list[str]) -> Iterator[list[int]]:
+    """Rows that one reader goes through: all of a table, read in their order, or a few."""
+    for table, group in groupby(range(len(paths)), lambda row: in_order(paths[row])):
+        rows = list(group)
+        size = len(rows) if table else ROWS
+        yield from (rows[start : start + size] for start in range(0, len(rows), size))
+
+
 class _Headers:
     """Reads the headers of recordings, wherever they are."""
 
     def __init__(self, folder: Folder, spec: InputSpec) -> None:
         self.folder, self.spec = folder, spec
 
-    def parts(self, path: str, start: float, end: float | None) -> list[str]:
+    def run(
+        self, rows: list[int], paths: list[str], starts: list[float], ends: list[float | None]
+    ) -> list[list[str]]:
+        reader = Reader(self.folder)
+        return [self._parts(reader, paths[row], starts[row], ends[row]) for row in rows]
+
+    def _parts(self, reader: Reader, path: str, start: float, end: float | None) -> list[str]:
         try:
             if container_of(path) == path:
                 return self.folder.attempt(lambda: self._of_file(path, start, end))
-            content = Reader(self.folder).read(path)
-            return self.spec.parts(BytesIO(content), start, end)
+            return self.spec.parts(BytesIO(reader.read(path)), start, end)
         except (DecodeError, OSError):  # reading the example reports it
             return [stretch(start, (start + 1 if end is None else end) - start)] if start else [""]
 

@@ -23,7 +23,6 @@ from headstart.data.examples.source import (
     usual_names,
 )
 from headstart.data.examples.tables import JSON_LINES, column_names, columns_without, suffix_of
-from headstart.data.modalities.known import modality_of
 from headstart.data.modalities.modality import Modality
 from headstart.data.source_options import SourceOptions
 from headstart.data.storage.folder import Folder
@@ -45,7 +44,7 @@ def means_texts(folder: Folder, name: str, column: str | None, modality: Modalit
     if column is not None:
         return True
     untold = modality is None and suffix_of(name) == ".parquet"
-    if untold and holds_examples(folder, name, modality_of([name])):
+    if untold and holds_examples(folder, name, None):
         return False
     try:
         names = column_names(folder, name)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from headstart.scripts import step
+from headstart.scripts import need, step
 
 
 def main(*arguments: str) -> None:
     """Look at nine, train a head on frozen features, fine-tune the last blocks, compare."""
     parser = argparse.ArgumentParser(description="Cats and dogs on MobileNetV2.")
-    parser.add_argument("photos", type=Path, help="zip or folder with train and validation")
+    parser.add_argument("photos", help="zip or folder with train and validation")
     parser.add_argument("work", nargs="?", type=Path, default=Path("cats-and-dogs"))
     parser.add_argument("--backbone", default="mobilenetv2")
     parser.add_argument("--weights", default="imagenet", help="or a file")
@@ -26,6 +26,7 @@ def main(*arguments: str) -> None:
     parser.add_argument("--max-epochs", type=int, default=10)
     asked = parser.parse_args(arguments or None)
     photos, work = asked.photos, asked.work
+    need(PHOTOS=photos, weights=asked.weights)
     work.mkdir(parents=True, exist_ok=True)
     network = (asked.backbone, "--weights", asked.weights)
     backbone, features, frozen = work / "backbone.onnx", work / "features", work / "frozen"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from headstart.scripts import run, step
+from headstart.scripts import need, run, step
 
 
 def main(*arguments: str) -> None:
@@ -27,6 +27,7 @@ def main(*arguments: str) -> None:
     parser.add_argument("--max-epochs", type=int, default=20)
     asked = parser.parse_args(arguments or None)
     work, few = asked.work, ("--samples-per-class", asked.samples_per_class)
+    need(source=asked.source, weights=asked.weights)
     source = asked.source or work / "cifar10"
     if asked.source is None and not source.exists():
         run("data", "sample", "cifar10", source)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from headstart.scripts import step
+from headstart.scripts import need, step
 
 LAYERS = "block2,block5,block8,block11,block15,head"  # of the EfficientNet-Lites
 
@@ -18,13 +18,15 @@ LAYERS = "block2,block5,block8,block11,block15,head"  # of the EfficientNet-Lite
 def main(*arguments: str) -> None:
     """A backbone for each layer, features of each set, and a plot."""
     parser = argparse.ArgumentParser(description="Accuracy by layer.")
-    parser.add_argument("sources", nargs="+", type=Path)
+    parser.add_argument("sources", nargs="+", help="folders, manifests or archives")
     parser.add_argument("--work", type=Path, default=Path("layers"))
     parser.add_argument("--network", default="efficientnet_lite0", help="or inceptionv3, ...")
     parser.add_argument("--weights", default="imagenet", help="or a file")
     parser.add_argument("--layers", default=LAYERS, help="as `headstart export layers` lists them")
     parser.add_argument("--size", type=int, default=96)
     asked = parser.parse_args(arguments or None)
+    for source in asked.sources:
+        need(SOURCE=source, weights=asked.weights)
     size = ("--size", asked.size, "--resize", "squash")
     network = (asked.network, "--weights", asked.weights, *size)
     stores: list[Path] = []
@@ -34,7 +36,7 @@ def main(*arguments: str) -> None:
         step(backbone, "export", "backbone", *network, "--layer", layer)
         backbones += ["--backbone", backbone]
         for source in asked.sources:
-            stores.append(asked.work / f"{source.stem}-{backbone.stem}")
+            stores.append(asked.work / f"{Path(source).stem}-{backbone.stem}")
             step(stores[-1], "extract", source, "--backbone", backbone)
     step(asked.work / "layers.png", "classify", "trend", *stores, "--over", "layer", *backbones)
 

@@ -10,18 +10,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from headstart.scripts import step
+from headstart.scripts import need, step
 
 
 def main(*arguments: str) -> None:
     """The frozen head first: it gives the split. The other answers the same test examples."""
     parser = argparse.ArgumentParser(description="From scratch against frozen.")
-    parser.add_argument("photos", type=Path)
+    parser.add_argument("photos", help="folder, manifest or archive")
     parser.add_argument("--work", type=Path, default=Path("scratch"))
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--max-epochs", type=int, default=30)
     parser.add_argument("--batch", type=int, default=32)
     asked = parser.parse_args(arguments or None)
+    need(PHOTOS=asked.photos)
     work = asked.work
     backbone, features, frozen = work / "backbone.onnx", work / "features", work / "frozen"
     step(backbone, "export", "backbone", asked.backbone)

@@ -11,17 +11,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from headstart.scripts import step
+from headstart.scripts import need, step
 
 
 def main(*arguments: str) -> None:
     """Embed the texts in both ways, and compare."""
     parser = argparse.ArgumentParser(description="Word2Vec and BERT on sentences.")
-    parser.add_argument("texts", type=Path)
+    parser.add_argument("texts", help="table with a column of text")
     parser.add_argument("--work", type=Path, default=Path("words"))
     parser.add_argument("--words", required=True, help="word vectors: GloVe's or Word2Vec's file")
     parser.add_argument("--encoder", required=True, help="a folder as Hugging Face has it")
     asked = parser.parse_args(arguments or None)
+    need(TEXTS=asked.texts, words=asked.words, encoder=asked.encoder)
     work = asked.work
     step(work / "words.onnx", "export", "backbone", "--words", asked.words)
     step(work / "encoder.onnx", "export", "backbone", f"hf:{asked.encoder}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from headstart.scripts import run, step
+from headstart.scripts import need, run, step
 
 
 def main(*arguments: str) -> None:
@@ -24,6 +24,7 @@ def main(*arguments: str) -> None:
     parser.add_argument("--weights", default="imagenet")
     asked = parser.parse_args(arguments or None)
     work, recordings = asked.work, asked.recordings
+    need(recordings=recordings, weights=asked.weights)
     if recordings is None:
         if not (work / "voices").exists():
             run("data", "sample", "speakers", work / "voices")

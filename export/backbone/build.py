@@ -16,6 +16,7 @@ from headstart.export.backbone.embedding import Recipe, assemble, plan, width
 from headstart.export.backbone.encoder import encoder
 from headstart.export.backbone.quantize import quantize, read_calibration
 from headstart.export.backbone.spectrogram import Spectrogram
+from headstart.export.backbone.wake_words import PREFIX
 from headstart.export.backbone.written import BackboneExport
 from headstart.export.networks.network import Original
 from headstart.export.networks.onnx.surgery import check_limits, refuse_huge, to_opset
@@ -65,9 +66,9 @@ def export_backbone(
         check_options(name, options, features, precision, sound)
     checks.finish()
     if sound is not None and sound.kind == "raw":
-        content, parity = encoder(local_path(str(name)), options, features, sound)
+        content, parity, doubts = encoder(str(name), options, features, sound)
         write_whole(path, content)
-        return BackboneExport(load_backbone(path), parity, None)
+        return BackboneExport(load_backbone(path), parity, None, doubts)
     original = open_original(name, options) if isinstance(name, str) else name
     recipe = plan(original, features)
     spec = describe(original, recipe, options)
@@ -144,7 +145,10 @@ def _check_sound(
                 "to the network's size",
                 "Leave it out.",
             )
-    if sound.kind == "raw" and not (isinstance(name, str) and name.lower().endswith(".onnx")):
+    takes_samples = isinstance(name, str) and (
+        name.lower().endswith(".onnx") or name.startswith(PREFIX)
+    )
+    if sound.kind == "raw" and not takes_samples:
         raise BackboneError(
             f"--sound raw is for an ONNX file that takes samples itself, not for {name}",
             "Pass --sound logmel to give a network for photographs a spectrogram.",

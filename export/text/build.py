@@ -29,7 +29,12 @@ from headstart.export.options import (
     PrecisionOptions,
     SoundOptions,
 )
-from headstart.export.text.encoder import TextEncoder, is_text_folder, open_encoder
+from headstart.export.text.encoder import (
+    TextEncoder,
+    is_text_folder,
+    not_in_javascript,
+    open_encoder,
+)
 from headstart.export.text.graph import POOLS, embed, encoder_graph, words_graph
 from headstart.export.text.words import MOST_TOKENS, MOST_WORDS, read_words, tokenization
 
@@ -176,7 +181,13 @@ def _encoder(encoder: TextEncoder, features: FeatureOptions) -> _Draft:
 
     graph = encoder_graph(proto, pools, encoder.unit, spec.dim)
     ids = encoder.module.get_input_embeddings().num_embeddings
-    return _Draft(graph, spec, reference, ids)
+    warnings: tuple[str, ...] = ()
+    if strange := not_in_javascript(encoder.tokenization.tokenizer):
+        warnings = (
+            f"its tokenizer has {' and '.join(strange)}, which JavaScript's tokenizers do not "
+            "have: use edge models with it in Python, not on the page or in Node",
+        )
+    return _Draft(graph, spec, reference, ids, warnings)
 
 
 def _words(path: Path, options: BackboneOptions) -> _Draft:

@@ -203,18 +203,58 @@ def _tokenization(reference: str, folder: Path, module: Any, tokens: int | None)
 
 
 def portable(pre_tokenizer: Any) -> Any:
-    """The same rule, with GPT-2's pattern written out.
+    """The same rule, with what JavaScript's tokenizers do in another way written out.
 
-    JavaScript's tokenizers have one of their own for it, which takes a byte order mark inside a
-    text for white space.
+    Their own form of GPT-2's pattern takes a byte order mark inside a text for white space.
+    SentencePiece's words are not divided there, so that sums over a whole text decide between
+    pieces of equal probability.
     """
     rule = pre_tokenizer or {}
+    if rule.get("type") == "Sequence":
+        return rule | {"pretokenizers": [portable(each) for each in rule["pretokenizers"]]}
+    if rule.get("type") == "Metaspace" and rule.get("split", True):
+        mark = rule.get("replacement", "\u2581")
+        words = _split(f"{mark}[^{mark}]*|[^{mark}]+", "Removed", invert=True)
+        own = "always" if rule.get("add_prefix_space", True) else "never"  # of older files
+        whole = {"prepend_scheme": own} | rule | {"split": False}
+        return {"type": "Sequence", "pretokenizers": [whole, words]}
     if rule.get("type") != "ByteLevel" or not rule.get("use_regex", True):
         return pre_tokenizer
     if rule.get("add_prefix_space"):  # it would be added to every piece
         return pre_tokenizer
-    split = {"type": "Split", "pattern": {"Regex": GPT2}, "behavior": "Isolated", "invert": False}
-    return {"type": "Sequence", "pretokenizers": [split, rule | {"use_regex": False}]}
+    pieces = _split(GPT2, "Isolated", invert=False)
+    return {"type": "Sequence", "pretokenizers": [pieces, rule | {"use_regex": False}]}
+
+
+def _split(pattern: str, behavior: str, invert: bool) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": invert}
+
+
+# The parts that the package @huggingface/tokenizers has; `portable` writes out some others.
+IN_JAVASCRIPT = {
+    "model": {"BPE", "Unigram", "WordPiece"},
+    "normalizer": {
+        *("BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Precompiled", "Prepend"),
+        *("Replace", "Sequence", "Strip", "StripAccents"),
+    },
+    "pre_tokenizer": {
+        *("BertPreTokenizer", "ByteLevel", "Digits", "FixedLength", "Metaspace", "Punctuation"),
+        *("Sequence", "Split", "Whitespace", "WhitespaceSplit"),
+    },
+}
+
+
+def not_in_javascript(tokenizer: str) -> list[str]:
+    """The parts of a `tokenizer.json` that JavaScript's tokenizers do not have, by their types."""
+    about = json.loads(tokenizer)
+    found: dict[str, None] = {}
+    for part, known in IN_JAVASCRIPT.items():
+        rules = [about.get(part) or {}]
+        for rule in rules:  # grows
+            rules += rule.get("normalizers", []) + rule.get("pretokenizers", [])
+            if rule and rule.get("type") not in known:
+                found[f"{part} {rule.get('type')}"] = None
+    return list(found)
 
 
 def _positions(module: Any) -> int:

@@ -13,6 +13,7 @@ from headstart.data.modalities.sound.windows import Windows
 from headstart.data.modalities.stretches import stretch_of
 
 CODE = ("classify_sound.py", "classify_sound.mjs", "sound.mjs", "classify_sound.c")
+LAYER_3 = 0xE2  # of the second byte of MPEG audio, without version and checksum
 STEPS = (0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200)  # seconds, for counting
 
 
@@ -47,7 +48,8 @@ class Recordings(Modality):
     def recognizes(self, content: bytes) -> bool:
         """By the first bytes, also of formats that are not read."""
         riff = content[:4] in (b"RIFF", b"RF64") and content[8:12] == b"WAVE"
-        return riff or content[:4] in (b"fLaC", b"OggS", b"FORM") or content[:3] == b"ID3"
+        mp3 = content[:3] == b"ID3" or (content[:1] == b"\xff" and content[1] & 0xE6 == LAYER_3)
+        return riff or content[:4] in (b"fLaC", b"OggS", b"FORM") or mp3
 
     def ready_code(self) -> dict[str, bytes]:
         """In Python, Node and C."""

@@ -35,6 +35,7 @@ from selenium import webdriver
 
 from headstart.cli import app
 from headstart.data.common.application.running import run
+from headstart.data.common.ray_session import _small_and_local
 from headstart.data.contracts.backbone import Backbone, BackboneSpec, load_backbone
 from headstart.data.contracts.store import MANIFEST
 from headstart.data.modalities.image.preprocessing import Preprocessing
@@ -75,13 +76,14 @@ def local_ray() -> Iterator[None]:
     """One local Ray of two CPUs for all tests; `extract` uses a Ray that is running."""
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        log_to_driver=False,
-    )
+    with _small_and_local():
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            log_to_driver=False,
+        )
     yield
     ray.shutdown()
 

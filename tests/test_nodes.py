@@ -37,7 +37,7 @@ import time
 from pathlib import Path
 
 from headstart.data.workers import pool
-from headstart.extract import job
+from headstart.extract import job, working
 from headstart.extract.worker import EmbeddingJob, EmbeddingWorker
 
 photos, backbone, out, address, folder = sys.argv[1:6]
@@ -63,7 +63,7 @@ class OurJob(EmbeddingJob):
         super().worker(content)
         return Waiting(self, content)
 
-job.EmbeddingJob = OurJob
+working.EmbeddingJob = OurJob
 done = job.extract(photos, backbone, out, job.ExtractOptions(address=address, engine=engine))
 print(done.embedded, done.inferences, done.workers, done.all_inferences)
 """
@@ -104,7 +104,7 @@ import sys
 
 import ray
 from ray._private.internal_api import node_stats
-from headstart.extract import job
+from headstart.extract import job, working
 
 photos, backbone, out, address, _ = sys.argv[1:]
 
@@ -117,7 +117,7 @@ def stored():
         for each in nodes
     }
 
-class Counting(job.WorkerPool):
+class Counting(working.WorkerPool):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.before = stored()  # ray.put has been called, on the first node
@@ -128,7 +128,7 @@ class Counting(job.WorkerPool):
         for node, after in stored().items():
             print(node, round((after - self.before[node]) / len(size), 2))
 
-job.WorkerPool = Counting
+working.WorkerPool = Counting
 print(job.extract(photos, backbone, out, job.ExtractOptions(address=address)).workers)
 """
 

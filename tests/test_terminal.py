@@ -297,6 +297,7 @@ def test_a_question_after_ctrl_c_is_not_cut_off(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("headstart.data.common.application.interrupts.ANSWER", 0.05)
     monkeypatch.setattr("headstart.data.common.application.interrupts.GIVE_UP", 0.05)
     said: list[str] = []
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever ran before in this process
     with Interrupts(said.append, lambda: said.append("the end")):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

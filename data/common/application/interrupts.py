@@ -36,7 +36,8 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if self.main:
-            if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            # Set again where it is Python's own: a library in C may have replaced it unnoticed.
+            if signal.getsignal(signal.SIGINT) in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             self.before = signal.set_wakeup_fd(self.writer.fileno(), warn_on_full_buffer=False)
             threading.Thread(target=self._watch, daemon=True).start()

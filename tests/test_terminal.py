@@ -24,11 +24,31 @@ from headstart.classify.heads.estimators import KNOWN
 from headstart.classify.scores.confusion import confusion_table
 from headstart.data.common import console
 from headstart.data.common.application.arguments import AsJson
-from headstart.data.common.application.interrupts import Interrupts, settle
 from headstart.data.common.application.running import STOPPED, run, wants_json
 from headstart.data.common.errors import TooManyBadError
 
 # The main thread waits for itself, in C: it cannot answer.
+ASKED = """
+import signal, time
+from contextlib import suppress
+from headstart.data.common.application import interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever it was inherited as
+interrupts.ANSWER = interrupts.GIVE_UP = 0.05
+said = []
+def interrupt():
+    with suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+        raise SystemExit("Ctrl-C did not raise")
+with interrupts.Interrupts(said.append, lambda: said.append("the end")):
+    interrupt()
+    interrupts.settle()
+    time.sleep(0.5)
+    cut_off = "the end" in said
+    said.clear()
+    interrupt()
+    time.sleep(0.5)
+print(cut_off, said[:2])
+"""
 CRASHING = """
 import atexit, os, signal, sys
 from headstart.data.common import console
@@ -45,9 +65,10 @@ sys.argv = ["crashing", "work"]
 run_process(app, "crashing")
 """
 BUSY = """
-import ctypes, sys, threading
+import ctypes, signal, sys, threading
 from headstart.data.common import console
 from headstart.data.common.application.running import run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever it was inherited as
 app = console.new_app("Busy.")
 @app.command()
 def work() -> None:
@@ -292,23 +313,13 @@ def test_a_terminal_shows_that_a_command_works(tmp_path: Path) -> None:
     assert 0 < shown.index(b"working") < shown.index(b"starting Ray")
 
 
-def test_a_question_after_ctrl_c_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_question_after_ctrl_c_is_not_cut_off() -> None:
     """Who is asked what to do has as long as they like."""
-    monkeypatch.setattr("headstart.data.common.application.interrupts.ANSWER", 0.05)
-    monkeypatch.setattr("headstart.data.common.application.interrupts.GIVE_UP", 0.05)
-    said: list[str] = []
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever ran before in this process
-    with Interrupts(said.append, lambda: said.append("the end")):
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        settle()
-        time.sleep(0.5)
-        assert "the end" not in said
-        said.clear()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        time.sleep(0.5)
-    assert said[:2] == ["stopping ... (Ctrl-C again ends it at once)", "the end"]
+    found = subprocess.run(
+        [sys.executable, "-c", ASKED], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout == "False ['stopping ... (Ctrl-C again ends it at once)', 'the end']\n"
 
 
 def test_no_exit_handler_of_another_library_is_run_after_ctrl_c() -> None:

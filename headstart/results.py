@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -32,16 +33,16 @@ def _html(header: list[str], rows: list[list[Any]]) -> str:
     return f"<table><thead>{line('th', header)}</thead><tbody>{body}</tbody></table>"
 
 
-class Rows:
+class Rows(ABC):
     """Rows for other libraries: Arrow's, pandas', Polars' and datasets' own tables.
 
     Whatever reads Arrow's C interface (`pl.DataFrame(rows)`, `pa.table(rows)`, DuckDB) takes them
     as they are.
     """
 
+    @abstractmethod
     def to_arrow(self) -> pa.Table:
         """All rows as an Arrow table."""
-        raise NotImplementedError
 
     def to_pandas(self) -> Any:
         """All rows as a pandas DataFrame."""

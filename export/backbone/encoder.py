@@ -113,14 +113,14 @@ def encoder(
     used = () if flat else pools
     if not opened.single:
         content = _written(opened, spec, used, example.ndim, by_row=False)
-        worst = _difference(content, noise, expected)
+        worst, _ = _difference(content, noise, expected)
         if worst <= TOLERANCE:
             return content, worst, ()
     content = _written(opened, spec, used, example.ndim, by_row=True)
-    worst = _difference(content, noise, expected)
+    worst, why = _difference(content, noise, expected)
     if worst > TOLERANCE:
         raise BackboneError(
-            f"{reference} gives other numbers in the backbone file, by {worst:.1e}",
+            f"{reference} {why or f'gives other numbers in the backbone file, by {worst:.1e}'}",
             "Export it again for inference, or choose another network.",
         )
     return content, worst, (BY_ROW,)
@@ -216,18 +216,20 @@ def _scan(nodes: list[Any], constants: list[Any], window: str, made: str) -> Any
     return make("Scan", [WAVEFORM], [OUTPUT], num_scan_inputs=1, body=body)
 
 
-def _difference(content: bytes, noise: np.ndarray, expected: np.ndarray) -> float:
-    """The largest relative one, alone and in a batch; infinite if it does not run or fit."""
+def _difference(content: bytes, noise: np.ndarray, expected: np.ndarray) -> tuple[float, str]:
+    """The largest relative one, alone and in a batch; infinite, and why, if it cannot be told."""
     worst, scale = 0.0, max(float(np.abs(expected).max()), 1e-30)
     for batch in (1, len(noise)):
         try:
             (found,) = open_session(content).run([OUTPUT], {WAVEFORM: noise[:batch]})
-        except Exception:  # onnxruntime has no one class for what it cannot run
-            return np.inf
-        if found.shape != expected[:batch].shape or not np.isfinite(found).all():
-            return np.inf
+        except Exception as error:  # onnxruntime has no one class for what it cannot run
+            return np.inf, f"does not run in the backbone file: {first_line(error)}"
+        if found.shape != expected[:batch].shape:
+            return np.inf, f"gives {list(found.shape)} numbers for {batch} windows"
+        if not np.isfinite(found).all():
+            return np.inf, "gives numbers that are not finite in the backbone file"
         worst = max(worst, float(np.abs(found - expected[:batch]).max()) / scale)
-    return worst
+    return worst, ""
 
 
 def _input(proto: Any, path: Path, options: BackboneOptions) -> str:

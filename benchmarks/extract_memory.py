@@ -20,7 +20,8 @@ import psutil
 
 from benchmarks.photographs import write_photographs
 from headstart.data.common.ray_session import ray_session
-from headstart.extract.job import ExtractOptions, extract
+from headstart.extract.job import extract
+from headstart.extract.options import ExtractOptions
 
 MOST_GROWTH, SPARE, EVERY = 0.10, 1_000_000, 0.5
 NAME = "ray::RayWorker"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headstart.data.common import console
+from headstart.data.common.arrays import in_memory
 from headstart.data.common.errors import HeadstartError, StoreError
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import (
@@ -190,7 +190,7 @@ def _table(folder: Folder, file: str | None, sha256: str | None, rows: int) -> p
         content = written
     if digest(content) != sha256:
         raise _Damaged(f"{file} has changed since it was written ({len(content):,} bytes)")
-    table = pq.read_table(io.BytesIO(content))
+    table = pq.read_table(in_memory(content))
     if table.num_rows != rows:
         raise _Damaged(f"{file} has {table.num_rows} rows instead of {rows}")
     if "id" not in table.schema.names or table["id"].null_count:

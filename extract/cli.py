@@ -13,7 +13,8 @@ from headstart.data.common.console import counted
 from headstart.data.source_options import SourceOptions
 
 if TYPE_CHECKING:
-    from headstart.extract.job import ExtractOptions, Summary
+    from headstart.extract.job import Summary
+    from headstart.extract.options import ExtractOptions
     from headstart.extract.planning.plan import Update
 
 app = console.new_app("Turn files into embeddings, once, in parallel.")
@@ -68,7 +69,7 @@ class ExtractArguments:
 
     def options(self, precision: str | None = None) -> ExtractOptions:
         """For `job.extract`; raises `InputError` with all that is wrong with them."""
-        from headstart.extract.job import ExtractOptions
+        from headstart.extract.options import ExtractOptions
 
         return ExtractOptions(
             address=self.address,

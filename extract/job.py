@@ -13,12 +13,11 @@ from headstart.data.common import console
 from headstart.data.common.errors import (
     Checklist,
     ExtractionError,
-    InputError,
     StoppedError,
     StorageError,
     TooManyBadError,
 )
-from headstart.data.common.ray_session import chosen_address, ray_session
+from headstart.data.common.ray_session import ray_session
 from headstart.data.contracts.backbone import Backbone, load_backbone
 from headstart.data.contracts.fingerprint import Fingerprint
 from headstart.data.contracts.records import finish
@@ -39,12 +38,9 @@ from headstart.data.storage.places import folder_at
 from headstart.data.workers.nodes import check_shared
 from headstart.data.workers.process import Ahead
 from headstart.extract.corrections import corrected, corrections_of
-from headstart.extract.engines.precision import (
-    AUTO,
-    PRECISIONS,
-    check_precision,
-)
-from headstart.extract.engines.runtimes import ENGINES, EngineConfig, check_config
+from headstart.extract.engines.precision import check_precision
+from headstart.extract.engines.runtimes import EngineConfig, check_config
+from headstart.extract.options import ExtractOptions
 from headstart.extract.planning.by_file import (
     FileSource,
     InMemoryError,
@@ -54,65 +50,6 @@ from headstart.extract.planning.by_file import (
 from headstart.extract.planning.files import MANY, Files, files_of
 from headstart.extract.planning.plan import Counts, Plan, Update, plan, state
 from headstart.extract.working import Done, Work
-
-
-@dataclass(frozen=True)
-class ExtractOptions:
-    """How an extraction is to run.
-
-    Parameters
-    ----------
-    address
-        Of a Ray cluster, or `local`: one is started on this machine. By default that is done for
-        large jobs; small ones run in processes of this machine, without Ray.
-    workers
-        Number of workers, one CPU each; by default, one for every free CPU. For an engine on GPUs,
-        only CPUs of machines with a GPU count; the workers share the GPUs.
-    batch_size
-        Examples that go through the backbone at once.
-    precision
-        One of `PRECISIONS`; by default, that of the store, or else of the backbone file.
-    engine
-        One of `ENGINES`; by default, each worker takes the fastest on its machine.
-    stall_after
-        Seconds without a finished example after which a worker is replaced.
-    allow_unlabelled
-        See `open_source`.
-    corrections
-        A CSV file of corrected labels, see `headstart.data.contracts.corrections`; by default those
-        that the store was made with before. A file without rows ends them.
-    """
-
-    address: str | None = None
-    workers: int | None = None
-    batch_size: int = 16
-    precision: str | None = None
-    engine: str | None = None
-    stall_after: float = 300.0
-    allow_unlabelled: bool = False
-    corrections: str | Path | None = None
-
-    def __post_init__(self) -> None:
-        checks = Checklist()
-        for name, most in (("workers", 100_000), ("batch_size", 1024), ("stall_after", 86_400)):
-            value = getattr(self, name)
-            with checks.item():
-                if value is not None and not 1 <= value <= most:
-                    flag = "--" + name.replace("_", "-")
-                    raise InputError(f"{flag} {value} is not possible", f"Give 1 to {most:,}.")
-        for name, known in (("precision", PRECISIONS), ("engine", tuple(ENGINES))):
-            value = getattr(self, name)
-            with checks.item():
-                if value is not None and value not in known:
-                    raise InputError(
-                        f"--{name} {value} is not known", f"Choose from {', '.join(known)}."
-                    )
-        checks.finish()
-
-    @property
-    def local(self) -> bool:
-        """Whether the work runs on this machine, so that its engines can be checked here."""
-        return chosen_address(self.address) is None
 
 
 @dataclass(frozen=True)
@@ -233,9 +170,9 @@ def extract(
     with checks.item():
         loaded = load_backbone(backbone)
         modality = loaded.spec.modality
-        asked = check_precision(options.precision, options.engine, loaded)
+        precision = check_precision(options.precision, options.engine, loaded)
         if options.local:
-            check_config(EngineConfig(asked, options.engine))
+            check_config(EngineConfig(precision, options.engine))
     with checks.item():
         if isinstance(source, Source):
             examples = source
@@ -249,14 +186,13 @@ def extract(
         store = folder_at(output)
         store.check()
     checks.finish()
-    wanted = loaded.fingerprint.run_in(asked)
-    free = options.precision in (None, AUTO)
+    asked = _Asked(loaded, loaded.fingerprint.run_in(precision), store, options, update, clock)
     before = corrections_of(store)
     if files and not isinstance(source, Source):
         try:
             if before or options.corrections:
                 raise InMemoryError("there are corrections of examples")
-            return _by_file(files, _Asked(loaded, wanted, free), store, options, update, clock)
+            return _by_file(files, asked)
         except InMemoryError as error:
             console.note(f"the examples are planned in memory: {error.message}")
         examples = open_source(source, options.allow_unlabelled, modality)
@@ -265,50 +201,45 @@ def extract(
     examples, corrections = corrected(examples, before, options.corrections)
 
     def planned() -> Plan:
-        found = plan(examples, store, wanted, update, free)
+        found = plan(examples, store, asked.wanted, update, options.any_precision)
         leftovers = found.leftovers or corrections != before
         return replace(found, corrections=corrections, leftovers=leftovers)
 
     seen, todo = state(store), planned()
     clock.stage("plan")
     if todo.finished:
-        return _summary(
-            store, examples, todo, update, Done(todo.fingerprint.precision), clock.seconds
-        )
+        return _summary(asked, examples, todo, Done(todo.fingerprint.precision))
     columns = columns_for(examples.columns, loaded.spec.dim)
     with _readable_errors(), sole_writer(store, columns) as held:
         if state(store) != seen:  # another run has just finished
             todo = planned()
-        done = _work_and_finish(examples, loaded, store, options, todo, update, clock, held, ahead)
-    return _summary(store, examples, todo, update, done, clock.seconds)
+        done = _work_and_finish(asked, examples, todo, held, ahead)
+    return _summary(asked, examples, todo, done)
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """The backbone, the wanted fingerprint, and whether the store may have another precision."""
+    """What an extraction is asked for, once it is checked, and the clock that it goes by."""
 
     backbone: Backbone
-    fingerprint: Fingerprint
-    any_precision: bool
+    wanted: Fingerprint
+    store: Folder
+    options: ExtractOptions
+    update: Update
+    clock: console.Clock
 
 
-def _by_file(
-    files: Files,
-    asked: _Asked,
-    store: Folder,
-    options: ExtractOptions,
-    update: Update,
-    clock: console.Clock,
-) -> Summary:
+def _by_file(files: Files, asked: _Asked) -> Summary:
     """The same for a source in very many files, which workers list."""
+    store, options, clock = asked.store, asked.options, asked.clock
 
     def planned(on_ray: bool) -> PlanByFile | None:
         return plan_by_file(
             files,
             store,
-            asked.fingerprint,
-            update,
-            any_precision=asked.any_precision,
+            asked.wanted,
+            asked.update,
+            any_precision=options.any_precision,
             allow_unlabelled=options.allow_unlabelled,
             on_ray=on_ray,
         )
@@ -317,8 +248,7 @@ def _by_file(
     clock.stage("plan")
     if todo and todo.finished:
         _note_what_is_left_out(todo.source)
-        nothing = Done(todo.fingerprint.precision)
-        return _summary(store, todo.source, todo, update, nothing, clock.seconds)
+        return _summary(asked, todo.source, todo, Done(todo.fingerprint.precision))
     columns = columns_for(files.listing.nothing().columns, asked.backbone.spec.dim)
     with (
         _readable_errors(),
@@ -331,41 +261,31 @@ def _by_file(
         assert todo is not None  # noqa: S101 - only without Ray
         clock.stage("list files")
         _note_what_is_left_out(todo.source)
-        done = _work_and_finish(
-            todo.source, asked.backbone, store, options, todo, update, clock, held
-        )
+        done = _work_and_finish(asked, todo.source, todo, held)
     clock.stage("stop Ray")
-    return _summary(store, todo.source, todo, update, done, clock.seconds)
+    return _summary(asked, todo.source, todo, done)
 
 
 def _work_and_finish(
+    asked: _Asked,
     source: Source | FileSource,
-    backbone: Backbone,
-    store: Folder,
-    options: ExtractOptions,
     todo: Plan,
-    update: Update,
-    clock: console.Clock,
     held: Held,
     ahead: Ahead | None = None,
 ) -> Done:
-    backbone_here = backbone.run_in(todo.fingerprint.precision)
+    backbone, store = asked.backbone, asked.store
     done = Work(
         source=source,
-        backbone=backbone_here,
+        backbone=backbone.run_in(todo.fingerprint.precision),
         store=store,
         todo=todo,
-        clock=clock,
+        options=asked.options,
+        clock=asked.clock,
         held=held,
-        workers=options.workers,
-        address=options.address,
-        patience=options.stall_after,
-        config=EngineConfig(backbone_here.spec.precision, options.engine, options.batch_size),
-        auto=options.precision == AUTO,
         ahead=ahead,
     ).done()
     fingerprint = backbone.fingerprint.run_in(done.precision)
-    manifest = _manifest(source, fingerprint, store, todo, update, done)
+    manifest = _manifest(source, fingerprint, store, todo, asked.update, done)
     used = backbone.spec.preprocessing.to_metadata()
     finish(store, replace(manifest, input=used, corrections=todo.corrections), held)
     return done
@@ -428,23 +348,16 @@ def _manifest(
     )
 
 
-def _summary(
-    store: Folder,
-    source: Source | FileSource,
-    todo: Plan,
-    update: Update,
-    done: Done,
-    seconds: dict[str, float],
-) -> Summary:
-    finished = FeatureStore.open(str(store))
+def _summary(asked: _Asked, source: Source | FileSource, todo: Plan, done: Done) -> Summary:
+    finished = FeatureStore.open(str(asked.store))
     errors, such_as = finished.errors_by_kind()
     return Summary(
-        store=str(store),
+        store=str(asked.store),
         examples=len(source),
         counts=todo.counts,
         embedded=sum(part.rows for part in done.embedded),
         failed=sum(part.errors for part in done.embedded),
-        pruned=todo.counts.vanished if update.prune else 0,
+        pruned=todo.counts.vanished if asked.update.prune else 0,
         inferences=done.inferences,
         all_inferences=finished.manifest.inferences,
         rows=finished.manifest.rows,
@@ -455,6 +368,6 @@ def _summary(
         remembered=done.remembered,
         first_embedding=done.first,
         tally=dict(sorted(done.tally.items())),
-        seconds=seconds,
+        seconds=asked.clock.seconds,
         such_as=such_as,
     )

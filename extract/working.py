@@ -39,6 +39,7 @@ from headstart.extract.engines.precision import (
     measured_on_ray,
 )
 from headstart.extract.engines.runtimes import EngineConfig
+from headstart.extract.options import ExtractOptions
 from headstart.extract.planning.by_file import FileSource
 from headstart.extract.planning.plan import Plan
 from headstart.extract.worker import EmbeddingJob
@@ -73,12 +74,6 @@ class Work:
     ----------
     backbone
         In the precision of the plan.
-    workers, address, patience
-        Of `ExtractOptions`, the last one as `stall_after`.
-    config
-        How the backbone is run.
-    auto
-        Whether the precision of a new store is measured.
     ahead
         Processes for a small job that were started before it was planned.
     """
@@ -87,15 +82,12 @@ class Work:
     backbone: Backbone
     store: Folder
     todo: Plan
+    options: ExtractOptions
     clock: console.Clock
     held: Held
-    workers: int | None
-    address: str | None
-    patience: float
-    config: EngineConfig
-    auto: bool
     ahead: Ahead | None = None
     # What is found on the way.
+    config: EngineConfig = field(init=False)
     memory: Memory | None = field(init=False, default=None)
     remembered: bool = field(init=False, default=False)
     rewritten: tuple[PartRecord, ...] = field(init=False, default=())
@@ -105,15 +97,19 @@ class Work:
     size: int = field(init=False, default=0)
     asked: float = field(init=False, default=0.0)
 
+    def __post_init__(self) -> None:
+        options = self.options
+        self.config = EngineConfig(self.backbone.spec.precision, options.engine, options.batch_size)
+
     def done(self) -> Done:
         """Do it; what can be of this machine alone is done, and remembered, without Ray."""
         if not self.todo.left:
             self._update()
             return Done(self.config.precision, self.rewritten)
-        if chosen_address(self.address) is None and not is_running():
+        if chosen_address(self.options.address) is None and not is_running():
             # What was measured here says nothing of other machines.
             self.memory = Memory(self.backbone.fingerprint, self.config.batch)
-        size = without_ray(self.address, self.workers, self.config.on_gpu)
+        size = without_ray(self.options.address, self.options.workers, self.config.on_gpu)
         if size and self.todo.left <= SMALL:
             self._here(self.ahead if self.ahead and self.ahead.started else started(size))
         else:
@@ -125,7 +121,7 @@ class Work:
     def _here(self, ahead: Ahead) -> None:
         """In processes of this machine; what a lost one leaves is done on Ray."""
         size = len(ahead.started)
-        with stopped_by_sigterm(), Processes(ahead, self.patience) as processes:
+        with stopped_by_sigterm(), Processes(ahead, self.options.stall_after) as processes:
             self._settle(
                 lambda: measured_here(
                     processes,
@@ -146,8 +142,8 @@ class Work:
 
     def _on_ray(self, left: list[Shard] | None = None) -> None:
         """On Ray: everything, or what is left."""
-        config = self.config
-        with ray_session(self.address, self.workers, config.on_gpu) as workers:
+        config, options = self.config, self.options
+        with ray_session(options.address, options.workers, config.on_gpu) as workers:
             import ray  # only here: the session sets variables that Ray reads when it is imported
 
             self.clock.stage("start Ray")
@@ -169,8 +165,8 @@ class Work:
                 )
                 left = self._begin(workers, gpu)
             # Without a number, machines that join the cluster get workers as well.
-            room = (lambda: room_for(gpu)) if self.workers is None else None
-            pool = WorkerPool(self.job, content, workers, self.patience, room)
+            room = (lambda: room_for(gpu)) if options.workers is None else None
+            pool = WorkerPool(self.job, content, workers, options.stall_after, room)
             self.asked = self.asked or time.monotonic()
             self.finished += pool.run(left, "embedding")
             self.clock.stage("start workers", pool.started)
@@ -189,7 +185,7 @@ class Work:
         """
         memory, config = self.memory, self.config
         known = memory.found if memory and config.engine is None else None
-        if self.auto and self.todo.new and measurable(config):
+        if self.options.auto and self.todo.new and measurable(config):
             found = list(known.measured) if known else []
             self.remembered = bool(found)
             found = found or measure()

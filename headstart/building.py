@@ -35,7 +35,8 @@ from headstart.data.source_options import same_examples, split_address
 from headstart.export.demo.site import write_demo
 from headstart.export.edge.classifier import export_classifier
 from headstart.export.options import EdgeOptions, ExportOptions, GateOptions
-from headstart.extract.job import ExtractOptions, extract
+from headstart.extract.job import extract
+from headstart.extract.options import ExtractOptions
 from headstart.extract.planning.plan import Update
 from headstart.work_folder import WorkFolder, digest_of
 

@@ -17,7 +17,8 @@ from test_containers import write_tar
 from headstart.data.common.errors import StoppedError
 from headstart.data.contracts.store import FeatureStore, embeddings_of
 from headstart.extract import working
-from headstart.extract.job import ExtractOptions, Summary, extract
+from headstart.extract.job import Summary, extract
+from headstart.extract.options import ExtractOptions
 from headstart.extract.planning.doubles import doubles, entries, partitioned
 from headstart.extract.planning.files import cut_runs, runs_of
 from headstart.extract.planning.plan import Update

@@ -49,6 +49,7 @@ from headstart.extract.engines.runtimes import (
     has_bf16,
     open_engines,
 )
+from headstart.extract.options import ExtractOptions
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 8, 8, 3), dtype=np.uint8)
 
@@ -300,7 +301,7 @@ def test_a_file_runs_in_its_own_precision_and_fp32_in_bf16_too(tmp_path: Path) -
 
 def test_unknown_options_are_all_reported_at_once() -> None:
     with pytest.raises(InputError) as caught:
-        job.ExtractOptions(precision="fp8", engine="tvm", batch_size=0)
+        ExtractOptions(precision="fp8", engine="tvm", batch_size=0)
     assert str(caught.value) == (
         "1. --batch-size 0 is not possible\n  Give 1 to 1,024.\n"
         "2. --precision fp8 is not known\n  Choose from fp32, fp16, bf16, int8, auto.\n"
@@ -494,7 +495,7 @@ def test_a_named_engine_is_the_one_that_runs(
     photos: Path, tiny_backbone: Path, tmp_path: Path, engine: str, features: Path
 ) -> None:
     done = job.extract(
-        photos, tiny_backbone, tmp_path / "f", job.ExtractOptions(engine=engine, workers=1)
+        photos, tiny_backbone, tmp_path / "f", ExtractOptions(engine=engine, workers=1)
     )
     assert (done.engines, done.precision, done.embedded) == ((engine,), "fp32", 60)
     assert done.first_embedding is not None

@@ -30,7 +30,8 @@ from headstart.data.storage.files import digest
 from headstart.data.storage.lock import sole_writer
 from headstart.data.storage.places import folder_at
 from headstart.extract.engines.race import FastestEngine
-from headstart.extract.job import ExtractOptions, extract
+from headstart.extract.job import extract
+from headstart.extract.options import ExtractOptions
 from headstart.extract.planning.plan import LARGEST_SHARD, SMALLEST_SHARD, Shard, plan
 from headstart.extract.worker import EmbeddingJob, EmbeddingWorker
 

@@ -38,6 +38,7 @@ from pathlib import Path
 
 from headstart.data.workers import pool
 from headstart.extract import job, working
+from headstart.extract.options import ExtractOptions
 from headstart.extract.worker import EmbeddingJob, EmbeddingWorker
 
 photos, backbone, out, address, folder = sys.argv[1:6]
@@ -64,7 +65,7 @@ class OurJob(EmbeddingJob):
         return Waiting(self, content)
 
 working.EmbeddingJob = OurJob
-done = job.extract(photos, backbone, out, job.ExtractOptions(address=address, engine=engine))
+done = job.extract(photos, backbone, out, ExtractOptions(address=address, engine=engine))
 print(done.embedded, done.inferences, done.workers, done.all_inferences)
 """
 
@@ -105,6 +106,7 @@ import sys
 import ray
 from ray._private.internal_api import node_stats
 from headstart.extract import job, working
+from headstart.extract.options import ExtractOptions
 
 photos, backbone, out, address, _ = sys.argv[1:]
 
@@ -129,7 +131,7 @@ class Counting(working.WorkerPool):
             print(node, round((after - self.before[node]) / len(size), 2))
 
 working.WorkerPool = Counting
-print(job.extract(photos, backbone, out, job.ExtractOptions(address=address)).workers)
+print(job.extract(photos, backbone, out, ExtractOptions(address=address)).workers)
 """
 
 

@@ -18,8 +18,8 @@ from conftest import paint, write_tiny_backbone
 from headstart.data.common.errors import ExtractionError
 from headstart.data.contracts.store import FeatureStore
 from headstart.data.workers.pool import KILLED, _cause_of_death
-from headstart.extract.job import ExtractOptions
 from headstart.extract.job import extract as run
+from headstart.extract.options import ExtractOptions
 from headstart.extract.worker import EmbeddingJob, EmbeddingWorker
 
 

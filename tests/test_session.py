@@ -20,7 +20,7 @@ from headstart.data.common import ray_session as session
 from headstart.data.common.errors import InputError
 from headstart.data.common.ray_session import PER_GPU, capacity, share_of_gpu
 from headstart.data.storage.temporary import PREFIX, temporary_folder
-from headstart.extract.job import ExtractOptions
+from headstart.extract.options import ExtractOptions
 
 SHORT = "/tmp"  # noqa: S108  (as the system's own, not `TMPDIR`)
 
@@ -31,6 +31,7 @@ import ray
 from headstart.data.common.errors import HeadstartError
 from headstart.data.common.ray_session import ray_session, share_of_gpu
 from headstart.extract import job
+from headstart.extract.options import ExtractOptions
 
 ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False,
          _node_ip_address="127.0.0.1", log_to_driver=False)
@@ -42,10 +43,10 @@ with ray_session(None, None, gpu=True) as workers:
     ray.get(other.__ray_ready__.remote())
     print(share_of_gpu(workers))
     ray.kill(other)
-job.extract(*sys.argv[1:3], sys.argv[3] + "-on-cpus", job.ExtractOptions(workers=1))
+job.extract(*sys.argv[1:3], sys.argv[3] + "-on-cpus", ExtractOptions(workers=1))
 for asked in (4, 3):
     try:
-        job.extract(*sys.argv[1:], job.ExtractOptions(engine="cuda", workers=asked))
+        job.extract(*sys.argv[1:], ExtractOptions(engine="cuda", workers=asked))
     except HeadstartError as error:
         print(error)
 """

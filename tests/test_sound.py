@@ -48,7 +48,8 @@ from headstart.export.edge.parity import training_answers
 from headstart.export.edge.ready_code import write_code
 from headstart.export.measure.measure import measure
 from headstart.export.options import MeasureOptions
-from headstart.extract.job import ExtractOptions, extract
+from headstart.extract.job import extract
+from headstart.extract.options import ExtractOptions
 from headstart.extract.planning.plan import Plan, Update, plan
 
 ODD = odd()

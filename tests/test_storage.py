@@ -26,7 +26,8 @@ from headstart.data.storage.lock import sole_writer
 from headstart.data.storage.places import folder_at
 from headstart.data.storage.remote import RemoteFolder
 from headstart.data.verification import verify
-from headstart.extract.job import ExtractOptions, extract
+from headstart.extract.job import extract
+from headstart.extract.options import ExtractOptions
 from headstart.extract.planning.plan import Update
 
 

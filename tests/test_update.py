@@ -32,7 +32,8 @@ from headstart.data.storage.files import digest
 from headstart.data.storage.places import folder_at
 from headstart.data.verification import verify
 from headstart.extract.engines.runtimes import EngineConfig
-from headstart.extract.job import ExtractOptions, extract
+from headstart.extract.job import extract
+from headstart.extract.options import ExtractOptions
 from headstart.extract.planning.plan import Update
 from headstart.extract.worker import EmbeddingJob, EmbeddingWorker
 

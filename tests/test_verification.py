@@ -18,7 +18,8 @@ from headstart.data.common.errors import StoreError
 from headstart.data.contracts.store import FeatureStore
 from headstart.data.storage.files import digest
 from headstart.data.verification import verify
-from headstart.extract.job import ExtractOptions, extract
+from headstart.extract.job import extract
+from headstart.extract.options import ExtractOptions
 
 ONE_ENGINE = ExtractOptions(engine="onnxruntime")  # embeddings that are equal bit by bit
 

@@ -1,4 +1,4 @@
-"""Arrow arrays of plain values, made and read without pandas.
+"""Arrow arrays of plain values, made and read without pandas, and files that are in memory.
 
 `pyarrow.array`, `to_numpy` and what calls them import pandas, if it is installed, to check whether
 something is a pandas series: 0.2 s and 50 MB for each worker.
@@ -17,6 +17,17 @@ def strings(values: Iterable[str | None]) -> pa.Array:
     builder = pa.lib.StringBuilder()
     builder.append_values(values)
     return builder.finish()
+
+
+def in_memory(content: bytes) -> pa.BufferReader:
+    """A copy of a file's bytes for Arrow to read.
+
+    If Arrow's threads hold Python's own bytes for a moment longer than the process lives, it is
+    aborted (https://github.com/apache/arrow/issues/34314).
+    """
+    copied = pa.allocate_buffer(len(content))
+    memoryview(copied).cast("B")[:] = content
+    return pa.BufferReader(copied)
 
 
 def empty(schema: pa.Schema) -> pa.Table:

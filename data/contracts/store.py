@@ -37,7 +37,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headstart.data.common.arrays import empty
+from headstart.data.common.arrays import empty, in_memory
 from headstart.data.common.errors import StoreError
 from headstart.data.contracts.corrections import Correction
 from headstart.data.contracts.fingerprint import Fingerprint
@@ -266,10 +266,10 @@ def open_part(folder: Folder, file: str) -> pa.NativeFile:
     """A file of a part to read pieces of, within `Folder.attempt`."""
     try:
         if file.startswith(f"{ERRORS}/"):
-            return pa.BufferReader(from_note(folder.read(file)))
+            return in_memory(from_note(folder.read(file)))
         return folder.open(file)
     except FileNotFoundError:  # a run has ended since the manifest was read
-        return pa.BufferReader(from_note(folder.read(f"{REPLACED}/{file}")))
+        return in_memory(from_note(folder.read(f"{REPLACED}/{file}")))
 
 
 def with_fingerprint(rows: pa.Table, fingerprint: Fingerprint) -> pa.Table:

@@ -8,6 +8,7 @@ from io import BytesIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headstart.data.common.arrays import in_memory
 from headstart.data.common.errors import Checklist, SourceError
 
 # Byte order marks (Unicode standard, 23.8); that of UTF-32 begins like that of UTF-16.
@@ -105,7 +106,7 @@ def _storable(path: object, name: str, column: pa.ChunkedArray) -> pa.ChunkedArr
             return column
         sink = BytesIO()
         pq.write_table(pa.table({name: column}), sink)
-        return pq.read_table(BytesIO(sink.getvalue()))[name]
+        return pq.read_table(in_memory(sink.getvalue()))[name]
     except (pa.ArrowException, NotImplementedError) as error:
         raise SourceError(
             f"{path}: column {name!r} ({column.type}) cannot be stored: {error}",

@@ -149,7 +149,7 @@ class Processes:
         """Give a process up, and leave its shard and all that wait."""
         if member.shard:
             name = member.shard.name_of(member.row)
-            console.note(f"{member} {how} near {name}: {why}; it is replaced")
+            console.note(f"{member} {how} near {name}: {why}; what it leaves is done on Ray")
             self.left.append(member.shard)
             self.lost += len(member.shard)
         self.left.extend(waiting)

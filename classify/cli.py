@@ -52,7 +52,7 @@ HEAD_HELP = (
 class TrainArguments:
     """The options of a training, as they are typed."""
 
-    heading: ClassVar = "Training"
+    heading: ClassVar[str] = "Training"
 
     head: Annotated[str, typer.Option(help=HEAD_HELP)] = "logistic"
     param: Annotated[

@@ -46,7 +46,7 @@ class SourceOptions:
         If options contradict each other.
     """
 
-    heading: ClassVar = "Source"
+    heading: ClassVar[str] = "Source"
 
     text_column: Annotated[
         str | None, typer.Option(help="Column of a table that holds the texts.")

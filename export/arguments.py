@@ -36,7 +36,7 @@ Trust = Annotated[bool, typer.Option("--trust", help="Run code that a file conta
 class NetworkArguments:
     """Which network, its input, and which of its layers, as they are typed."""
 
-    heading: ClassVar = "Network"
+    heading: ClassVar[str] = "Network"
 
     weights: Weights = "imagenet"
     layer: Annotated[
@@ -137,7 +137,7 @@ class NetworkArguments:
 class SoundArguments:
     """How a network takes recordings, as it is typed."""
 
-    heading: ClassVar = "Recordings"
+    heading: ClassVar[str] = "Recordings"
 
     sound: Annotated[
         str | None,
@@ -187,7 +187,7 @@ class SoundArguments:
 class EdgeArguments:
     """What an edge model takes and gives, and how it is compared with training, as it is typed."""
 
-    heading: ClassVar = "Edge model"
+    heading: ClassVar[str] = "Edge model"
 
     any_size: Annotated[
         bool,

@@ -29,7 +29,7 @@ MaxBad = Annotated[
 class ExtractArguments:
     """The options of an extraction, as they are typed."""
 
-    heading: ClassVar = "Extraction"
+    heading: ClassVar[str] = "Extraction"
 
     address: Address = None
     workers: Annotated[

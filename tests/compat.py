@@ -116,8 +116,9 @@ class Job:
         """Write an edge model, and let the program for it classify photographs by it alone."""
         edge = self.work / f"{model}.edge.onnx"
         self.headstart("export", "classifier", model, "--backbone", backbone, "-o", edge)
-        photographs = sorted(self.work.glob("digits/?/*.png"))[::20]
-        classify = ROOT / "export" / "code" / "classify_photo.py"
+        code, photographs = self.work / f"{model}-code", sorted(self.work.glob("digits/?/*.png"))
+        self.headstart("export", "code", edge, "-o", code)
+        classify, photographs = code / "classify_photo.py", photographs[::20]
         answers = self.run(self.python, classify, edge, *photographs).splitlines()
         right = sum(Path(path).parent.name == label for path, label, _ in map(str.split, answers))
         if right < FLOOR * len(photographs):

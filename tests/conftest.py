@@ -18,7 +18,8 @@ os.environ["HOME"] = tempfile.mkdtemp(prefix="headstart-home-")
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # spinning threads would slow down Ray's workers
+# Threads that spin as they wait would slow down the other processes of the tests.
+os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 # For the S3 server of the tests; set before Ray starts, so that its workers have them as well.
 os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 os.environ |= {"AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}

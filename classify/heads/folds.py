@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 from headstart.classify.heads.estimators import HeadOptions, make_head, score_method
 from headstart.classify.heads.keras_head import KerasHead
@@ -92,7 +94,7 @@ def fit_head(options: HeadOptions, training: Training, seed: int) -> tuple[Any, 
     estimator = make_head(options, seed)
     held_together = {"groups": training.groups} if isinstance(estimator, KerasHead) else {}
     refusals = Exception if options.is_custom else ValueError
-    with warnings.catch_warnings(record=True) as caught:
+    with _threads(training), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         try:
             estimator.fit(training.embeddings, training.labels, **held_together)
@@ -107,6 +109,15 @@ def fit_head(options: HeadOptions, training: Training, seed: int) -> tuple[Any, 
                 "Add examples, or choose another head.",
             ) from error
     return estimator, not any(issubclass(entry.category, ConvergenceWarning) for entry in caught)
+
+
+def _threads(training: Training) -> AbstractContextManager[object]:
+    """One thread of BLAS for few examples: products of so few rows end before a second pays.
+
+    OpenBLAS's threads spin while they wait, which took twice as long on two cores. It also makes
+    the last bits independent of the number of cores.
+    """
+    return nullcontext() if len(training.labels) > MANY else threadpool_limits(1, "blas")
 
 
 def score_fold(options: HeadOptions, training: Training, fold: Fold, seed: int) -> np.ndarray:

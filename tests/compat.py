@@ -116,10 +116,10 @@ class Job:
         """Write an edge model, and let the program for it classify photographs by it alone."""
         edge = self.work / f"{model}.edge.onnx"
         self.headstart("export", "classifier", model, "--backbone", backbone, "-o", edge)
-        code, photographs = self.work / f"{model}-code", sorted(self.work.glob("digits/?/*.png"))
+        photographs = sorted(self.work.glob("digits/?/*.png"))[::20]
+        code = self.work / f"{model}-code"
         self.headstart("export", "code", edge, "-o", code)
-        classify, photographs = code / "classify_photo.py", photographs[::20]
-        answers = self.run(self.python, classify, edge, *photographs).splitlines()
+        answers = self.run(self.python, code / "classify_photo.py", edge, *photographs).splitlines()
         right = sum(Path(path).parent.name == label for path, label, _ in map(str.split, answers))
         if right < FLOOR * len(photographs):
             raise StepFailedError(f"{right} of {len(photographs)} photographs are recognised")

@@ -20,7 +20,7 @@ def strings(values: Iterable[str | None]) -> pa.Array:
 
 
 def in_memory(content: bytes) -> pa.BufferReader:
-    """A copy of a file's bytes for Arrow to read.
+    """A copy of a file's bytes, for what reads Parquet with several threads.
 
     If Arrow's threads hold Python's own bytes for a moment longer than the process lives, it is
     aborted (https://github.com/apache/arrow/issues/34314).

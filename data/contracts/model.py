@@ -30,7 +30,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headstart.data.common.arrays import in_memory
 from headstart.data.common.errors import ModelError
 from headstart.data.contracts.backbone import parse_onnx, refuse_files
 from headstart.data.contracts.calibration import Calibration
@@ -168,7 +167,7 @@ class Model:
     def examples(self) -> pa.Table:
         """The examples, as in `examples.parquet`."""
         try:
-            return pq.read_table(in_memory(self.folder.read(EXAMPLES)))
+            return self.folder.table(EXAMPLES)
         except pa.ArrowException as error:
             raise ModelError(
                 f"{self.folder.path(EXAMPLES)} is damaged: {error}", TRAIN_COMMAND

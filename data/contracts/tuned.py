@@ -22,9 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from headstart.data.common.arrays import in_memory
 from headstart.data.common.errors import ModelError
 from headstart.data.contracts.json_reader import format_version, read_json
 from headstart.data.storage.local import LocalFolder
@@ -106,7 +104,7 @@ class Tuned:
     def examples(self) -> pa.Table:
         """The examples, as in `examples.parquet`; raises `ModelError` if it is damaged."""
         try:
-            return pq.read_table(in_memory(self.folder.read(EXAMPLES)))
+            return self.folder.table(EXAMPLES)
         except (pa.ArrowException, FileNotFoundError) as error:
             raise ModelError(f"{self.folder.path(EXAMPLES)} is damaged: {error}", COMMAND) from None
 

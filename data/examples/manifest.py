@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from headstart.data.common import console
-from headstart.data.common.arrays import in_memory, strings
+from headstart.data.common.arrays import strings
 from headstart.data.common.console import counted, first_few
 from headstart.data.common.errors import Checklist, SourceError
 from headstart.data.examples.foreign import as_utf8, storable
@@ -116,7 +116,7 @@ def _read(path: object, folder: Folder, name: str, options: SourceOptions) -> pa
             return folder.table(name)
         content = as_utf8(path, folder.attempt(lambda: folder.read(name)))
         return pa.csv.read_csv(
-            in_memory(content),
+            pa.BufferReader(content),
             parse_options=parse_options(name, content),
             convert_options=convert_options(texts),
         )

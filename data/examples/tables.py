@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from headstart.data.common.arrays import in_memory, strings
+from headstart.data.common.arrays import strings
 from headstart.data.common.errors import SourceError
 from headstart.data.examples.foreign import LOOKED_AT, as_utf8, encoding_of
 from headstart.data.storage.folder import Folder
@@ -130,7 +130,7 @@ def columns_without(folder: Folder, name: str, column: str, texts: Sequence[str]
             return _json_table(folder, name, (column,))
         content = as_utf8(folder.where(name), folder.attempt(lambda: folder.read(name)))
         table = pa.csv.read_csv(
-            in_memory(content),
+            pa.BufferReader(content),
             pa.csv.ReadOptions(block_size=min(len(content) + 1, 1 << 30)),
             parse_options(name, content),
             convert_options([*texts, column]),
@@ -197,7 +197,7 @@ def _csv_reader(folder: Folder, name: str, column: str | None) -> pa.csv.CSVStre
     head = folder.open(name).read(HEAD)
     if encoding_of(head):
         content = as_utf8(folder.where(name), folder.read(name))
-        file, head = in_memory(content), content
+        file, head = pa.BufferReader(content), content
     else:
         file = folder.open(name)
     # Column types are found in the first block alone; without threads, nothing is read ahead.

@@ -13,8 +13,6 @@ from io import BytesIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headstart.data.common.arrays import in_memory
-
 MAGIC = b"PAR1"  # how a Parquet file begins
 KEY = "headstart.note"
 
@@ -42,7 +40,7 @@ def from_note(file: bytes) -> bytes:
     """
     if not file.startswith(MAGIC):
         return file
-    written = (pq.read_metadata(in_memory(file)).metadata or {}).get(KEY.encode())
+    written = (pq.read_metadata(pa.BufferReader(file)).metadata or {}).get(KEY.encode())
     if written is None:
         return file
     if not written.isdigit() or int(written) > len(file):
@@ -52,4 +50,4 @@ def from_note(file: bytes) -> bytes:
 
 def columns_of(file: bytes) -> pa.Schema:
     """The columns of a Parquet file, without metadata; raises `pa.ArrowException` if damaged."""
-    return pq.read_schema(in_memory(file)).remove_metadata()
+    return pq.read_schema(pa.BufferReader(file)).remove_metadata()

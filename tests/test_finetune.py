@@ -207,6 +207,10 @@ def test_a_tuned_network_is_exported_like_any_other(
     answer = command("export", "backbone", work / "tuned", "-o", tmp_path / "t.onnx")
     assert answer.code == 0, answer.err
     assert "weights    fine-tuned (sha256 " in answer.out
+    names = (work / "tuned", "--size", 40), ("timm:test_efficientnet", "--size", 40)
+    listed = [command("export", "layers", *name) for name in names]
+    assert [each.code for each in listed] == [0, 0], [each.err for each in listed]
+    assert listed[0].out == listed[1].out
     features = tmp_path / "f"
     assert (
         command("extract", work / "photos", "--backbone", tmp_path / "t.onnx", "-o", features).code

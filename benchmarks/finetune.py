@@ -5,9 +5,10 @@
 
 EfficientNet-Lite0. For each of the stratified 75/25 splits of `classify train --seed 0, 1, ...`:
 the frozen default (logistic regression), the frozen best (several depths, four views, 300 pixels,
-RBF SVM; `benchmarks.elpv_depths`), and `classify finetune` in several ways. With `--few`, the first
-way and the frozen default on so many labels of each class. What is done is kept in FOLDER, so that
-it can be stopped and run again. Needs the extras `keras`, `samples` and `torch`.
+RBF SVM; `benchmarks.elpv_depths`), `classify finetune` in several ways, and heads on the features
+of the tuned networks. With `--few`, the first way and the frozen default on so many labels of each
+class. What is done is kept in FOLDER, so that it can be stopped and run again. Needs the extras
+`keras`, `samples` and `torch`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from benchmarks.elpv_depths import ROWS, C, embeddings
+from benchmarks.elpv_depths import ALL, NARROW, ROWS, C, embeddings
 from headstart.classify.scores.comparison import compare_examples
 from headstart.data.contracts.model import Model
 from headstart.data.contracts.tuned import Tuned
@@ -41,6 +43,18 @@ CASES: dict[str, tuple[int, tuple[str, ...]]] = {
     "3 blocks, 224 px": (224, ("--train-blocks", "3", *TAIL)),
     "10 blocks, 224 px": (224, ("--train-blocks", "10", *TAIL)),
     "all, 224 px": (224, ("--train-blocks", "all", "--augment", "turns")),
+}
+VIEWS: tuple[object, ...] = ("--views", "flips")
+DEPTHS: tuple[object, ...] = (
+    *(given for layer in NARROW for given in ("--layer", layer)),
+    *(given for pooling in ALL for given in ("--pool", pooling)),
+    "--power",
+)
+# How features are taken from a tuned network, as options of `export backbone`.
+FEATURES: dict[str, tuple[object, ...]] = {
+    "four views": VIEWS,
+    "300 px, four views": (*VIEWS, "--size", 300),
+    "300 px, four views, six depths": (*VIEWS, "--size", 300, *DEPTHS),
 }
 
 
@@ -100,19 +114,20 @@ def tuned(folder: Path, case: str, seed: int, few: int | None = None) -> Result:
     return Result(test["accuracy"], test["macro_f1"], test["calibration_error"], minutes, gain)
 
 
-def head_on_tuned(folder: Path, case: str, seed: int, head: str) -> Result:
-    """A head on the features of the tuned network, averaged over four views, on a split."""
+def head_on_tuned(folder: Path, case: str, seed: int, features: str, head: str) -> Result:
+    """A head on features of the tuned network, on a split."""
     tuned(folder, case, seed)
     output = folder / "tuned" / f"{case.replace(' ', '-')}-{seed}"
-    backbone, features, model = (output / each for each in ("views.onnx", "views", f"m-{head}"))
+    name = features.replace(", ", "-").replace(" ", "-")
+    backbone, store, model = (output / each for each in (f"{name}.onnx", name, f"{name}-{head}"))
     if not model.exists():
-        if not (features / "_headstart.parquet").exists():
+        if not (store / "_headstart.parquet").exists():
             headstart(
-                "export", "backbone", output, "--views", "flips", "-o", backbone, "--overwrite"
+                "export", "backbone", output, *FEATURES[features], "-o", backbone, "--overwrite"
             )
-            headstart("extract", folder / "elpv", "--backbone", backbone, "-o", features)
+            headstart("extract", folder / "elpv", "--backbone", backbone, "-o", store)
         headstart(
-            *("classify", "train", features, "-o", model, "--split-of", output, "--head", head),
+            *("classify", "train", store, "-o", model, "--split-of", output, "--head", head),
             "--no-report",
         )
     test = Model.open(model).card.metrics["test"]
@@ -157,6 +172,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--case", nargs="*", default=list(CASES)[:2], choices=list(CASES))
     parser.add_argument("--heads", nargs="*", default=["logistic", "rbf-svm"])
+    parser.add_argument("--features", nargs="*", default=["four views"], choices=list(FEATURES))
     parser.add_argument("--few", nargs="+", type=int, metavar="LABELS")
     options = parser.parse_args()
     folder: Path = options.folder
@@ -185,9 +201,10 @@ def main() -> None:
         for seed in seeds:
             found[case].append(tuned(folder, case, seed))
             print(case, seed, found[case][-1], file=sys.stderr)
-        for head in options.heads:
-            name = f"{case}; {head} on its features, four views"
-            found[name] = [head_on_tuned(folder, case, seed, head) for seed in seeds]
+        for features, head in product(options.features, options.heads):
+            found[f"{case}; {head} on its features, {features}"] = [
+                head_on_tuned(folder, case, seed, features, head) for seed in seeds
+            ]
     print("| way | accuracy | gain over the frozen default | macro F1 | calibration | minutes |")
     print("|---|---|---|---|---|---|")
     for name, results in found.items():

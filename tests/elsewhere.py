@@ -130,7 +130,7 @@ def first_answer(address: str, file: Path) -> tuple[float, float]:
     with chromium() as browser:
         opened = time.perf_counter()
         browser.get(address)
-        WebDriverWait(browser, 20, 0.01).until(
+        WebDriverWait(browser, 60, 0.01).until(
             lambda page: page.find_element(By.ID, "status").text == "Loading the classifier"
         )
         chosen = time.perf_counter()

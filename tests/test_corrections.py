@@ -274,7 +274,7 @@ def test_planted_label_errors_are_found_ticked_and_corrected(
             question.find_element(By.TAG_NAME, "select").click()
             select.select_by_value(truth[id])
     browser.find_element(By.ID, "save").click()
-    WebDriverWait(browser, 10).until(lambda _: saved.exists())
+    WebDriverWait(browser, 60).until(lambda _: saved.exists())
     assert browser.get_log("browser") == []
 
     run = RunOptions(report=False, corrections=saved)

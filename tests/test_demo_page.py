@@ -37,7 +37,7 @@ def site(edge: Path, tmp_path: Path) -> Path:
 
 def open_page(browser: webdriver.Chrome, address: str) -> None:
     open_fresh(browser, address)
-    WebDriverWait(browser, 20).until(
+    WebDriverWait(browser, 60).until(
         lambda page: page.find_element(By.ID, "title").text != "Classifier"
     )
 
@@ -96,7 +96,7 @@ def test_a_drop(browser: webdriver.Chrome, site: Path) -> None:
             });
             """
         )
-        WebDriverWait(browser, 20).until(
+        WebDriverWait(browser, 60).until(
             lambda page: page.find_elements(By.CSS_SELECTOR, ".card[data-label]")
         )
     assert cards(browser)[0].startswith("red, ")
@@ -160,13 +160,13 @@ def test_the_camera(browser: webdriver.Chrome, site: Path) -> None:
     with served(site) as address:
         open_page(browser, address)
         browser.find_element(By.ID, "camera").click()
-        WebDriverWait(browser, 20).until(
+        WebDriverWait(browser, 60).until(
             lambda page: page.find_elements(By.CSS_SELECTOR, ".card[data-label]")
         )
         first = cards(browser)[0]
-        WebDriverWait(browser, 20).until(lambda page: cards(page)[0] != first)  # it goes on
+        WebDriverWait(browser, 60).until(lambda page: cards(page)[0] != first)  # it goes on
         browser.find_element(By.ID, "stop").click()
-        WebDriverWait(browser, 20).until(
+        WebDriverWait(browser, 60).until(
             lambda page: page.find_element(By.ID, "camera").is_displayed()
         )
         assert browser.execute_script(
@@ -195,7 +195,7 @@ def test_a_file_that_is_missing_on_the_server(
     with served(site) as address:
         browser.get(address)
         status = browser.find_element(By.ID, "status")
-        WebDriverWait(browser, 20).until(lambda page: status.text.startswith(said))
+        WebDriverWait(browser, 60).until(lambda page: status.text.startswith(said))
         if name != SITE:
             choose(browser, [photos / "red" / "01.png"])
             said = "the classifier could not be started; load the page again"
@@ -209,7 +209,7 @@ def test_a_model_that_was_cut_off(browser: webdriver.Chrome, site: Path) -> None
         browser.get(address)
         status = browser.find_element(By.ID, "status")
         cut = f"edge.onnx ended after 1000 of {len(content)} bytes"
-        WebDriverWait(browser, 20).until(
+        WebDriverWait(browser, 60).until(
             lambda page: (
                 status.text == f"The classifier cannot be started: {cut}. Load the page again; if "
                 "that does not help, put the whole folder of the page on the server again."
@@ -246,7 +246,7 @@ def test_examples_that_were_held_out_by_keyboard_alone(
         press(browser, *[Keys.TAB] * 3)
         assert browser.switch_to.active_element.accessible_name == "Example 1"
         press(browser, Keys.ENTER)
-        WebDriverWait(browser, 20).until(
+        WebDriverWait(browser, 60).until(
             lambda page: page.find_elements(By.CSS_SELECTOR, ".card[data-label]")
         )
         assert browser.get_log("browser") == []

@@ -242,7 +242,7 @@ def test_decisions_are_saved_by_keyboard_alone(
     reached(browser, "#save", 300)
     press(browser, Keys.ENTER)
     saved = tmp_path / "corrections.csv"
-    WebDriverWait(browser, 10).until(lambda _: saved.exists())
+    WebDriverWait(browser, 60).until(lambda _: saved.exists())
     ids = pa.chunked_array([list(WILD)])
     assert read_corrections(saved, ids, WILD) == (
         Correction(WILD[0], "keep"),

@@ -365,7 +365,7 @@ def test_on_the_page(
     soundfile.write(tmp_path / "cat.flac", say("cat", 42), OWN_RATE)
     with served(tmp_path / "site") as address:
         open_fresh(browser, address)
-        WebDriverWait(browser, 20).until(
+        WebDriverWait(browser, 60).until(
             lambda page: page.find_element(By.ID, "title").text == "Voices"
         )
         assert browser.find_element(By.ID, "choose").text == "Choose recordings"
@@ -383,7 +383,7 @@ def test_on_the_page(
         assert flac.startswith("cat, ")
         assert "notes.txt: this browser cannot open it as a recording" in bad
         browser.find_element(By.ID, "camera").click()
-        WebDriverWait(browser, 20).until(
+        WebDriverWait(browser, 60).until(
             lambda page: "Microphone: 0.50 s, 1 window" in page.find_element(By.ID, "results").text
         )
         browser.find_element(By.ID, "stop").click()

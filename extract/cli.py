@@ -115,7 +115,8 @@ def extract(
     labels, or does nothing. SOURCE, backbone and output may be local or in object storage (s3://,
     gs://).
     """
-    from headstart.extract.ahead import started_for, without_ray
+    from headstart.data.workers.small import without_ray
+    from headstart.extract.ahead import started_for
 
     on_gpu = arguments.engine in ("cuda", "tensorrt")
     size = without_ray(arguments.address, arguments.workers, on_gpu)

@@ -28,7 +28,8 @@ from headstart.data.workers.pool import Finished, WorkerPool
 from headstart.data.workers.process import Ahead
 from headstart.data.workers.processes import Processes
 from headstart.data.workers.shards import Shard
-from headstart.extract.ahead import started, without_ray
+from headstart.data.workers.small import SMALL, without_ray
+from headstart.extract.ahead import started
 from headstart.extract.engines.memory import Memory
 from headstart.extract.engines.precision import (
     Measured,
@@ -43,8 +44,6 @@ from headstart.extract.options import ExtractOptions
 from headstart.extract.planning.by_file import FileSource
 from headstart.extract.planning.plan import Plan
 from headstart.extract.worker import EmbeddingJob
-
-SMALL = 20_000  # examples that are embedded without Ray: docs/speed.md
 
 
 @dataclass(frozen=True)

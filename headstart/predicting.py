@@ -23,7 +23,7 @@ from headstart.data.storage.folder import Folder
 from headstart.data.storage.local import LocalFolder
 from headstart.data.storage.places import folder_at, folder_holding
 
-SMALL = 256  # examples that are classified sooner than Ray has started
+SMALL = 256  # examples that are classified sooner than workers have started
 ROOT = LocalFolder("/")
 
 
@@ -60,7 +60,7 @@ def answer(
 ) -> pa.Table:
     """The predictions for files and sources, in their order.
 
-    Up to `SMALL` examples are classified in this process; more go to workers on Ray, as they do if
+    Up to `SMALL` examples are classified in this process; more go to workers, as they do if
     `options` names workers or a cluster.
 
     Parameters

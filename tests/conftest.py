@@ -20,6 +20,8 @@ os.environ.pop("RAY_ADDRESS", None)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Threads that spin as they wait would slow down the other processes of the tests.
 os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+# Hundreds of processes start, Ray's workers among them: they share what was compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # For the S3 server of the tests; set before Ray starts, so that its workers have them as well.
 os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 os.environ |= {"AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -72,21 +74,46 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Pa
     return folder
 
 
-@pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """One local Ray of two CPUs for all tests; `extract` uses a Ray that is running."""
+def start_ray(cpus: int) -> None:
+    """Start a local Ray in this process; what was there before is ended."""
     import ray
 
+    ray.shutdown()
     with _small_and_local():
         ray.init(
             address="local",
-            num_cpus=2,
+            num_cpus=cpus,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             log_to_driver=False,
         )
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A local Ray of one CPU for all tests; `extract` uses a Ray that is running.
+
+    Two processes share the tests, and each worker takes a second to start.
+    """
+    import ray
+
+    start_ray(1)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def two_workers(local_ray: None) -> Iterator[None]:
+    """Two CPUs instead, from the first test of a file that asks for it until its end."""
+    start_ray(2)
+    yield
+    start_ray(1)
+
+
+def as_if_no_ray_were_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let small jobs run in processes of this machine, as they do where no Ray is running."""
+    for module in ("data.workers.small", "extract.working"):
+        monkeypatch.setattr(f"headstart.{module}.is_running", lambda: False)
 
 
 class Outcome:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-from conftest import Outcome, write_tiny_backbone
+from conftest import Outcome, as_if_no_ray_were_there, write_tiny_backbone
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from sklearn.linear_model import LogisticRegression
 
@@ -410,8 +410,7 @@ def test_auto_is_measured_once_and_kept(
 @pytest.fixture
 def memory_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, and work in processes of this machine, whose results are remembered."""
-    for module in ("ahead", "working"):
-        monkeypatch.setattr(f"headstart.extract.{module}.is_running", lambda: False)
+    as_if_no_ray_were_there(monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "headstart" / "engines"
 

@@ -35,6 +35,8 @@ from headstart.extract.options import ExtractOptions
 from headstart.extract.planning.plan import LARGEST_SHARD, SMALLEST_SHARD, Shard, plan
 from headstart.extract.worker import EmbeddingJob, EmbeddingWorker
 
+pytestmark = pytest.mark.usefixtures("two_workers")
+
 
 def test_embeddings_are_those_of_the_backbone(
     features: Path, photos: Path, tiny_backbone: Path

@@ -257,15 +257,6 @@ def test_from_photographs_to_an_edge_model_at_once(
         assert answer.code == 0, (arguments, answer.err)
 
 
-def test_two_workers_are_in_step(work: Path, tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    assert exit_code_of(tuning(work, tmp_path / "t", "--workers", 2)) == 0
-    assert signal.getsignal(signal.SIGINT) is before  # Ray Train's would swallow Ctrl-C
-    hashes = Tuned.open(tmp_path / "t").card.metrics["weights_of_workers"]
-    assert len(hashes) == 2
-    assert hashes[0] == hashes[1]
-
-
 SWEEP = ("--sweep", "learning_rate=1e-4,1e-2,1e-1", "--sweep", "dropout=0.1,0.3")
 
 
@@ -513,3 +504,12 @@ def test_the_tuned_folder_is_a_contract(work: Path, tmp_path: Path) -> None:
     place.write_text(json.dumps(value | {"unknown": 1}))
     assert Tuned.open(tmp_path / "t").card.classes == ("cross", "disk", "ring")
     assert pq.read_table(tmp_path / "t" / "examples.parquet").num_rows == 120
+
+
+def test_two_workers_are_in_step(work: Path, tmp_path: Path, two_workers: None) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    assert exit_code_of(tuning(work, tmp_path / "t", "--workers", 2)) == 0
+    assert signal.getsignal(signal.SIGINT) is before  # Ray Train's would swallow Ctrl-C
+    hashes = Tuned.open(tmp_path / "t").card.metrics["weights_of_workers"]
+    assert len(hashes) == 2
+    assert hashes[0] == hashes[1]

@@ -22,6 +22,8 @@ from headstart.extract.job import extract as run
 from headstart.extract.options import ExtractOptions
 from headstart.extract.worker import EmbeddingJob, EmbeddingWorker
 
+pytestmark = pytest.mark.usefixtures("two_workers")
+
 
 def use(monkeypatch: pytest.MonkeyPatch, worker: type[EmbeddingWorker]) -> None:
     """Extract with workers of the given class, which is sent to Ray's processes by value."""

@@ -34,6 +34,8 @@ from headstart.data.workers.shards import Shard
 from headstart.export.edge.classifier import export_classifier
 from headstart.export.options import EdgeOptions
 
+pytestmark = pytest.mark.usefixtures("two_workers")
+
 
 @pytest.fixture
 def any_size(model: Path, tiny_backbone: Path, tmp_path: Path) -> Path:

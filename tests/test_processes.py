@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from pathlib import Path
 import fragile
 import psutil
 import pytest
-from conftest import paint
+from conftest import as_if_no_ray_were_there, paint
 from ray import cloudpickle
 
 from headstart.data.common.errors import ExtractionError
@@ -29,9 +31,9 @@ from headstart.extract.options import ExtractOptions
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Begin as if the tests' Ray were not there; what is left is for that one."""
     cloudpickle.register_pickle_by_value(fragile)  # its workers do not have this folder
-    for module in ("ahead", "working"):
-        monkeypatch.setattr(f"headstart.extract.{module}.is_running", lambda: False)
+    as_if_no_ray_were_there(monkeypatch)
     monkeypatch.setattr("headstart.extract.working.EmbeddingJob", fragile.FragileJob)
+    monkeypatch.setattr("headstart.classify.prediction.edge.EdgeJob", fragile.FragileEdgeJob)
     yield
     cloudpickle.unregister_pickle_by_value(fragile)
 
@@ -153,9 +155,54 @@ def test_an_address_or_a_large_job_needs_ray(
     command: Callable,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("ahead", "working"):
-        monkeypatch.setattr(f"headstart.extract.{module}.is_running", lambda: False)
+    as_if_no_ray_were_there(monkeypatch)
     arguments = ("extract", photos, "--backbone", tiny_backbone, "-o")
     assert "start Ray" in command(*arguments, tmp_path / "a", "--address", "local").out
     monkeypatch.setattr("headstart.extract.working.SMALL", 59)
     assert "start Ray" in command(*arguments, tmp_path / "b").out
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_predictions_by_processes_are_those_on_ray(
+    edge: Path, photos: Path, tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "red" / "07.png").write_bytes(b"broken")
+    asked = ("classify", "predict", edge, photos, "-o")
+    on_ray = command(*asked, tmp_path / "ray.csv")
+    as_if_no_ray_were_there(monkeypatch)
+    monkeypatch.setattr("headstart.classify.prediction.edge.ray_session", None)
+    here = command(*asked, tmp_path / "here.csv")
+    assert (on_ray.code, here.code) == (0, 0), here.err
+    assert (tmp_path / "here.csv").read_bytes() == (tmp_path / "ray.csv").read_bytes()
+
+
+@pytest.mark.usefixtures("without_ray", "local_ray")
+def test_predictions_that_a_lost_process_leaves_are_done_on_ray(
+    edge: Path, photos: Path, tmp_path: Path, command: Callable
+) -> None:
+    (photos / "red" / "07.png").write_bytes(b"poison")
+    answer = command("classify", "predict", edge, photos, "-o", tmp_path / "p.csv")
+    assert answer.code == 0, answer.err
+    said = rf"worker \d+ on {socket.gethostname()} died near '.*': {KILLED}; (.*)\n"
+    assert re.findall(said, answer.err)[:2] == ["what it leaves is done on Ray", "it is replaced"]
+    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    assert [row["id"] for row in rows if row["error"]] == ["red/07.png"]
+    assert len(rows) == 60
+
+
+def test_sigterm_ends_a_prediction_that_writes_nothing(
+    edge: Path, photos: Path, tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_if_no_ray_were_there(monkeypatch)
+
+    def stop(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("headstart.classify.prediction.edge._take", stop)
+    answer = command("classify", "predict", edge, photos, "-o", tmp_path / "p.csv")
+    said = answer.err.splitlines()[-1]
+    assert (answer.code, said) == (
+        143,
+        "error: stopped by SIGTERM; no predictions were written",
+    )
+    assert not (tmp_path / "p.csv").exists()

@@ -20,8 +20,8 @@ from headstart.classify.prediction.answers import (
 )
 from headstart.classify.prediction.edge_worker import Answers, EdgeJob, EdgeSession
 from headstart.classify.prediction.wholes import Wholes, labels_of
-from headstart.data.common.errors import Checklist, InputError, StoppedError
-from headstart.data.common.ray_session import ray_session, room_for
+from headstart.data.common.errors import Checklist, InputError, StoppedError, TerminatedError
+from headstart.data.common.ray_session import ray_session, room_for, stopped_by_sigterm
 from headstart.data.contracts.edge import Edge, load_edge
 from headstart.data.contracts.store import is_store
 from headstart.data.examples.opening import Source, open_source, split_source
@@ -30,9 +30,13 @@ from headstart.data.modalities.modality import Modality
 from headstart.data.storage.places import folder_at
 from headstart.data.workers.nodes import check_shared
 from headstart.data.workers.pool import WorkerPool
+from headstart.data.workers.process import Ahead
+from headstart.data.workers.processes import Processes
 from headstart.data.workers.shards import Shard, cut
+from headstart.data.workers.small import SMALL, without_ray
 
 SMALLEST_SHARD, LARGEST_SHARD, SHARDS = 64, 512, 64  # examples; how many shards are enough
+MODULES = ("headstart.classify.prediction.edge_worker",)  # that processes import as they start
 PATIENCE = 600.0  # seconds without an example after which a worker is replaced
 
 
@@ -43,7 +47,8 @@ class PredictOptions:
     Parameters
     ----------
     address
-        Of a Ray cluster; a local one is started where none is given.
+        Of a Ray cluster; where none is given, up to `SMALL` examples are classified by processes of
+        this machine, and more on a local Ray.
     workers
         Number of workers, one CPU each; all free CPUs where none is given.
     batch
@@ -137,6 +142,8 @@ def answer_source(
         answers = predict(edge, divided.source, options)
     except KeyboardInterrupt:
         raise StoppedError("stopped; no predictions were written") from None
+    except TerminatedError:
+        raise TerminatedError("stopped by SIGTERM; no predictions were written") from None
     if len(divided.rows) > len(source):
         answers = _of_wholes(answers, divided.rows, edge)
     failed = np.array([error is not None for error in answers.errors], bool)
@@ -192,18 +199,34 @@ def _predict_here(edge: Edge, source: Source, options: PredictOptions) -> Answer
 
 
 def _predict(edge: Edge, source: Source, options: PredictOptions) -> Answers:
-    job = _job(edge, source, options)
+    """By processes of this machine, or on Ray; what a lost process leaves is done on Ray."""
+    job, shards = _job(edge, source, options), _shards(source, options.batch)
     answers = Answers.unknown(np.arange(len(source)), job.classes)
+    size = min(without_ray(options.address, options.workers), len(shards))
+    if size and len(source) <= SMALL:
+        ahead = Ahead(size, MODULES)
+        with stopped_by_sigterm(), Processes(ahead, PATIENCE) as processes:
+            for done in processes.run(job, edge.content, shards, "predicting"):
+                _take(done.value, answers)
+        shards = processes.left
+    if shards:
+        _predict_on_ray(edge, source, options, shards, answers)
+    return answers
+
+
+def _predict_on_ray(
+    edge: Edge, source: Source, options: PredictOptions, shards: list[Shard], answers: Answers
+) -> None:
     with ray_session(options.address, options.workers) as workers:
         import ray  # not sooner: the session sets what Ray reads when it is imported
 
         check_shared(source.folder, source.examples["path"].slice(0, 1).to_pylist())
         # Without a number, machines that join the cluster get workers as well.
         room = (lambda: room_for(0)) if options.workers is None else None
-        pool = WorkerPool(job, ray.put(edge.content), workers, PATIENCE, room)
-        for done in pool.run(_shards(source, options.batch), "predicting"):
+        content = ray.put(edge.content)
+        pool = WorkerPool(_job(edge, source, options), content, workers, PATIENCE, room)
+        for done in pool.run(shards, "predicting"):
             _take(done.value, answers)
-    return answers
 
 
 def _take(part: Answers, answers: Answers) -> None:

@@ -297,39 +297,6 @@ def test_a_killed_sweep_goes_on_and_is_reproducible(work: Path, tmp_path: Path) 
     ]
 
 
-def test_a_killed_worker_and_then_the_driver_change_nothing(work: Path, tmp_path: Path) -> None:
-    """The worker is replaced; the same command goes on from the last checkpoint."""
-    output, whole = tmp_path / "t", tmp_path / "whole"
-    more = ("--max-epochs", 30, *kept(work))
-    command = [sys.executable, "-m", "headstart", *map(str, tuning(work, output, *more))]
-
-    def epoch() -> int:
-        return int(json.loads((output / STATE).read_text())["epoch"])
-
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        wait_for((output / STATE).exists, 120)
-        (worker,) = [
-            each
-            for each in psutil.Process(process.pid).children(recursive=True)
-            if "_work_alone" in " ".join(each.cmdline())
-        ]
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.wait()
-        at = epoch()
-        wait_for(lambda: epoch() > at, 120)
-        process.send_signal(signal.SIGKILL)
-    assert 0 < at < epoch() < 30
-    again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert again.returncode == 0, again.stderr
-    assert "going on from the last checkpoint" in again.stderr
-    assert "epoch 1 of 30" not in again.stderr
-    card = Tuned.open(output).card
-    assert [each["epoch"] for each in card.history] == list(range(1, 31))
-    assert exit_code_of(tuning(work, whole, *more)) == 0
-    for name, tensor in weights_of(whole).items():
-        assert np.array_equal(tensor, weights_of(output)[name]), name
-
-
 def test_a_keras_network_is_trained_on_pytorch_and_exported(work: Path, tmp_path: Path) -> None:
     """In processes of its own: Keras chooses what it runs on when it is imported."""
     script = """
@@ -513,3 +480,38 @@ def test_two_workers_are_in_step(work: Path, tmp_path: Path, two_workers: None) 
     hashes = Tuned.open(tmp_path / "t").card.metrics["weights_of_workers"]
     assert len(hashes) == 2
     assert hashes[0] == hashes[1]
+
+
+def test_a_killed_worker_and_then_the_driver_change_nothing(
+    work: Path, tmp_path: Path, two_workers: None
+) -> None:
+    """The worker is replaced; the same command goes on from the last checkpoint."""
+    output, whole = tmp_path / "t", tmp_path / "whole"
+    more = ("--max-epochs", 30, *kept(work))
+    command = [sys.executable, "-m", "headstart", *map(str, tuning(work, output, *more))]
+
+    def epoch() -> int:
+        return int(json.loads((output / STATE).read_text())["epoch"])
+
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        wait_for((output / STATE).exists, 120)
+        (worker,) = [
+            each
+            for each in psutil.Process(process.pid).children(recursive=True)
+            if "_work_alone" in " ".join(each.cmdline())
+        ]
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+        at = epoch()
+        wait_for(lambda: epoch() > at, 120)
+        process.send_signal(signal.SIGKILL)
+    assert 0 < at < epoch() < 30
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "going on from the last checkpoint" in again.stderr
+    assert "epoch 1 of 30" not in again.stderr
+    card = Tuned.open(output).card
+    assert [each["epoch"] for each in card.history] == list(range(1, 31))
+    assert exit_code_of(tuning(work, whole, *more)) == 0
+    for name, tensor in weights_of(whole).items():
+        assert np.array_equal(tensor, weights_of(output)[name]), name

@@ -278,7 +278,7 @@ def code(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write code that classifies with EDGE: in Python and Node, for photographs and sound in C."""
+    """Write code that classifies with EDGE: in Python and Node, and except for texts in C."""
     from headstart.export.edge.ready_code import write_code
 
     paths = write_code(edge, output, overwrite)

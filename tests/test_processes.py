@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -190,18 +189,23 @@ def test_predictions_that_a_lost_process_leaves_are_done_on_ray(
     assert len(rows) == 60
 
 
+TERMINATED = """
+import os, signal
+from headstart.__main__ import main
+from headstart.classify.prediction import edge
+edge._take = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+main()
+"""
+
+
 def test_sigterm_ends_a_prediction_that_writes_nothing(
-    edge: Path, photos: Path, tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
+    edge: Path, photos: Path, tmp_path: Path
 ) -> None:
-    as_if_no_ray_were_there(monkeypatch)
-
-    def stop(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr("headstart.classify.prediction.edge._take", stop)
-    answer = command("classify", "predict", edge, photos, "-o", tmp_path / "p.csv")
-    said = answer.err.splitlines()[-1]
-    assert (answer.code, said) == (
+    """In a process of its own, whose main thread takes the signal."""
+    asked = ("classify", "predict", edge, photos, "-o", tmp_path / "p.csv")
+    command = [sys.executable, "-c", TERMINATED, *map(str, asked)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr.splitlines()[-1]) == (
         143,
         "error: stopped by SIGTERM; no predictions were written",
     )

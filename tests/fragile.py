@@ -12,6 +12,7 @@ from typing import Any
 
 import headstart.data.modalities.image.preprocessing as module
 from headstart.classify.prediction.edge_worker import EdgeJob, EdgeSession, EdgeWorker
+from headstart.data.common.errors import StorageError
 from headstart.extract.worker import EmbeddingJob, EmbeddingWorker
 
 STALLS = "FRAGILE_STALLS"  # not set in the workers of the tests' Ray
@@ -19,7 +20,8 @@ STALLS = "FRAGILE_STALLS"  # not set in the workers of the tests' Ray
 
 @contextmanager
 def fragile_decoding() -> Iterator[None]:
-    """Crash on files with the bytes `poison`, stall at `endless` where `STALLS` is set."""
+    """Crash on files with the bytes `poison`, stall at `endless` where `STALLS` is set, and let the
+    storage fail at `away`."""
     decode = module.decode
 
     def fragile(content: bytes, *rest: Any) -> Any:
@@ -29,6 +31,8 @@ def fragile_decoding() -> Iterator[None]:
             if STALLS in os.environ:
                 time.sleep(1000)
             return decode(b"broken", *rest)
+        if content == b"away":
+            raise StorageError("the storage is away", "Wait for it.")
         return decode(content, *rest)
 
     module.decode = fragile

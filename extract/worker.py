@@ -127,7 +127,7 @@ class EmbeddingWorker(Worker):
     def __init__(self, job: EmbeddingJob, content: bytes) -> None:
         super().__init__(job)
         engines = open_engines(content, job.backbone, job.config)
-        self.engine = FastestEngine(engines, job.config.batch)
+        self.engine = FastestEngine(engines, job.config.batch, job.spec.ragged)
         self.started = time.monotonic()
         self.first: float | None = None
 

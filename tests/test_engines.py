@@ -120,6 +120,20 @@ def test_the_faster_engine_wins_and_the_other_is_not_called_again(
     assert fast.calls == 12 - rounds
 
 
+def test_texts_of_different_lengths_are_embedded_by_all_engines_until_one_has_won(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Short pieces would make the engine win that had its turn with them."""
+    monkeypatch.setattr(race, "time", SimpleNamespace(perf_counter=lambda: Timed.now))
+    slow, fast = Timed("slow", 1.3), Timed("fast", 1.0)
+    runners = FastestEngine([slow, fast], 16, ragged=True)
+    for length in (1.0, 0.9, 0.1, 0.8, 0.7):
+        slow.seconds, fast.seconds = 1.3 * length, length
+        runners.embed(IMAGES[: runners.batch])
+    assert runners.names == ("fast",)
+    assert (slow.calls, fast.calls) == (1 + ROUNDS, 5)
+
+
 def test_of_three_engines_one_far_behind_is_left_out_and_two_equally_fast_ones_continue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -34,6 +34,7 @@ from headstart.data.modalities.known import MODALITIES
 from headstart.data.modalities.modality import DecodeError
 from headstart.data.modalities.text.tokens import Tokenization
 from headstart.data.storage.places import folder_at
+from headstart.data.workers.inputs import Batch, batches
 from headstart.export.backbone.build import export_backbone
 from headstart.extract.engines.runtimes import EngineConfig, EngineError, has_bf16, open_engines
 
@@ -376,6 +377,23 @@ def test_both_engines_give_the_same_embeddings_of_texts_of_any_length(
     precisions = ("fp32", "bf16") if has_bf16() else ("fp32",)
     assert FeatureStore.open(tmp_path / "a").fingerprint.precision in precisions
     assert measured["inferences"] == 74
+
+
+@pytest.mark.parametrize(("tokens", "largest"), [(64, 64), (1 << 13, 16 * 24), (8, 24)])
+def test_batches_have_texts_of_similar_length_and_few_tokens(
+    tokens: int, largest: int, text_job: Path
+) -> None:
+    source = open_source(text_job / "texts.csv")
+    paths = source.examples["path"].to_pylist()
+    rule = load_backbone(text_job / "bert.onnx").spec.preprocessing
+    found = list(batches(Reader(source.folder), paths, rule, lambda: 16, tokens=tokens))
+    made = [each for each in found if isinstance(each, Batch)]
+    shapes = [each.inputs.shape for each in made]
+    assert max(rows * length for rows, length in shapes) <= largest
+    assert [length for _, length in shapes] == sorted((n for _, n in shapes), reverse=True)
+    rows = sorted(each.row for batch in made for each in batch.examples)
+    assert len(rows) == 74
+    assert len(set(rows)) == 74
 
 
 def test_texts_in_int8_are_not_for_openvino(bert_backbone: Path) -> None:

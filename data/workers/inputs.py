@@ -19,7 +19,9 @@ READERS = 16  # threads that read from object storage, which takes tens of milli
 # Bytes of a batch: graphs that resize by themselves take photographs in full size, and convert
 # them to float32.
 MOST_BYTES = 1 << 26
-MOST_TOKENS = 1 << 13  # of a ragged batch with its padding: attention needs their square
+# Tokens of a ragged batch with its padding. What attention makes of them has to stay in the cache
+# of a core: 512 are 1.3 times as fast as 4,096 (docs/text.md).
+TOKENS, TOKENS_ON_GPU = 1 << 9, 1 << 13
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def batches(
     spec: InputSpec,
     size: Callable[[], int],
     at: Callable[[int], None] = lambda row: None,
+    tokens: int = TOKENS,
 ) -> Iterator[Batch | Failure]:
     """Read and decode examples one by one; errors are yielded as `Failure`.
 
@@ -93,6 +96,8 @@ def batches(
         Called before each batch is filled; returns the largest number of examples in it.
     at
         Called with each row before it is read.
+    tokens
+        Of a batch of a ragged input, at most, unless one example has more.
 
     Raises
     ------
@@ -100,7 +105,7 @@ def batches(
         If the storage does not answer.
     """
     if spec.ragged:
-        yield from _by_length(reader, paths, spec, size, at)
+        yield from _by_length(reader, paths, spec, size, at, tokens)
         return
     waiting: list[Example] = []
     inputs = np.empty((0, *spec.shape), spec.dtype)
@@ -130,12 +135,18 @@ def batches(
         yield Batch(waiting, inputs[: len(waiting)])
 
 
+def most_rows(size: int, longest: int, tokens: int = TOKENS) -> int:
+    """Rows of a ragged batch whose longest has so many tokens: `size`, or as many as fit."""
+    return max(1, min(size, tokens // max(1, longest)))
+
+
 def _by_length(
     reader: Reader,
     paths: Sequence[str],
     spec: InputSpec,
     size: Callable[[], int],
     at: Callable[[int], None],
+    tokens: int,
 ) -> Iterator[Batch | Failure]:
     """Batches of examples of similar length, the longest first; one at a time in their order."""
     coming = _decoded(reader, paths, spec)
@@ -152,8 +163,8 @@ def _by_length(
     found.sort(key=lambda each: -min(len(each[1]), spec.shape[0]))
     start = 0
     while start < len(found):
-        longest = min(len(found[start][1]), spec.shape[0])
-        count = max(1, min(size(), MOST_TOKENS // max(1, longest)))
+        longest = spec.stack([found[start][1]]).shape[1]  # cut, with special tokens
+        count = most_rows(size(), longest, tokens)
         some = found[start : start + count]
         at(some[0][0].row)
         yield Batch([example for example, _ in some], spec.stack([array for _, array in some]))

@@ -11,7 +11,7 @@ from headstart.data.common.errors import HeadstartError
 from headstart.data.examples.reading import Reader
 from headstart.data.modalities.modality import InputSpec
 from headstart.data.storage.folder import Folder
-from headstart.data.workers.inputs import Batch, Failure, batches
+from headstart.data.workers.inputs import TOKENS, TOKENS_ON_GPU, Batch, Failure, batches
 from headstart.data.workers.shards import Shard
 
 # Records the row being processed (None at the end) in a shard that has lost a worker.
@@ -96,6 +96,8 @@ class Worker(ABC):
                 mark(row)
 
         paths = shard.examples["path"].to_pylist()
-        yield from batches(self.reader, paths, self.job.spec, (lambda: 1) if mark else size, at)
+        tokens = TOKENS_ON_GPU if self.job.gpu else TOKENS
+        size = (lambda: 1) if mark else size
+        yield from batches(self.reader, paths, self.job.spec, size, at, tokens)
         if mark:
             mark(None)

@@ -18,7 +18,7 @@ from headstart.data.contracts.backbone import Backbone, BackboneSpec
 from headstart.data.examples.reading import Reader
 from headstart.data.modalities.modality import DecodeError
 from headstart.data.storage.folder import Folder
-from headstart.data.workers.inputs import Failure
+from headstart.data.workers.inputs import Failure, most_rows
 from headstart.data.workers.processes import Processes
 from headstart.data.workers.shards import Shard
 from headstart.data.workers.tasks import result_of
@@ -131,7 +131,9 @@ def measure(
     InputError
         If none of them can be read.
     """
-    images = _some(folder, paths, spec)
+    images, size = _some(folder, paths, spec), config.batch
+    if spec.preprocessing.ragged:
+        size = most_rows(size, images.shape[1])
     opened = []
     for each in candidates(config):
         try:
@@ -139,9 +141,9 @@ def measure(
         except EngineError:  # another engine is used, as in extraction itself
             if config.engine:
                 raise
-    first = [_embed(engine, images, config.batch) for _, engine in opened]  # also warms them up
+    first = [_embed(engine, images, size) for _, engine in opened]  # also warms them up
     took: list[list[float]] = [[] for _ in opened]
-    batch = np.resize(images, (min(PIECE, config.batch), *images.shape[1:]))  # repeats them
+    batch = np.resize(images, (min(PIECE, size), *images.shape[1:]))  # repeats them
     end = time.monotonic() + SECONDS
     while time.monotonic() < end or not took[0]:
         for (_, engine), times in zip(opened, took, strict=True):

@@ -26,10 +26,13 @@ class FastestEngine:
     batch
         Pictures in a full batch. A piece has `PIECE`, or as many as a batch if that is fewer;
         incomplete pieces are not timed.
+    ragged
+        Whether examples differ in length: then every engine embeds each piece, and all are timed.
     """
 
-    def __init__(self, engines: list[Engine], batch: int) -> None:
+    def __init__(self, engines: list[Engine], batch: int, ragged: bool = False) -> None:
         self.engines, self.full, self.piece = engines, batch, min(PIECE, batch)
+        self.ragged = ragged
         self.took: list[list[float]] = []  # of each engine; empty until they were compared
 
     @property
@@ -51,19 +54,21 @@ class FastestEngine:
             return self.engines[0].embed(images)
         if not self.took:
             return self._compare(images)
-        turn = min(range(len(self.engines)), key=lambda number: len(self.took[number]))
-        start = time.perf_counter()
-        embeddings = self.engines[turn].embed(images)
-        if len(images) == self.piece:
-            # Of each number of the input: texts that follow each other differ in length.
-            self.took[turn].append((time.perf_counter() - start) / images.size)
-            if turn == len(self.engines) - 1:
-                self._drop_slow_engines()
+        all_turns = range(len(self.engines))
+        turns = all_turns if self.ragged else [min(all_turns, key=lambda n: len(self.took[n]))]
+        timed = self.ragged or len(images) == self.piece
+        for turn in turns:
+            start = time.perf_counter()
+            embeddings = self.engines[turn].embed(images)
+            if timed:
+                self.took[turn].append(time.perf_counter() - start)
+        if timed and turn == all_turns[-1]:
+            self._drop_slow_engines()
         return embeddings
 
     def _drop_slow_engines(self) -> None:
         """After a round, drop those far behind; after the last round, all but the fastest."""
-        best = [min(times) for times in self.took]
+        best = [sum(times) if self.ragged else min(times) for times in self.took]
         fastest = min(best)
         if len(self.took[0]) == ROUNDS:
             kept = [best.index(fastest)]

@@ -37,12 +37,17 @@ from headstart.data.samples import lay_out
 
 BEST = len(ROWS) - 1  # of elpv_depths
 TAIL = ("--augment", "turns", "--cache", "yes")
+WHOLE = ("--max-epochs", "6", "--layer-decay", "0.9")  # half an hour a split on two cores
 CASES: dict[str, tuple[int, tuple[str, ...]]] = {
     "7 blocks, 224 px": (224, ("--train-blocks", "7", *TAIL)),
     "7 blocks, 300 px": (300, ("--train-blocks", "7", *TAIL)),
     "3 blocks, 224 px": (224, ("--train-blocks", "3", *TAIL)),
     "10 blocks, 224 px": (224, ("--train-blocks", "10", *TAIL)),
-    "all, 224 px": (224, ("--train-blocks", "all", "--augment", "turns")),
+    "7 blocks, 224 px, photo": (
+        224,
+        ("--train-blocks", "7", "--augment", "photo", "--cache", "no"),
+    ),
+    "all, 224 px": (224, ("--train-blocks", "all", "--augment", "turns", *WHOLE)),
 }
 VIEWS: tuple[object, ...] = ("--views", "flips")
 DEPTHS: tuple[object, ...] = (

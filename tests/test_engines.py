@@ -89,6 +89,18 @@ def test_what_an_engine_gives_is_not_changed_by_its_next_call(tiny_backbone: Pat
     assert np.array_equal(first, kept)
 
 
+@pytest.mark.parametrize(
+    ("made_in", "batch", "piece"), [("fp32", 16, 2), ("int8", 16, 8), ("fp32", 1, 1)]
+)
+def test_openvino_runs_few_pictures_at_once(
+    made_in: str, batch: int, piece: int, tmp_path: Path
+) -> None:
+    backbone = lower(tmp_path / "b.onnx", made_in)
+    engine = OpenVinoEngine(backbone.content, backbone.spec, EngineConfig(made_in, batch=batch))
+    assert engine.request.input_tensors[0].shape[0] == piece
+    assert engine.embed(IMAGES[:5]).shape == (5, 12)
+
+
 class Timed:
     """An engine that is slow, by a simulated clock, or disagrees."""
 

@@ -34,7 +34,9 @@ CUDA = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAs
 OUT_OF_MEMORY = ("Failed to allocate memory", "Available memory of", "out of memory")
 AGREE = 1e-3  # cosine distance
 THREADS = 1  # per worker: there is a worker for each core
-CACHED = 8  # pictures that OpenVINO runs at once: 4 to 16 are best, see docs/speed.md
+# Pictures that OpenVINO runs at once, so that what layers hand on stays in a core's cache: as many
+# bytes of them in every precision, see docs/speed.md.
+CACHED = {"fp32": 2, "bf16": 4, "int8": 8}
 
 
 class EngineError(InputError):
@@ -203,7 +205,7 @@ class OpenVinoEngine:
     def __init__(self, content: bytes, spec: BackboneSpec, config: EngineConfig) -> None:
         import openvino
 
-        core, self.batch = openvino.Core(), min(config.batch, CACHED)
+        core, self.batch = openvino.Core(), min(config.batch, CACHED[config.precision])
         self.rule = spec.preprocessing
         if config.precision == "bf16" and not has_bf16():
             raise EngineError(

@@ -3,9 +3,11 @@
     python tests/elsewhere.py MODEL BACKBONE [--examples 500] [--jpeg]
 
 The model's held-out photographs go through all of them, each with its own decoder; the table says
-how many labels are training's, and the largest difference of a probability. `--jpeg` saves them as
-JPEG first, of which each decoder makes slightly other pixels. The first answer is that of a browser
-just started: a photograph is chosen as soon as the page is there, before anything is loaded.
+how many labels are training's, and the largest difference of a probability, with Pillow's resizing
+and with that of extraction, which shrinks faster and is a level off here and there (docs/speed.md).
+`--jpeg` saves them as JPEG first, of which each decoder makes slightly other pixels. The first
+answer is that of a browser just started: a photograph is chosen as soon as the page is there,
+before anything is loaded.
 `--screenshots FOLDER` keeps pictures of the page. Exits with 1 if a label differs (with `--jpeg`:
 more than 1 % of them), or without `--jpeg` a probability by more than 1e-3, or if the first answer
 takes more than 2 seconds.
@@ -155,12 +157,12 @@ def held_out(model: Model) -> list[Path]:
     return [Path(model.card.root, path) for path in paths]
 
 
-def in_training(model: Model, backbone: Path, files: list[Path]) -> Answers:
-    """Decoded, embedded, and classified by the estimator."""
+def in_training(model: Model, backbone: Path, files: list[Path], fast: bool = True) -> Answers:
+    """Decoded, embedded, and classified by the estimator; `fast`: resized as by extraction."""
     loaded = load_backbone(backbone)
     rule = loaded.spec.preprocessing
     probabilities, _ = training_answers(loaded, model)
-    images = (decode(file.read_bytes(), rule) for file in files)
+    images = (decode(file.read_bytes(), rule, fast) for file in files)
     answers = np.concatenate([probabilities(image[None]) for image in images])
     return Answers(answers.argmax(axis=1), answers)
 
@@ -187,7 +189,8 @@ def main() -> None:
             originals, files = files, [folder / f"{number}.jpg" for number in range(len(files))]
             for original, file in zip(originals, files, strict=True):
                 open_image(original.read_bytes()).save(file, "JPEG", quality=90)
-        expected = in_training(model, asked.backbone, files)
+        expected = in_training(model, asked.backbone, files, fast=False)
+        extracted = in_training(model, asked.backbone, files)
         found = {"Python": in_python(edge, files), "Node": in_node(edge, files)}
         found["C"] = in_c(edge, files)
         with served(folder / "site") as address, chromium() as browser:
@@ -198,12 +201,14 @@ def main() -> None:
         with served(folder / "site") as address:
             seconds, since_opening = first_answer(address, files[0])
     print(f"{len(files)} held-out photographs\n")
-    print("| where | labels that differ from training's | largest difference |\n|---|---|---|")
+    print("| where | labels that differ | largest difference | as extracted: labels | difference |")
+    print("|---|---|---|---|---|")
     worst, most = 0.0, 0
     for where, answers in found.items():
         changed, apart = answers.against(expected)
-        worst, most = max(worst, apart), max(most, changed)
-        print(f"| {where} | {changed} | {apart:.1e} |")
+        others, away = answers.against(extracted)
+        worst, most = max(worst, apart), max(most, changed, others)
+        print(f"| {where} | {changed} | {apart:.1e} | {others} | {away:.1e} |")
     print(
         f"\nfirst answer {seconds:.2f} s after the choice, {since_opening:.2f} s after the opening"
     )

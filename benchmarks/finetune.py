@@ -37,7 +37,7 @@ from headstart.data.samples import lay_out
 
 BEST = len(ROWS) - 1  # of elpv_depths
 TAIL = ("--augment", "turns", "--cache", "yes")
-WHOLE = ("--max-epochs", "6", "--layer-decay", "0.9")  # half an hour a split on two cores
+WHOLE = ("--max-epochs", "6", "--layer-decay", "0.9")  # less than half an hour a split
 CASES: dict[str, tuple[int, tuple[str, ...]]] = {
     "7 blocks, 224 px": (224, ("--train-blocks", "7", *TAIL)),
     "7 blocks, 300 px": (300, ("--train-blocks", "7", *TAIL)),

@@ -9,8 +9,8 @@ and with that of extraction, which shrinks faster and is a level off here and th
 answer is that of a browser just started: a photograph is chosen as soon as the page is there,
 before anything is loaded.
 `--screenshots FOLDER` keeps pictures of the page. Exits with 1 if a label differs (with `--jpeg`:
-more than 1 % of them), or without `--jpeg` a probability by more than 1e-3, or if the first answer
-takes more than 2 seconds.
+more than 1 % of them), or without `--jpeg` a probability by more than 1e-3 with Pillow's resizing,
+or if the first answer takes more than 2 seconds.
 """
 
 from __future__ import annotations

@@ -295,7 +295,7 @@ def text_job(
         file.write('"<b>wind</b> & sail\u202e",banking,wrong,\n')
     summary = extract(folder / "texts.csv", folder / "bert.onnx", folder / "features")
     assert summary.tally == {"texts cut at 24 tokens": 1}
-    assert set(summary.engines) <= {"onnxruntime", "openvino"}
+    assert summary.engines in (("onnxruntime",), ("openvino",), ("onnxruntime", "openvino"))
     train(folder / "features", folder / "model")
     return folder
 

@@ -19,17 +19,24 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Outcome, exit_code_of, once
 from elsewhere import WEB
+from safetensors.numpy import load_file
 
+from headstart.classify.finetune import finetuning, planning
 from headstart.classify.finetune.activations import SHARD, Activations
 from headstart.classify.finetune.examples import find_examples
-from headstart.classify.finetune.options import Recipe
+from headstart.classify.finetune.options import Recipe, ScopeOptions
 from headstart.classify.finetune.training.augmentation import VIEWS, changed, view
 from headstart.classify.finetune.training.inputs import drawn_views
+from headstart.classify.finetune.training.loop import HEAD
+from headstart.data.common.errors import StoppedError
+from headstart.data.contracts.calibration import softmax
 from headstart.data.contracts.model import Model
+from headstart.data.contracts.store import FeatureStore, embeddings_of
 from headstart.data.contracts.tuned import Tuned
 from headstart.data.storage.local import LocalFolder
 from headstart.data.storage.lock import sole_writer
 from headstart.export.networks.trainable.opening import open_trainable
+from headstart.export.networks.trainable.trainable import Trainable
 from headstart.export.options import BackboneOptions
 
 NETWORK = ("--network", "timm:test_efficientnet", "--weights", "none")
@@ -88,14 +95,17 @@ def kept(work: Path) -> tuple[object, ...]:
     return ("--cache", "yes", "--cache-folder", work / "tuned" / "cache")
 
 
-def weights_of(tuned: Path) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
+def opened() -> Trainable:
+    """The network of the tests, as it is before training."""
+    return open_trainable("timm:test_efficientnet", BackboneOptions(weights="none", size=40))
 
+
+def weights_of(tuned: Path) -> dict[str, np.ndarray]:
     return dict(load_file(Tuned.open(tuned).weights))
 
 
 def test_exactly_the_trained_blocks_have_moved(work: Path) -> None:
-    network = open_trainable("timm:test_efficientnet", BackboneOptions(weights="none", size=40))
+    network = opened()
     before = {name: t.numpy() for name, t in network.network.module.state_dict().items()}  # type: ignore[attr-defined]
     after = weights_of(work / "tuned")
     trained = {
@@ -146,7 +156,7 @@ def test_the_cache_holds_what_the_photographs_give(work: Path) -> None:
     import torch
 
     (folder,) = (work / "tuned" / "cache").iterdir()
-    network = open_trainable("timm:test_efficientnet", BackboneOptions(weights="none", size=40))
+    network = opened()
     cut = len(network.blocks) - 2
     examples = find_examples(work / "photos", Model.open(work / "m"), 0.1, None, 0)
     parts = Activations(str(folder), len(examples.paths), 8, ()).open()
@@ -378,9 +388,11 @@ def test_what_is_refused_before_any_work(
         "error: 1 x 1 GPUs are asked for, but the cluster has 0 Leave --gpus-per-worker out to "
         "train on CPUs, or start Ray where there are GPUs."
     )
-    assert said(command(*named, "--max-epochs", 0, "--dropout", 2, "--cache", "maybe")) == (
+    wrong = ("--max-epochs", 0, "--dropout", 2, "--precision", "fp16", "--cache", "maybe")
+    assert said(command(*named, *wrong)) == (
         "error: 1. --max-epochs 0 is not possible Give 1 to 10000. 2. --dropout 2 is "
-        "not possible Give 0 to 0.95. 3. unknown --cache 'maybe' Choose from auto, yes, no."
+        "not possible Give 0 to 0.95. 3. unknown --precision 'fp16' Choose from auto, fp32, bf16. "
+        "4. unknown --cache 'maybe' Choose from auto, yes, no."
     )
     assert said(command(*named, "--sweep", "learnin_rate=1")) == (
         "error: --sweep learnin_rate=1: 'learnin_rate' cannot be swept Did you mean learning_rate?"
@@ -444,6 +456,78 @@ def test_another_recipe_is_not_mixed_into_a_run(
         f"error: {tmp_path / 't'} holds checkpoints of another fine-tuning: dropout was 0.2, is "
         "0.4 Run it with the same options to go on, or pass --overwrite to start anew."
     )
+
+
+def test_what_was_chosen_by_measuring_goes_for_the_run_that_goes_on(
+    work: Path, tmp_path: Path, command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busier computer would choose fewer blocks, whose weights are not those of a checkpoint."""
+
+    def stop(*_: object) -> None:
+        raise StoppedError("stopped here", "")
+
+    start = tuning(work, tmp_path / "t", "--train-blocks", "auto", "--max-epochs", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(finetuning, "run_training", stop)
+        patched.setattr(planning, "_seconds_of_step", lambda *given: 1e-3 if given[-1] else 1.6e-3)
+        patched.setattr(planning, "cpu_has_bf16", lambda: True)
+        stopped = command(*start)
+    assert "stopped here" in stopped.err
+    assert "in bf16 (mixed precision), 1.6 times as fast here as in fp32" in stopped.err
+    monkeypatch.setattr(planning, "_seconds_of_step", lambda *_: 1e3)
+    answer = command(*start)
+    assert answer.code == 0, answer.err
+    card, network = Tuned.open(tmp_path / "t").card, opened()
+    assert card.blocks == tuple(block.name for block in network.blocks)
+    assert card.recipe["precision"] == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "able", "chosen"),
+    [
+        ((1.6, 1.0), True, "bf16"),
+        ((1.4, 1.0), True, "fp32"),  # too close: another time it could be the other way round
+        ((1.0, 2.0), True, "fp32"),
+        ((1.6, 1.0), False, "fp32"),
+    ],
+)
+def test_mixed_precision_is_chosen_where_it_is_much_faster(
+    seconds: tuple[float, float], able: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "_seconds_of_step", lambda *given: seconds[given[-1]])
+    monkeypatch.setattr(planning, "cpu_has_bf16", lambda: able)
+    work = planning.Work(100, 80, 1, lambda content: 100)
+    for asked, found in (("auto", chosen), ("fp32", "fp32"), ("bf16", "bf16")):
+        scope, recipe = ScopeOptions(blocks="2", cache="no"), Recipe(precision=asked)
+        plan = planning.make_plan(opened(), scope, recipe, work)
+        assert plan.precision == found
+        assert plan.seconds == 12 * 80 * seconds[found == "bf16"]
+        assert ("in bf16" in plan.words[-1]) == (asked == "auto" and found == "bf16")
+
+
+def test_in_bf16_weights_and_answers_stay_float32(work: Path, tmp_path: Path) -> None:
+    """The answers are those of the network as it is exported."""
+    bf16 = (*kept(work), "--precision", "bf16", "--max-epochs", 1)
+    assert exit_code_of(tuning(work, tmp_path / "t", *bf16)) == 0
+    tuned = Tuned.open(tmp_path / "t")
+    assert tuned.card.recipe["precision"] == "bf16"
+    assert {tensor.dtype for tensor in weights_of(tmp_path / "t").values()} <= {
+        np.dtype(np.float32),
+        np.dtype(np.int64),  # counters of normalization
+    }
+    assert exit_code_of(("export", "backbone", tmp_path / "t", "-o", tmp_path / "b.onnx")) == 0
+    features = tmp_path / "f"
+    extracted = ("extract", work / "photos", "--backbone", tmp_path / "b.onnx", "-o", features)
+    assert exit_code_of(extracted) == 0
+    head = load_file(tmp_path / "t" / HEAD)
+    table = FeatureStore.open(features).read()
+    scores = embeddings_of(table) @ head["weight"].T + head["bias"]
+    best = softmax(scores / tuned.card.metrics["temperature"]).max(1)
+    exported = dict(zip(table["id"].to_pylist(), best, strict=True))
+    for row in tuned.examples().to_pylist():
+        if row["split"] == "test":
+            # The cache is in float16; answers in bf16 would be off by ten times as much.
+            assert row["confidence"] == pytest.approx(exported[row["id"]], abs=1e-3)
 
 
 def test_two_runs_do_not_share_a_folder(

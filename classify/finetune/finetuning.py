@@ -20,7 +20,12 @@ import pyarrow.parquet as pq
 from headstart.classify.finetune.activation_worker import ActivationJob
 from headstart.classify.finetune.activations import compute, rows_to_compute
 from headstart.classify.finetune.examples import TuningExamples, find_examples
-from headstart.classify.finetune.options import FinetuneOptions, NetworkOptions, Recipe
+from headstart.classify.finetune.options import (
+    FinetuneOptions,
+    NetworkOptions,
+    Recipe,
+    ScopeOptions,
+)
 from headstart.classify.finetune.planning import Work, make_plan, parameters_of
 from headstart.classify.finetune.running import check_machines, run_training
 from headstart.classify.finetune.sweep import Trial, sweep
@@ -46,6 +51,7 @@ from headstart.export.networks.trainable.trainable import Trainable
 from headstart.export.options import BackboneOptions
 
 SETTINGS, CHECKPOINTS, CACHE, SWEEP = "settings.json", "checkpoints", "cache", "sweep"
+PLANNED = "planned"  # in the settings: what was chosen by measuring
 FEW = 50  # labels of a class, below which a frozen head is the safer choice (docs/finetune.md)
 IMAGE = "image"  # the modality whose networks can be trained
 PACKAGES = ("headstart", "torch", "ray", "numpy")
@@ -171,7 +177,8 @@ def _train(
     options: FinetuneOptions,
 ) -> _Done:
     """Plan, cache, sweep and train."""
-    recipe, machine, scope = options.recipe, options.machine, options.scope
+    machine = options.machine
+    scope, recipe = _as_planned(folder, options)
     network, place = opened.network, Path(folder.path())
     clock, count = console.Clock(), len(examples.paths)
     with ray_session(machine.address, None) as workers:
@@ -184,9 +191,11 @@ def _train(
             len(examples.train),
             cpus,
             lambda content: rows_to_compute(caches, front, content, examples),
+            gpu=machine.gpus > 0,
         )
         with console.status("measuring the network"):
             plan = make_plan(network, scope, recipe, work)
+        recipe = replace(recipe, precision=plan.precision)
         for line in plan.words:
             console.note(line)
         trained, whole = parameters_of(network, plan.first, scope.convolutions)
@@ -196,7 +205,12 @@ def _train(
             "head's"
         )
         clock.stage("plan")
-        folder.write(SETTINGS, json.dumps(settings, indent=1).encode())
+        chosen = {
+            "blocks": len(network.blocks) - plan.first,
+            "cache": "no" if plan.front is None else "yes",
+            "precision": plan.precision,
+        }
+        folder.write(SETTINGS, json.dumps(settings | {PLANNED: chosen}, indent=1).encode())
         cache = None
         if plan.front is not None:
             cache = compute(caches, front, plan.front, examples, plan.shape, cpus)
@@ -219,6 +233,18 @@ def _train(
         outcome = run_training(job, machine, place / CHECKPOINTS, cpus)
         clock.stage("train")
     return _Done(job, outcome, trials, clock.seconds)
+
+
+def _as_planned(folder: LocalFolder, options: FinetuneOptions) -> tuple[ScopeOptions, Recipe]:
+    """What the run that was stopped had chosen by measuring, which goes for one that goes on."""
+    scope, recipe = options.scope, options.recipe
+    before = json.loads(folder.read(SETTINGS)) if folder.exists(SETTINGS) else {}
+    if PLANNED not in before:
+        return scope, recipe
+    chosen = before[PLANNED]
+    blocks = scope.blocks if scope.convolutions is not None else str(chosen["blocks"])
+    scope = replace(scope, blocks=blocks, cache=chosen["cache"])
+    return scope, replace(recipe, precision=chosen["precision"])
 
 
 def _network(
@@ -297,6 +323,7 @@ def _begin(folder: LocalFolder, settings: dict[str, Any], overwrite: bool) -> No
         _remove_checkpoints(folder)
     if folder.exists(SETTINGS):
         before = json.loads(folder.read(SETTINGS))
+        before.pop(PLANNED, None)
         other = sorted(_differences(before, json.loads(json.dumps(settings))))
         if other and not overwrite:
             raise ModelError(
@@ -305,6 +332,7 @@ def _begin(folder: LocalFolder, settings: dict[str, Any], overwrite: bool) -> No
                 "Run it with the same options to go on, or pass --overwrite to start anew.",
             )
         if other:
+            folder.path(SETTINGS).unlink()
             _remove_checkpoints(folder)
         else:
             console.note("going on from the last checkpoint, if there is one")

@@ -20,6 +20,7 @@ from headstart.data.common.onnx_runtime import open_session
 from headstart.export.networks.trainable.trainable import Trainable
 
 MEASURED = 8  # photographs that go through the network to measure it
+MUCH = 1.5  # times as fast, so that the same computer chooses the same precision every time
 SHARES = (1.0, 0.75, 0.5, 0.33, 0.15)  # of the blocks, that `auto` tries, largest first
 
 
@@ -39,6 +40,8 @@ class Plan:
         That are cached of each.
     seconds
         Of the whole training.
+    precision
+        Of the recipe, or the faster one if that is to be chosen.
     words
         How that was found, for people.
     """
@@ -48,6 +51,7 @@ class Plan:
     shape: tuple[int, ...]
     views: int
     seconds: float
+    precision: str
     words: tuple[str, ...]
 
 
@@ -65,12 +69,30 @@ class Work:
         That work at the same time.
     uncached
         Of a graph of frozen blocks, how many examples a cache lacks.
+    gpu
+        Whether GPUs train, which are not measured.
     """
 
     examples: int
     trained: int
     cpus: int
     uncached: Callable[[bytes], int]
+    gpu: bool = False
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Seconds that training takes for one photograph, forwards and backwards.
+
+    Parameters
+    ----------
+    words
+        How the precision was chosen, if it was.
+    """
+
+    seconds: float
+    precision: str
+    words: tuple[str, ...] = ()
 
 
 def make_plan(network: Trainable, scope: ScopeOptions, recipe: Recipe, work: Work) -> Plan:
@@ -121,7 +143,7 @@ def _roughly(
     import torch
 
     pixels = _tensor(network, _photographs(network))
-    online = recipe.epochs * work.trained * _seconds_of_step(network, pixels, first, 0)
+    online = recipe.epochs * work.trained * _step(network, pixels, (first, 0), recipe, work).seconds
     if not first or scope.cache == "no" or recipe.augmentation not in CAN_BE_CACHED:
         return online
     with torch.no_grad():
@@ -131,7 +153,9 @@ def _roughly(
     views = VIEWS[recipe.augmentation]
     if size_of(work.examples, views, tuple(values.shape[1:])) > scope.gigabytes * 1e9:
         return online
-    tail = recipe.epochs * work.trained * _seconds_of_step(network, values, first, first)
+    tail = (
+        recipe.epochs * work.trained * _step(network, values, (first, first), recipe, work).seconds
+    )
     return min(online, work.examples * views * front + tail)
 
 
@@ -145,13 +169,13 @@ def _plan(network: Trainable, first: int, scope: ScopeOptions, recipe: Recipe, w
     views = VIEWS[recipe.augmentation]
     photographs = _photographs(network)
     pixels = _tensor(network, photographs)
-    whole = _seconds_of_step(network, pixels, first, 0)
-    online = recipe.epochs * work.trained * whole
+    whole = _step(network, pixels, (first, 0), recipe, work)
+    online = recipe.epochs * work.trained * whole.seconds
     blocks = f"{len(network.blocks) - first} of {len(network.blocks)} blocks"
     trained = f"training {blocks} and the head"
     if first < len(network.blocks):
         trained += f" (from {network.blocks[first].name} on)"
-    plain = f"{recipe.epochs} epochs of {_time(work.trained * whole)} = {_time(online)}"
+    plain = f"{recipe.epochs} epochs of {_time(work.trained * whole.seconds)} = {_time(online)}"
     allowed = scope.cache != "no" and recipe.augmentation in CAN_BE_CACHED
     if not first or not allowed:
         if scope.cache == "yes":
@@ -159,26 +183,29 @@ def _plan(network: Trainable, first: int, scope: ScopeOptions, recipe: Recipe, w
                 "--cache yes with all blocks trained: no block is frozen, so nothing can be kept",
                 "Leave --cache out.",
             )
-        return Plan(first, None, (), 0, online, (trained, f"from photographs: {plain}"))
+        said = f"from photographs: {plain}"
+        return Plan(first, None, (), 0, online, whole.precision, (trained, said, *whole.words))
     content = network.front_to_onnx(first)
     values, front = _front(content, network, photographs)
-    tail = _seconds_of_step(network, values, first, first)
+    tail = _step(network, values, (first, first), recipe, work)
     left = work.uncached(content)
     make = left * views * front / work.cpus
-    cached = make + recipe.epochs * work.trained * tail
+    cached = make + recipe.epochs * work.trained * tail.seconds
     shape = tuple(values.shape[1:])
     size = size_of(work.examples, views, shape)
     once = f"{_time(make)} once, then" if left else "it is there,"
     said = (
         f"with a cache of {work.examples:,} photographs in {views} views ({human_bytes(size)}): "
-        f"{once} {recipe.epochs} epochs of {_time(work.trained * tail)} = "
+        f"{once} {recipe.epochs} epochs of {_time(work.trained * tail.seconds)} = "
         f"{_time(cached)}"
     )
     fits = size <= scope.gigabytes * 1e9
     if scope.cache == "yes" or (fits and cached < online):
-        return Plan(first, content, shape, views, cached, (trained, said, f"without: {plain}"))
+        words = (trained, said, f"without: {plain}", *tail.words)
+        return Plan(first, content, shape, views, cached, tail.precision, words)
     why = "which is less" if fits else f"since --gigabytes is {scope.gigabytes:g}"
-    return Plan(first, None, (), 0, online, (trained, said, f"without, {why}: {plain}"))
+    words = (trained, said, f"without, {why}: {plain}", *whole.words)
+    return Plan(first, None, (), 0, online, whole.precision, words)
 
 
 def _tensor(network: Trainable, photographs: np.ndarray) -> Any:
@@ -203,13 +230,48 @@ def _front(content: bytes, network: Trainable, photographs: np.ndarray) -> tuple
     return torch.from_numpy(values), (time.perf_counter() - began) / len(pixels)
 
 
-def _seconds_of_step(network: Trainable, values: Any, first: int, cut: int) -> float:
-    """Seconds that training takes for one photograph, forwards and backwards."""
+def _step(
+    network: Trainable, values: Any, blocks: tuple[int, int], recipe: Recipe, work: Work
+) -> _Step:
+    """A step from values on, in the precision of the recipe, or in the faster one.
+
+    Parameters
+    ----------
+    blocks
+        The first one that is trained, and the first one that the values go through.
+    """
+    choose = recipe.precision == AUTO and not work.gpu
+    seconds = _seconds_of_step(network, values, blocks, recipe.precision == "bf16")
+    if not choose:
+        return _Step(seconds, recipe.precision)
+    if not cpu_has_bf16():
+        return _Step(seconds, "fp32")
+    mixed = _seconds_of_step(network, values, blocks, True)
+    if seconds < MUCH * mixed:
+        return _Step(seconds, "fp32")
+    said = f"in bf16 (mixed precision), {seconds / mixed:.1f} times as fast here as in fp32"
+    return _Step(mixed, "bf16", (said,))
+
+
+def cpu_has_bf16() -> bool:
+    """Whether PyTorch has fast bf16 for this CPU; without, a step could take minutes."""
+    import torch
+
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _seconds_of_step(
+    network: Trainable, values: Any, blocks: tuple[int, int], mixed: bool
+) -> float:
+    import torch
+
+    first, cut = blocks
     choose_parameters(network, first, None)
     taken = []
     for _ in range(3):  # the first one allocates
         began = time.perf_counter()
-        features = network.module(values, cut)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            features = network.module(values, cut)
         if features.requires_grad:
             features.sum().backward()
         taken.append(time.perf_counter() - began)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.classify.finetune.options import Recipe
+from headstart.classify.finetune.options import AUTO, Recipe
 from headstart.classify.finetune.training.inputs import Inputs, inputs_for
 from headstart.classify.finetune.training.job import Session, TrainingJob
 from headstart.classify.finetune.training.optimization import (
@@ -122,8 +122,10 @@ class _Run:
         return model
 
     def _autocast(self) -> Any:
-        torch, kind = self.torch, self.torch.device(self.device).type
-        on = kind == "cuda" and torch.cuda.is_bf16_supported()
+        """For steps of training; what answers computes in float32, as the exported network does."""
+        torch, kind, asked = self.torch, self.torch.device(self.device).type, self.recipe.precision
+        able = kind == "cuda" and torch.cuda.is_bf16_supported()
+        on = asked == "bf16" or (asked == AUTO and able)
         return torch.autocast(kind, dtype=torch.bfloat16, enabled=on)
 
     def _start_head(self) -> None:
@@ -168,9 +170,9 @@ class _Run:
         """Float32 `[rows, dim]`, of the pictures as they are."""
         found = [np.empty((0, self.network.dim), np.float32)]
         some = [rows[n : n + EVALUATED] for n in range(0, len(rows), EVALUATED)]
-        with self.torch.no_grad(), self._autocast():
+        with self.torch.no_grad():
             for values in self.inputs.batches(some, None, self.device):
-                found.append(self.network.module(values, self.cut).float().cpu().numpy())
+                found.append(self.network.module(values, self.cut).cpu().numpy())
         return np.concatenate(found)
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:

@@ -9,10 +9,8 @@ from headstart.cluster.commands import as_program, is_ours, values
 from headstart.cluster.connection import ADDRESSES, connect, environment_without
 from headstart.cluster.jobs import Job, jobs
 from headstart.data.common.errors import InputError, first_line
-from headstart.data.common.ray_session import PER_GPU, capacity
+from headstart.data.common.ray_session import GPU_ENGINE, PER_GPU, capacity
 from headstart.data.storage.addresses import without_secret
-
-GPU_ENGINES = ("cuda", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def placement(command: Sequence[str], nodes: Sequence[Node]) -> tuple[list[int],
     if not is_ours(program) or not _has_workers(program):
         return [0] * len(nodes), 0
     options = dict(values(program))
-    per_gpu = PER_GPU if options.get("--engine") in GPU_ENGINES else None
+    per_gpu = PER_GPU if options.get("--engine") == GPU_ENGINE else None
     room = [capacity([(node.cpus, node.gpus)], per_gpu) for node in nodes]
     what = "CPUs beside a GPU" if per_gpu else "CPUs"
     asked = options.get("--workers", "")

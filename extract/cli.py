@@ -10,6 +10,7 @@ import typer
 from headstart.data.common import console
 from headstart.data.common.application.arguments import Address, AsJson, GroupedCommand, expanded
 from headstart.data.common.console import counted
+from headstart.data.common.ray_session import GPU_ENGINE
 from headstart.data.source_options import SourceOptions
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ class ExtractArguments:
     batch_size: Annotated[int, typer.Option(help="Examples per call of the backbone.")] = 16
     engine: Annotated[
         str | None,
-        typer.Option(
-            help="onnxruntime, openvino, cuda or tensorrt; default: the fastest for CPUs."
-        ),
+        typer.Option(help="onnxruntime, openvino or cuda; default: the fastest for CPUs."),
     ] = None
     max_bad: MaxBad = 0.05
     retry_failed: Annotated[
@@ -118,8 +117,7 @@ def extract(
     from headstart.data.workers.small import without_ray
     from headstart.extract.ahead import started_for
 
-    on_gpu = arguments.engine in ("cuda", "tensorrt")
-    size = without_ray(arguments.address, arguments.workers, on_gpu)
+    size = without_ray(arguments.address, arguments.workers, arguments.engine == GPU_ENGINE)
     with started_for(output, size) as ahead:
         from headstart.extract import job  # takes as long as those processes need to start
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from headstart.cluster.commands import as_program, check_remote_outputs
 from headstart.data.common.errors import Checklist, InputError
+from headstart.data.common.ray_session import GPU_ENGINE
 
 API = "ray.io/v1"
 USER = 1000  # of the images in cluster/docker
@@ -23,7 +24,6 @@ CPUS = re.compile(r"[1-9][0-9]*")  # whole ones: a worker has a CPU
 MEMORY = re.compile(r"[1-9][0-9]*(k|M|G|T|Ki|Mi|Gi|Ti)?")
 TMP = "/tmp"  # noqa: S108 - a pod's own
 GPU = "nvidia.com/gpu"
-GPU_ENGINES = ("cuda", "tensorrt")
 RETRIES = 2  # with a new cluster each: what is in the store is not embedded again
 KEEP_SECONDS = 600  # for which a finished job's cluster can be looked at
 IDLE_SECONDS = 120  # after which the autoscaler removes a node
@@ -172,10 +172,10 @@ def _checked(command: Sequence[str], options: ClusterOptions) -> list[str]:
                 "the cluster would have no workers", "Give --replicas or --gpu-replicas."
             )
     with checks.item():
-        engine = next((word for word in program if word.split("=")[-1] in GPU_ENGINES), None)
-        if engine and not options.gpu.at_most:
+        on_gpu = any(word.split("=")[-1] == GPU_ENGINE for word in program)
+        if on_gpu and not options.gpu.at_most:
             raise InputError(
-                f"the command asks for the engine {engine.split('=')[-1]}, but no pod has a GPU",
+                f"the command asks for the engine {GPU_ENGINE}, but no pod has a GPU",
                 "Give --gpu-replicas 1, or choose an engine for CPUs.",
             )
     checks.finish()

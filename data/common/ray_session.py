@@ -21,6 +21,7 @@ from headstart.data.common.errors import ExtractionError, InputError, Terminated
 from headstart.data.storage.temporary import temporary_folder
 
 CONNECT_SECONDS = 5
+GPU_ENGINE = "cuda"  # the engine that runs on GPUs
 PER_GPU = 16  # workers that share one GPU, at most: each takes some of its memory
 SETTLE_SECONDS = 3  # for the CPUs of workers that have just ended to be counted as free again
 # What Ray appends to the path of a temporary folder, at most, and what a system allows in all.

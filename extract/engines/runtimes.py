@@ -16,19 +16,16 @@ import numpy as np
 
 from headstart.data.common.errors import InputError
 from headstart.data.common.onnx_runtime import open_session
+from headstart.data.common.ray_session import GPU_ENGINE
 from headstart.data.contracts.backbone import OUTPUT, BackboneSpec
 
 # The precisions of each engine. A file runs in its own, or in bf16 if that is fp32.
 ENGINES = {
     "onnxruntime": ("fp32", "fp16", "int8"),
     "openvino": ("fp32", "bf16", "int8"),
-    "cuda": ("fp32", "fp16", "int8"),
-    "tensorrt": ("fp32", "fp16", "int8"),
+    GPU_ENGINE: ("fp32", "fp16", "int8"),
 }
-PROVIDERS = {
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
+PROVIDER = "CUDAExecutionProvider"  # of ONNX Runtime, for GPUs
 # Trying all of cuDNN's algorithms takes up to twice as long, and finds no faster ones.
 CUDA = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
 OUT_OF_MEMORY = ("Failed to allocate memory", "Available memory of", "out of memory")
@@ -77,7 +74,7 @@ class EngineConfig:
     @property
     def on_gpu(self) -> bool:
         """Whether it needs a GPU."""
-        return self.engine in PROVIDERS
+        return self.engine == GPU_ENGINE
 
 
 class OnnxRuntimeEngine:
@@ -113,7 +110,7 @@ class GpuEngine:
     content
         The bytes of the backbone file.
     config
-        Its engine is a key of `PROVIDERS`; its batch is the size of every batch.
+        Its batch is the size of every batch.
 
     Raises
     ------
@@ -122,24 +119,23 @@ class GpuEngine:
         GPU's memory is too small.
     """
 
+    name = GPU_ENGINE
+
     def __init__(self, content: bytes, spec: BackboneSpec, config: EngineConfig) -> None:
         import onnxruntime
 
-        self.name = str(config.engine)
-        provider = PROVIDERS[self.name]
-        if provider not in onnxruntime.get_available_providers():
+        if PROVIDER not in onnxruntime.get_available_providers():
             raise EngineError(
-                f"the installed ONNX Runtime has no {provider}",
+                f"the installed ONNX Runtime has no {PROVIDER}",
                 "Replace onnxruntime by onnxruntime-gpu where the workers run, or choose "
                 "another --engine.",
             )
         onnxruntime.preload_dlls()
         with _memory_of_gpu(config.batch):
-            options = CUDA if self.name == "cuda" else {}
-            self.session = open_session(content, THREADS, provider, options)
-        if provider not in self.session.get_providers():
+            self.session = open_session(content, THREADS, PROVIDER, CUDA)
+        if PROVIDER not in self.session.get_providers():
             raise EngineError(
-                f"{provider} does not start on this machine",
+                f"{PROVIDER} does not start on this machine",
                 "Check its GPU (memory, driver) and CUDA libraries, or choose another --engine.",
             )
         self.batch, self.rule = config.batch, spec.preprocessing
@@ -262,7 +258,7 @@ def engines_here(precision: str) -> list[str]:
         name
         for name, precisions in ENGINES.items()
         if precision in precisions
-        and name not in PROVIDERS
+        and name != GPU_ENGINE
         and find_spec(name)
         and (precision != "bf16" or has_bf16())
     ]
@@ -303,7 +299,7 @@ def open_engines(content: bytes, spec: BackboneSpec, config: EngineConfig) -> li
         try:
             if name == "openvino":
                 opened.append(OpenVinoEngine(content, spec, config))
-            elif name in PROVIDERS:
+            elif name == GPU_ENGINE:
                 opened.append(GpuEngine(content, spec, config))
             else:
                 opened.append(OnnxRuntimeEngine(content, spec))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -503,6 +504,9 @@ def test_mixed_precision_is_chosen_where_it_is_much_faster(
         assert plan.precision == found
         assert plan.seconds == 12 * 80 * seconds[found == "bf16"]
         assert ("in bf16" in plan.words[-1]) == (asked == "auto" and found == "bf16")
+        on_gpu = planning.make_plan(opened(), scope, recipe, replace(work, gpu=True))
+        assert on_gpu.precision == asked  # the worker on the GPU decides
+        assert on_gpu.words[-1].startswith("these times are of the CPUs here: GPUs are faster")
 
 
 def test_in_bf16_weights_and_answers_stay_float32(work: Path, tmp_path: Path) -> None:

@@ -240,10 +240,13 @@ def _step(
     blocks
         The first one that is trained, and the first one that the values go through.
     """
-    choose = recipe.precision == AUTO and not work.gpu
-    seconds = _seconds_of_step(network, values, blocks, recipe.precision == "bf16")
-    if not choose:
-        return _Step(seconds, recipe.precision)
+    asked = recipe.precision
+    seconds = _seconds_of_step(network, values, blocks, asked == "bf16" and not work.gpu)
+    if work.gpu:
+        said = "these times are of the CPUs here: GPUs are faster, and with --train-blocks auto"
+        return _Step(seconds, asked, (f"{said} could train more blocks in the time",))
+    if asked != AUTO:
+        return _Step(seconds, asked)
     if not cpu_has_bf16():
         return _Step(seconds, "fp32")
     mixed = _seconds_of_step(network, values, blocks, True)

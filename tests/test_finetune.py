@@ -470,12 +470,12 @@ def test_what_was_chosen_by_measuring_goes_for_the_run_that_goes_on(
     start = tuning(work, tmp_path / "t", "--train-blocks", "auto", "--max-epochs", 1)
     with monkeypatch.context() as patched:
         patched.setattr(finetuning, "run_training", stop)
-        patched.setattr(planning, "_seconds_of_step", lambda *given: 1e-3 if given[-1] else 1.6e-3)
+        patched.setattr(planning, "seconds_of_step", lambda *given: 1e-3 if given[-1] else 1.6e-3)
         patched.setattr(planning, "cpu_has_bf16", lambda: True)
         stopped = command(*start)
     assert "stopped here" in stopped.err
     assert "in bf16 (mixed precision), 1.6 times as fast here as in fp32" in stopped.err
-    monkeypatch.setattr(planning, "_seconds_of_step", lambda *_: 1e3)
+    monkeypatch.setattr(planning, "seconds_of_step", lambda *_: 1e3)
     answer = command(*start)
     assert answer.code == 0, answer.err
     card, network = Tuned.open(tmp_path / "t").card, opened()
@@ -495,7 +495,7 @@ def test_what_was_chosen_by_measuring_goes_for_the_run_that_goes_on(
 def test_mixed_precision_is_chosen_where_it_is_much_faster(
     seconds: tuple[float, float], able: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "_seconds_of_step", lambda *given: seconds[given[-1]])
+    monkeypatch.setattr(planning, "seconds_of_step", lambda *given: seconds[given[-1]])
     monkeypatch.setattr(planning, "cpu_has_bf16", lambda: able)
     work = planning.Work(100, 80, 1, lambda content: 100)
     for asked, found in (("auto", chosen), ("fp32", "fp32"), ("bf16", "bf16")):

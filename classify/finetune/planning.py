@@ -142,7 +142,7 @@ def _roughly(
     """Seconds of a training, without converting the frozen blocks to ONNX, which is faster."""
     import torch
 
-    pixels = _tensor(network, _photographs(network))
+    pixels = to_input(network, random_photographs(network))
     online = recipe.epochs * work.trained * _step(network, pixels, (first, 0), recipe, work).seconds
     if not first or scope.cache == "no" or recipe.augmentation not in CAN_BE_CACHED:
         return online
@@ -159,7 +159,8 @@ def _roughly(
     return min(online, work.examples * views * front + tail)
 
 
-def _photographs(network: Trainable) -> np.ndarray:
+def random_photographs(network: Trainable) -> np.ndarray:
+    """Uint8 `[MEASURED, height, width, 3]`."""
     return np.random.default_rng(0).integers(
         0, 256, (MEASURED, network.height, network.width, 3), np.uint8
     )
@@ -167,8 +168,8 @@ def _photographs(network: Trainable) -> np.ndarray:
 
 def _plan(network: Trainable, first: int, scope: ScopeOptions, recipe: Recipe, work: Work) -> Plan:
     views = VIEWS[recipe.augmentation]
-    photographs = _photographs(network)
-    pixels = _tensor(network, photographs)
+    photographs = random_photographs(network)
+    pixels = to_input(network, photographs)
     whole = _step(network, pixels, (first, 0), recipe, work)
     online = recipe.epochs * work.trained * whole.seconds
     blocks = f"{len(network.blocks) - first} of {len(network.blocks)} blocks"
@@ -208,7 +209,8 @@ def _plan(network: Trainable, first: int, scope: ScopeOptions, recipe: Recipe, w
     return Plan(first, None, (), 0, online, whole.precision, words)
 
 
-def _tensor(network: Trainable, photographs: np.ndarray) -> Any:
+def to_input(network: Trainable, photographs: np.ndarray) -> Any:
+    """Photographs, uint8 `[batch, height, width, 3]`, as a network's scaled input."""
     import torch
 
     pixels = network.scaling.apply(photographs)
@@ -222,7 +224,7 @@ def _front(content: bytes, network: Trainable, photographs: np.ndarray) -> tuple
     import torch
 
     session = open_session(content, threads=1)
-    pixels = _tensor(network, photographs).numpy()
+    pixels = to_input(network, photographs).numpy()
     name = session.get_inputs()[0].name
     session.run(None, {name: pixels[:1]})
     began = time.perf_counter()
@@ -241,7 +243,7 @@ def _step(
         The first one that is trained, and the first one that the values go through.
     """
     asked = recipe.precision
-    seconds = _seconds_of_step(network, values, blocks, asked == "bf16" and not work.gpu)
+    seconds = seconds_of_step(network, values, blocks, asked == "bf16" and not work.gpu)
     if work.gpu:
         said = "these times are of the CPUs here: GPUs are faster, and with --train-blocks auto"
         return _Step(seconds, asked, (f"{said} could train more blocks in the time",))
@@ -249,7 +251,7 @@ def _step(
         return _Step(seconds, asked)
     if not cpu_has_bf16():
         return _Step(seconds, "fp32")
-    mixed = _seconds_of_step(network, values, blocks, True)
+    mixed = seconds_of_step(network, values, blocks, True)
     if seconds < MUCH * mixed:
         return _Step(seconds, "fp32")
     said = f"in bf16 (mixed precision), {seconds / mixed:.1f} times as fast here as in fp32"
@@ -263,9 +265,16 @@ def cpu_has_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _seconds_of_step(
-    network: Trainable, values: Any, blocks: tuple[int, int], mixed: bool
-) -> float:
+def seconds_of_step(network: Trainable, values: Any, blocks: tuple[int, int], mixed: bool) -> float:
+    """Seconds that training takes for one photograph, forwards and backwards.
+
+    Parameters
+    ----------
+    blocks
+        The first one that is trained, and the first one that the values go through.
+    mixed
+        In bf16.
+    """
     import torch
 
     first, cut = blocks

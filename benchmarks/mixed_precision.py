@@ -31,6 +31,7 @@ def main() -> None:
     for name in options.networks:
         network = open_trainable(name, BackboneOptions(weights="none"))
         network.prepare()
+        network.to("cpu")
         pixels = to_input(network, random_photographs(network))
         for first in (0, network.first_trained(options.train_blocks)):
             values = pixels

@@ -497,7 +497,7 @@ def test_mixed_precision_is_chosen_where_it_is_much_faster(
 ) -> None:
     monkeypatch.setattr(planning, "seconds_of_step", lambda *given: seconds[given[-1]])
     monkeypatch.setattr(planning, "cpu_has_bf16", lambda: able)
-    work = planning.Work(100, 80, 1, lambda content: 100)
+    work = planning.Work(100, 80, 1, lambda first: b"", lambda content: 100)
     for asked, found in (("auto", chosen), ("fp32", "fp32"), ("bf16", "bf16")):
         scope, recipe = ScopeOptions(blocks="2", cache="no"), Recipe(precision=asked)
         plan = planning.make_plan(opened(), scope, recipe, work)

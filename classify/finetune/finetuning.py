@@ -190,10 +190,13 @@ def _train(
             count,
             len(examples.train),
             cpus,
+            lambda first: open_trainable(opened.reference, opened.options).front_to_onnx(first),
             lambda content: rows_to_compute(caches, front, content, examples),
             gpu=machine.gpus > 0,
         )
         with console.status("measuring the network"):
+            network.prepare()
+            network.to("cpu")
             plan = make_plan(network, scope, recipe, work)
         recipe = replace(recipe, precision=plan.precision)
         for line in plan.words:

@@ -67,8 +67,10 @@ class Work:
         Of them are trained on in every epoch.
     cpus
         That work at the same time.
+    front
+        The blocks before a number as an ONNX file.
     uncached
-        Of a graph of frozen blocks, how many examples a cache lacks.
+        Of such a file, how many examples a cache lacks.
     gpu
         Whether GPUs train, which are not measured.
     """
@@ -76,6 +78,7 @@ class Work:
     examples: int
     trained: int
     cpus: int
+    front: Callable[[int], bytes]
     uncached: Callable[[bytes], int]
     gpu: bool = False
 
@@ -96,7 +99,7 @@ class _Step:
 
 
 def make_plan(network: Trainable, scope: ScopeOptions, recipe: Recipe, work: Work) -> Plan:
-    """Choose blocks and cache.
+    """Choose blocks and cache; the network is ready to be trained, and measured so.
 
     Raises
     ------
@@ -186,7 +189,7 @@ def _plan(network: Trainable, first: int, scope: ScopeOptions, recipe: Recipe, w
             )
         said = f"from photographs: {plain}"
         return Plan(first, None, (), 0, online, whole.precision, (trained, said, *whole.words))
-    content = network.front_to_onnx(first)
+    content = work.front(first)
     values, front = _front(content, network, photographs)
     tail = _step(network, values, (first, first), recipe, work)
     left = work.uncached(content)
@@ -213,10 +216,8 @@ def to_input(network: Trainable, photographs: np.ndarray) -> Any:
     """Photographs, uint8 `[batch, height, width, 3]`, as a network's scaled input."""
     import torch
 
-    pixels = network.scaling.apply(photographs)
-    if network.channels_first:
-        pixels = pixels.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.ascontiguousarray(pixels))
+    pixels = torch.from_numpy(network.scaling.apply(photographs))
+    return pixels.permute(0, 3, 1, 2) if network.channels_first else pixels
 
 
 def _front(content: bytes, network: Trainable, photographs: np.ndarray) -> tuple[Any, float]:
@@ -224,12 +225,16 @@ def _front(content: bytes, network: Trainable, photographs: np.ndarray) -> tuple
     import torch
 
     session = open_session(content, threads=1)
-    pixels = to_input(network, photographs).numpy()
+    pixels = np.ascontiguousarray(to_input(network, photographs).numpy())
     name = session.get_inputs()[0].name
     session.run(None, {name: pixels[:1]})
     began = time.perf_counter()
     (values,) = session.run(None, {name: pixels})
-    return torch.from_numpy(values), (time.perf_counter() - began) / len(pixels)
+    seconds = (time.perf_counter() - began) / len(pixels)
+    found = torch.from_numpy(values)
+    if found.ndim == 4:
+        found = found.contiguous(memory_format=torch.channels_last)
+    return found, seconds
 
 
 def _step(

@@ -321,10 +321,9 @@ def _settings(
 def _begin(folder: LocalFolder, settings: dict[str, Any], overwrite: bool) -> None:
     """Check that the settings of a run that was stopped are the same; remove what is replaced."""
     if overwrite and folder.exists(TUNED):
-        for name in (TUNED, SETTINGS):
-            folder.path(name).unlink(missing_ok=True)
-        _remove_checkpoints(folder)
-    if folder.exists(SETTINGS):
+        folder.path(TUNED).unlink()
+        _start_anew(folder, settings)
+    elif folder.exists(SETTINGS):
         before = json.loads(folder.read(SETTINGS))
         before.pop(PLANNED, None)
         other = sorted(_differences(before, json.loads(json.dumps(settings))))
@@ -335,15 +334,16 @@ def _begin(folder: LocalFolder, settings: dict[str, Any], overwrite: bool) -> No
                 "Run it with the same options to go on, or pass --overwrite to start anew.",
             )
         if other:
-            folder.path(SETTINGS).unlink()
-            _remove_checkpoints(folder)
+            _start_anew(folder, settings)
         else:
             console.note("going on from the last checkpoint, if there is one")
 
 
-def _remove_checkpoints(folder: LocalFolder) -> None:
+def _start_anew(folder: LocalFolder, settings: dict[str, Any]) -> None:
+    """Remove checkpoints and what was planned; the settings stay, which say whose folder it is."""
     for name in (CHECKPOINTS, SWEEP):
         shutil.rmtree(folder.path(name), ignore_errors=True)
+    folder.write(SETTINGS, json.dumps(settings, indent=1).encode())
 
 
 def _differences(one: dict[str, Any], other: dict[str, Any], name: str = "") -> Iterator[str]:
